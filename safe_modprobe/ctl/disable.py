@@ -1,0 +1,23 @@
+"""`disable`: put back the helper that was there before, and take the tracing instance away."""
+
+import argparse
+
+from safe_modprobe.act import switch
+from safe_modprobe.ctl.enable import HELPER
+from safe_modprobe.ctl.parsers import Commands
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `disable`."""
+    parser = commands.add_parser("disable", help="put the old helper back", description=__doc__)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 also when it was off already: then nothing is changed but a left-over instance removed."""
+    now = switch.helper()
+    if now == HELPER:
+        switch.set_helper(switch.remembered())
+    switch.remove_instance()
+    print(f"kernel.modprobe is {switch.helper() or 'empty'}, and was {now or 'empty'}")
+    return 0

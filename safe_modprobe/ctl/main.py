@@ -1,0 +1,51 @@
+"""safe-modprobectl: the parser of the whole command line, and the way out for every error."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from safe_modprobe import __version__
+from safe_modprobe.ctl import disable, enable, explain, reload
+from safe_modprobe.errors import SafeModprobeError
+
+_EXAMPLES = """examples:
+  safe-modprobectl enable --runtime               switch on until the next boot
+  safe-modprobectl explain net-pf-38 --uid 1000   what a user would get, and why
+  safe-modprobectl reload                         check the policy after an edit
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """The parser, with every subcommand's own part."""
+    top = argparse.ArgumentParser(
+        prog="safe-modprobectl",
+        description="Switch safe-modprobe on and off, check its policy, and ask it why.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = top.add_subparsers(metavar="COMMAND", required=True)
+    for command in (enable, disable, reload, explain):
+        command.add_parser(commands)
+    return top
+
+
+def main(argv: Sequence[str]) -> int:
+    """The exit code: the subcommand's own, 1 for an error (one sentence on stderr), 2 for wrong usage."""
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        return 1
+    except SafeModprobeError as error:
+        return _fail(str(error))
+    except OSError as error:
+        what = error.strerror or str(error)
+        return _fail(f"{error.filename}: {what}" if error.filename else what)
+    return code
+
+
+def _fail(message: str) -> int:
+    print(f"safe-modprobectl: {message}", file=sys.stderr)
+    return 1

@@ -1,0 +1,170 @@
+"""The decision: three questions (Kees Cook, LKML, 29 Nov 2017), answered without looking at anything.
+
+Was this load considered privileged? Is this module marked privileged-only? What are we configured
+to do in the case of mismatches?
+"""
+
+from safe_modprobe.capability import SYS_MODULE, Capability, holds, name_of
+from safe_modprobe.model import (
+    Action,
+    Caller,
+    CallSite,
+    Mode,
+    Origin,
+    Plan,
+    Policy,
+    Request,
+    Source,
+    Step,
+    StepVerdict,
+    Target,
+    TargetState,
+    TargetVerdict,
+    Verdict,
+)
+from safe_modprobe.policy.match import call_site, first_mark, first_rule
+
+MODULE_FILE = "the module's .modinfo"
+
+
+def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verdict:
+    """First matching rule wins; then the mismatch. Silence is a refusal.
+
+    The request's action is that of its worst target, since the kernel asked for all of them; the
+    reason and the origin are those of the step that made it so.
+    """
+    site = call_site(policy, request.alias)
+    targets = tuple(_judge_target(policy, request, caller, target, site) for target in plan.targets)
+    action = _worst(tuple(target.action for target in targets))
+    steps = [step for target in targets if target.action is action for step in target.steps]
+    deciding = next((step for step in steps if step.action is action), None)
+    if action is Action.ALLOW:  # what asked for most is what a person wants to read about
+        deciding = next((step for step in steps if step.need is not None), deciding)
+    if deciding is None:
+        reason, origin = _nothing_to_do(plan), policy.settings.origin("mode")
+        return Verdict(action, reason, origin, request, caller, targets)
+    return Verdict(
+        action,
+        f"{deciding.step.module}: {deciding.reason}",
+        deciding.origin,
+        request,
+        caller,
+        targets,
+        deciding.quiet,
+    )
+
+
+def among(verdicts: tuple[Verdict, ...]) -> Verdict:
+    """The verdict to act on when several tasks wait.
+
+    All for this very alias: each might have asked alone, so the most permissive. By /proc alone nobody knows who
+    asked for what, so the strictest.
+    """
+    choose = max if verdicts[0].caller.source is Source.PROC else min
+    return choose(verdicts, key=lambda verdict: _SEVERITY.index(verdict.action))
+
+
+_SEVERITY = (Action.ALLOW, Action.LOG, Action.DENY)
+
+
+def _worst(actions: tuple[Action, ...]) -> Action:
+    return max(actions, key=_SEVERITY.index, default=Action.ALLOW)
+
+
+def _nothing_to_do(plan: Plan) -> str:
+    if not plan.targets:
+        return "no module answers"
+    return ", ".join(f"{target.module} is {target.state}" for target in plan.targets)
+
+
+def _judge_target(
+    policy: Policy, request: Request, caller: Caller, target: Target, site: CallSite | None
+) -> TargetVerdict:
+    """Every step by itself; a step without which the target cannot load refuses the target."""
+    if target.state is not TargetState.NEW:
+        return TargetVerdict(target, Action.ALLOW)
+    judged: list[StepVerdict] = []
+    refused: dict[str, StepVerdict] = {}
+    for step in target.steps:
+        verdict = _judge_step(policy, request, caller, step, target, site)
+        blocker = next((refused[name] for name in step.needs if name in refused), None)
+        if verdict.action is not Action.DENY and blocker is not None:
+            reason = f"needs {blocker.step.module}, which is refused ({blocker.reason})"
+            verdict = verdict._replace(action=Action.DENY, reason=reason, origin=blocker.origin)
+        if verdict.action is Action.DENY:
+            refused[step.module] = verdict
+        judged.append(verdict)
+    if target.module in refused:
+        return TargetVerdict(target, Action.DENY, tuple(judged))
+    kept = tuple(verdict.action for verdict in judged if verdict.action is not Action.DENY)
+    return TargetVerdict(target, _worst(kept), tuple(judged))
+
+
+def _judge_step(
+    policy: Policy,
+    request: Request,
+    caller: Caller,
+    step: Step,
+    target: Target,
+    site: CallSite | None,
+) -> StepVerdict:
+    settings = policy.settings
+    if settings.mode is Mode.DISABLED:
+        return _refuse(step, "mode is disabled, for everyone", settings.origin("mode"))
+    if request.claim.netdev:
+        return _refuse(step, "the kernel asks for netdev-NAME with CAP_NET_ADMIN instead", KERNEL)
+    if request.claim.filesystem and step.module == target.module and not step.registers_filesystem:
+        return _refuse(step, "asked for as a file system, and registers none", KERNEL)
+    rule = first_rule(policy, request, caller, step.module)
+    if rule is not None:
+        why = rule.reason or (f"rule {rule.name}" if rule.name else f"a rule says {rule.action}")
+        return StepVerdict(step, rule.action, why, rule.origin, None, rule.quiet)
+    need, why, origin = _need(policy, request, step)
+    if need is None:
+        return StepVerdict(step, Action.ALLOW, why, origin)
+    if suffices(policy, caller, need, site):
+        return StepVerdict(step, Action.ALLOW, f"{why}; the caller may", origin, need)
+    why = f"{why}; the caller holds no capability that suffices ({name_of(need)})"
+    return StepVerdict(step, settings.mismatch, why, origin, need)
+
+
+KERNEL = Origin("grsecurity's kernel argument")
+
+
+def _refuse(step: Step, why: str, origin: Origin) -> StepVerdict:
+    return StepVerdict(step, Action.DENY, why, origin)
+
+
+def _need(policy: Policy, request: Request, step: Step) -> tuple[Capability | None, str, Origin]:
+    """The capability that a step asks for, if any, with the reason and its place."""
+    mode, mode_origin = policy.settings.mode, policy.settings.origin("mode")
+    if mode is Mode.ALLOWED:
+        return None, "mode is allowed", mode_origin
+    mark = first_mark(policy, request.alias, step.module)
+    if mark is not None:
+        return mark.capability, mark.reason or "marked", mark.origin
+    if step.marker.written is not None:
+        origin = Origin(step.path) if step.path else Origin(MODULE_FILE)
+        return step.marker.capability, f"its marker is privileged={step.marker.written}", origin
+    if mode is Mode.PRIVILEGED:
+        return SYS_MODULE, "mode is privileged, for all modules", mode_origin
+    return None, "not marked", mode_origin
+
+
+def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | None) -> bool:
+    """Whether the caller holds CAP_SYS_MODULE, the capability needed, or the call site's.
+
+    Only in the initial user namespace (capable(), not ns_capable()). A kernel thread at a deputy's call
+    site speaks for the tasks that wait behind it: one that may ask by itself is enough, none is not.
+    """
+    if not caller.known:
+        # A kernel argument that we do not understand is an answer, and the answer is no.
+        return policy.settings.unknown_caller_privileged and caller.source is not Source.KERNEL_ARGS
+    if site is not None and site.deputy and caller.kernel_thread:
+        return any(suffices(policy, task, need, None) for task in caller.behind)
+    if not caller.initial_user_namespace:
+        return False
+    enough = [SYS_MODULE, need]
+    if site is not None and site.capability is not None:
+        enough.append(site.capability)
+    return any(holds(caller.capabilities, capability) for capability in enough)

@@ -1,0 +1,115 @@
+"""The kernel's entry: read, decide, act. Run as root by a kernel worker, with nothing open."""
+
+import os
+import sys
+from collections.abc import Sequence
+
+from safe_modprobe.act.behalf import on_behalf_of
+from safe_modprobe.act.load import Tree, everything_is_in, load
+from safe_modprobe.act.record import record
+from safe_modprobe.capability import SYS_MODULE
+from safe_modprobe.decide import among, decide, suffices
+from safe_modprobe.errors import PolicyError, UsageError
+from safe_modprobe.kernel_args import Invocation, parse
+from safe_modprobe.last_resort import last_resort
+from safe_modprobe.model import Action, Caller, Policy, Source, Verdict
+from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.read.callers import find_callers
+from safe_modprobe.read.modules import modules_folder, read_plan
+from safe_modprobe.read.policy_files import read_policy
+from safe_modprobe.report import fields, line, priority, worth_a_record
+
+
+def main(argv: Sequence[str]) -> int:
+    """0 when everything that the alias needs is in the kernel, 1 otherwise; never 0 for a refusal."""
+    _open_standard_files()
+    try:
+        invocation = parse(argv[1:])
+    except UsageError as error:
+        _say(f"safe-modprobe: {error}")
+        return 1
+    callers: tuple[Caller, ...] = ()
+    try:
+        policy = _policy_or_builtin()
+        callers = find_callers(invocation.request, policy.settings)
+        return _serve(invocation, policy, callers)
+    except Exception as error:  # the one blanket: root must not lose a module because of our mistake
+        return last_resort(argv, error, _may(invocation, callers))
+
+
+def _may(invocation: Invocation, callers: tuple[Caller, ...]) -> bool:
+    """Whether the callers, looked for once more if they are not known yet, hold CAP_SYS_MODULE."""
+    try:
+        callers = callers or find_callers(invocation.request, BUILTIN_POLICY.settings)
+        sure = [suffices(BUILTIN_POLICY, caller, SYS_MODULE, None) for caller in callers]
+    except Exception:  # then the last resort looks by itself
+        return False
+    return all(sure) if callers[0].source is Source.PROC else any(sure)
+
+
+def _open_standard_files() -> None:
+    """The kernel starts us with no descriptor at all; 0 to 2 must not become a module's file."""
+    fd = os.open("/dev/null", os.O_RDWR)
+    while fd <= 2:
+        fd = os.dup(fd)
+    os.close(fd)
+
+
+def _policy_or_builtin() -> Policy:
+    """The files' policy, or the built-in one, mode privileged, with the error in the log."""
+    try:
+        return read_policy()
+    except PolicyError as error:
+        record(f"policy error, mode privileged is in force until it is mended: {error}", 3)
+        return BUILTIN_POLICY
+
+
+def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) -> int:
+    request = invocation.request
+    plan = read_plan(request, modules_folder(invocation.directory, invocation.version))
+    verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
+    if invocation.dry_run:
+        return _show(invocation, verdict)
+    if worth_a_record(verdict):
+        record(line(verdict), priority(verdict), fields(verdict))
+    extra = " ".join(request.kernel_args) if policy.settings.forward_kernel_args else ""
+    tree = Tree(invocation.directory, invocation.version)
+    if all(target.action is Action.DENY for target in verdict.targets):
+        outcome = {}
+    else:
+        with on_behalf_of(verdict.caller):
+            outcome = load(verdict, extra, tree)
+    failures = {name: error for name, error in outcome.items() if error is not None}
+    for name, failure in failures.items():
+        record(f"{name}: could not be loaded: {failure.strerror}", 4)
+        if not invocation.quiet:
+            _say(f"safe-modprobe: {name}: could not be loaded: {failure.strerror}")
+    if not invocation.quiet:
+        _complain(verdict)
+    return 0 if everything_is_in(verdict, outcome) else 1
+
+
+def _show(invocation: Invocation, verdict: Verdict) -> int:
+    """The dry run: the steps that would be taken, as modprobe -n -v prints them, and the verdict."""
+    if not invocation.quiet:
+        for target in verdict.targets:
+            for judged in target.steps:
+                word = "refuse" if Action.DENY in (judged.action, target.action) else "insmod"
+                print(word, judged.step.path or judged.step.module, judged.step.options)
+        print(line(verdict))
+    return 0 if verdict.targets and verdict.action is not Action.DENY else 1
+
+
+def _complain(verdict: Verdict) -> None:
+    if not verdict.targets or verdict.action is Action.DENY:
+        _say(f"safe-modprobe: {line(verdict)}")
+
+
+def _say(message: str) -> None:
+    os.write(2, message.encode(errors="backslashreplace") + b"\n")
+
+
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv))

@@ -1,0 +1,64 @@
+"""When the helper itself is broken: root keeps its modules, everyone else is refused, and it is recorded.
+
+It imports two modules of ours that import nothing but `os`, so that whatever broke has not broken it.
+"""
+
+import os
+from collections.abc import Sequence
+
+from safe_modprobe.act.record import record
+from safe_modprobe.read import waiting
+
+MODPROBE = "/sbin/modprobe"
+_ENVIRONMENT = {"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}
+_NESTED = "/run/safe-modprobe/loads"
+
+
+def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = False) -> int:
+    """Leave a privileged request to modprobe(8) (it does not return then), refuse any other with 1.
+
+    `caller_may`: the callers were found before the failure, and hold CAP_SYS_MODULE.
+    """
+    what = f"{type(error).__name__}: {error}"
+    what = "".join(char if " " <= char <= "~" else "?" for char in what)[:300]
+    if list(argv[1:3]) != ["-q", "--"] or len(argv) != 4 or not waiting.asked_by_kernel():
+        _complain(f"safe-modprobe failed ({what}); nothing was loaded")
+        return 1
+    alias = argv[3]
+    if alias.startswith(("/", ".")):  # modprobe(8) would take it for a file
+        verdict = "refused: the name is a path"
+    elif caller_may or _all_privileged():
+        record(f"safe-modprobe failed ({what}); a privileged request is left to {MODPROBE}", 3)
+        os.execve(MODPROBE, [MODPROBE, "-q", "--", alias], _ENVIRONMENT)
+    else:
+        verdict = "refused: not everyone who waits for a module now is privileged"
+    record(f"safe-modprobe failed ({what}); {verdict}", 3)
+    return 1
+
+
+def _complain(message: str) -> None:
+    record(message, 3)
+    try:
+        os.write(2, message.encode() + b"\n")
+    except OSError:
+        pass
+
+
+def _all_privileged() -> bool:
+    """As the `proc` source: everyone who waits holds CAP_SYS_MODULE, and nobody asked and is gone."""
+    try:
+        tids, helpers = waiting.everyone()
+        return (
+            not waiting.nobody_waits()
+            and 0 < len(tids) >= helpers
+            and all(_privileged(tid) for tid in tids)
+        )
+    except (OSError, ValueError, waiting.TooMuchError):
+        return False
+
+
+def _privileged(tid: int) -> bool:
+    """Holds CAP_SYS_MODULE before and after it is seen to wait, and is not loading for somebody else."""
+    holds = waiting.holds_sys_module(tid)
+    still = waiting.waits(tid) is not None
+    return holds and still and not os.path.exists(f"{_NESTED}/{tid}")

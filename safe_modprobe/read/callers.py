@@ -1,0 +1,186 @@
+"""Who called: each source in the policy's order; the first that can answer, answers.
+
+A source returns None when it cannot say anything, and otherwise the callers who now wait for
+this very alias, none of them if nobody does. Each is a full Caller, or an unknown one in doubt.
+"""
+
+import os
+import time
+from collections.abc import Callable, Mapping
+
+from safe_modprobe.capability import ALL
+from safe_modprobe.errors import UntrustedInputError
+from safe_modprobe.model import UNKNOWN_CALLER, Caller, Request, Settings, Source
+from safe_modprobe.read import trace, waiting
+from safe_modprobe.read.behalf import inherited
+from safe_modprobe.read.ring import Event
+from safe_modprobe.read.tasks import read_caller
+
+_PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016)
+"""Seconds between looks: a requester may still be on its way to sleep when its helper starts."""
+
+_DOUBT = (OSError, ValueError, UntrustedInputError, waiting.TooMuchError)
+
+Found = tuple[Caller, ...] | None
+
+
+def find_callers(request: Request, settings: Settings) -> tuple[Caller, ...]:
+    """Everyone who waits for this request's alias now; an unknown caller where nobody can be shown to."""
+    if not request.claim.unprivileged and not waiting.asked_by_kernel():
+        # A person or a script ran us: they are the caller, with what power they have.
+        return (read_caller("self", Source.PROC),)
+    for source in settings.sources:
+        found = _SOURCES[source](request, settings)
+        if found is not None:
+            return found or (UNKNOWN_CALLER._replace(source=source),)
+    return (UNKNOWN_CALLER,)
+
+
+def _by_kernel_args(request: Request, settings: Settings) -> Found:
+    """grsecurity names a real uid that is not root, and no capability; its silence may mean root.
+
+    grsec_modharden_fs stands in the place of the uid, so it says nothing of who asked.
+    """
+    if request.claim.unprivileged:
+        uid = request.claim.uid
+        return (Caller(Source.KERNEL_ARGS, uid, uid, initial_user_namespace=True),)
+    if settings.kernel_args_always and not request.kernel_args:
+        return (Caller(Source.KERNEL_ARGS, 0, 0, capabilities=ALL, initial_user_namespace=True),)
+    return None
+
+
+def _by_bpf(request: Request, settings: Settings) -> Found:
+    """The place of the BPF LSM's records; nothing writes them yet."""
+    return None
+
+
+def _by_trace(request: Request, settings: Settings) -> Found:
+    """Everyone whose last traced request is for this alias and who is blocked in it.
+
+    A task cannot leave one request and enter another without a newer event. So if it waits in
+    call_usermodehelper_exec() before and after its credentials are read, and its last event then is
+    still the same, they are the credentials of that request: TIDs that were reused, programs
+    executed meanwhile, dead tasks and names are no evidence, and none is used.
+    """
+    folder = trace.instance()
+    if folder is None:
+        return None
+    try:
+        if waiting.nobody_waits():
+            return _unattended(request, trace.look(folder))
+        for pause in _PAUSES:
+            time.sleep(pause)
+            seen = trace.look(folder)
+            found = _blocked(seen, os.fsencode(request.alias))
+            if not found:
+                continue
+            again = trace.look(folder).events
+            sure = tuple(caller for event, caller in found if again.get(event.tid) == event)
+            if sure:
+                return sure
+        return None if seen.lost else ()
+    except _DOUBT:
+        return None
+
+
+def _blocked(seen: trace.Seen, name: bytes) -> list[tuple[Event, Caller]]:
+    found = []
+    for event in seen.events.values():
+        if event.name == name and event.wait:
+            caller = _settled(event.tid, Source.TRACEFS)
+            if caller is None:
+                continue
+            if caller.kernel_thread:
+                caller = caller._replace(behind=_behind(seen, event))
+            found.append((event, caller))
+    return found
+
+
+def _settled(tid: int, source: Source) -> Caller | None:
+    """The caller of a task that waits in a request both before and after it is read, otherwise None."""
+    try:
+        site = waiting.waits(tid)
+        if site is None:
+            return None
+        caller = read_caller(tid, source, site)
+        for_whom = inherited(tid)
+    except (OSError, ValueError):
+        return None
+    if waiting.waits(tid) != site:
+        return None
+    return caller if for_whom is None else for_whom._replace(tid=tid, call_site=site)
+
+
+_LARVAL = "crypto_larval_wait"
+
+
+def _behind(seen: trace.Seen, event: Event) -> tuple[Caller, ...]:
+    """The tasks for which cryptomgr_probe asks: a `crypto-authenc(hmac(x),y)` before a `crypto-hmac(x)`.
+
+    They asked for the whole name first (crypto/api.c, crypto_larval_lookup()), and sleep in
+    crypto_larval_wait() until the kernel thread has put its parts together. The same task's last request
+    and its sleep, read before and after, are the evidence.
+    """
+    part = event.name.removeprefix(b"crypto-").removesuffix(b"-all")
+    found = []
+    for other in seen.events.values():
+        if other.tid == event.tid or not other.name.startswith(b"crypto-") or part not in other.name:
+            continue
+        try:
+            if not _sleeps_for_crypto(other.tid):
+                continue
+            caller = read_caller(other.tid, Source.TRACEFS)
+            if not _sleeps_for_crypto(other.tid):
+                continue
+        except _DOUBT:
+            continue
+        if caller.kernel_thread:  # a deputy's deputy: its own waiters asked for a still longer name
+            continue
+        found.append(caller)
+    return tuple(found)
+
+
+def _sleeps_for_crypto(tid: int) -> bool:
+    return _LARVAL in waiting.parse_stack(waiting.read(f"/proc/{tid}/stack"))
+
+
+def _unattended(request: Request, seen: trace.Seen) -> Found:
+    """request_module_nowait(): nobody waits, so only what can never have been a user's task is known.
+
+    A kernel thread does not become another program's, and the ones that started before the event (by a
+    whole clock tick, the unit of the start time) are those that asked.
+    """
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    found = []
+    for event in seen.events.values():
+        if event.name != os.fsencode(request.alias) or event.wait:
+            continue
+        about = waiting.stat(event.tid)
+        if about.kernel_thread and (about.start + 1) * tick < event.time:
+            found.append(read_caller(event.tid, Source.TRACEFS))
+    return tuple(found)
+
+
+def _by_proc(request: Request, settings: Settings) -> Found:
+    """Every task that waits in a request now, whatever for: `decide` must allow every one of them.
+
+    A helper without a waiting task means that somebody asked and is gone (SIGKILL): then nobody is known.
+    """
+    if waiting.nobody_waits():
+        return ()
+    try:
+        tids, helpers = waiting.everyone()
+        callers = [_settled(tid, Source.PROC) for tid in tids]
+    except _DOUBT:
+        return ()
+    if not callers or helpers > len(tids):
+        return ()
+    return tuple(caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers)
+
+
+_SOURCES: Mapping[Source, Callable[[Request, Settings], Found]] = {
+    Source.KERNEL_ARGS: _by_kernel_args,
+    Source.BPF: _by_bpf,
+    Source.TRACEFS: _by_trace,
+    Source.PROC: _by_proc,
+}

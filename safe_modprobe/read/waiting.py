@@ -1,0 +1,142 @@
+"""Which tasks wait inside request_module() at this moment, by /proc alone.
+
+It needs nothing but `os`, since the last resort stands on it when anything else is broken.
+"""
+
+import os
+import time
+
+MAX_TASKS = 65536
+MAX_SECONDS = 2.0
+"""Bounds of one walk: the requester waits for it, and the kernel has 50 places for all of them."""
+
+INITIAL_USER_NAMESPACE = 0xEFFFFFFD
+"""include/linux/proc_ns.h, PROC_USER_INIT_INO: the inode of the first user namespace, always."""
+
+_PF_KTHREAD = 0x00200000  # include/linux/sched.h
+_SYS_MODULE = 16
+_KTHREADD = 2
+
+
+class TooMuchError(Exception):
+    """The walk met one of its bounds, so nobody can say that it saw all."""
+
+
+def read(path: str, limit: int = 65536) -> bytes:
+    """A small file of /proc, whole or up to the limit. Raises OSError."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        chunks = [os.read(fd, limit)]
+        while chunks[-1] and sum(map(len, chunks)) < limit:
+            chunks.append(os.read(fd, limit))
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def parse_stack(text: bytes) -> tuple[str, ...]:
+    """`[<0>] name+0x1/0x2 [module]` lines -> `name [module]`, innermost first. Unknown lines are skipped."""
+    frames = []
+    for line in text.decode("ascii", "replace").splitlines():
+        _, mark, rest = line.partition("] ")
+        symbol, plus, tail = rest.partition("+")
+        if mark and plus:
+            module = tail.partition(" ")[2]
+            frames.append(f"{symbol} {module}" if module else symbol)
+    return tuple(frames)
+
+
+def call_site(frames: tuple[str, ...]) -> str | None:
+    """The function that called request_module(), None for a stack that does not wait for a helper in it.
+
+    call_usermodehelper_exec() comes after the trace event (kernel/module/kmod.c), so a task that is
+    there has had its event, and the event is of this very request.
+    """
+    if "call_usermodehelper_exec" not in frames or "__request_module" not in frames:
+        return None
+    if frames.index("call_usermodehelper_exec") > frames.index("__request_module"):
+        return None
+    caller = frames[frames.index("__request_module") + 1 :]
+    return caller[0] if caller else ""
+
+
+def waits(tid: int) -> str | None:
+    """The call site that the task waits at now, None when it is not in a request (or is gone)."""
+    try:
+        return call_site(parse_stack(read(f"/proc/{tid}/stack")))
+    except OSError:
+        return None
+
+
+class Stat:
+    """What we need of /proc/TID/stat (proc(5)); `start` is in clock ticks after boot."""
+
+    __slots__ = ("flags", "parent", "start", "state")
+
+    def __init__(self, text: bytes) -> None:
+        """Raises ValueError. The name in brackets may hold anything, so the last bracket ends it."""
+        fields = text[text.rindex(b")") + 1 :].split()
+        if len(fields) < 20:
+            raise ValueError("/proc/TID/stat is shorter than proc(5) says")
+        self.state = fields[0].decode("ascii", "replace")
+        self.parent, self.flags, self.start = int(fields[1]), int(fields[6]), int(fields[19])
+
+    @property
+    def kernel_thread(self) -> bool:
+        return bool(self.flags & _PF_KTHREAD)
+
+
+def stat(tid: int) -> Stat:
+    """Raises OSError for a task that is gone, ValueError for what is not a stat line."""
+    return Stat(read(f"/proc/{tid}/stat"))
+
+
+def asked_by_kernel() -> bool:
+    """Whether a kernel thread started this process: the kernel's helper, not one run by hand."""
+    try:
+        return stat(os.getppid()).kernel_thread
+    except (OSError, ValueError):
+        return True
+
+
+def nobody_waits() -> bool:
+    """Whether this is the helper of a request_module_nowait(): its parent is kthreadd itself."""
+    return os.getppid() == _KTHREADD
+
+
+def _is_helper(pid: int, own: Stat) -> bool:
+    """A helper whose requester waits: started by a kernel worker, for an alias or not yet started."""
+    if own.kernel_thread or own.parent in (0, 1, _KTHREADD) or not stat(own.parent).kernel_thread:
+        return False
+    command = read(f"/proc/{pid}/cmdline")
+    return not command or b"\0-q\0--\0" in command
+
+
+def everyone() -> tuple[list[int], int]:
+    """The TIDs of all tasks that wait in a request now, and how many helpers are at work for one.
+
+    More helpers than waiting tasks: somebody asked and is gone. Raises TooMuchError, OSError.
+    """
+    deadline = time.monotonic() + MAX_SECONDS
+    waiting, helpers, tasks = [], 0, 0
+    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+        try:
+            helpers += _is_helper(pid, stat(pid))
+            threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            continue  # ended while we looked; if it was a requester, its helper is one too many
+        for tid in threads:
+            tasks += 1
+            if tasks > MAX_TASKS or time.monotonic() > deadline:
+                raise TooMuchError(f"more than {MAX_TASKS} tasks or {MAX_SECONDS} s of looking at them")
+            if waits(tid) is not None:
+                waiting.append(tid)
+    return waiting, helpers
+
+
+def holds_sys_module(tid: int) -> bool:
+    """Whether a task holds CAP_SYS_MODULE in the initial user namespace. Raises OSError, ValueError."""
+    status = read(f"/proc/{tid}/status")
+    masks = [line.split()[1] for line in status.splitlines() if line.startswith(b"CapEff:")]
+    initial = os.stat(f"/proc/{tid}/ns/user").st_ino == INITIAL_USER_NAMESPACE
+    return initial and len(masks) == 1 and bool(int(masks[0], 16) >> _SYS_MODULE & 1)

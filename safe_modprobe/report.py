@@ -1,0 +1,98 @@
+"""A verdict in words: one line that a person can read and act on, and the journal's fields. Pure."""
+
+from collections.abc import Mapping
+
+from safe_modprobe.kernel_args import escape
+from safe_modprobe.model import Action, Caller, TargetState, Verdict
+from safe_modprobe.policy.text import remedy
+
+ADMIN_FILE = "/etc/safe-modprobe/policy.d/10-site.toml"
+
+MESSAGE_ID = "6d1c9cf53cc6459b8a3ad6a2bde3b2a1"
+"""sd_journal's MESSAGE_ID= of every verdict, see systemd.journal-fields(7)."""
+
+_DONE = {Action.ALLOW: "allowed", Action.LOG: "allowed (log)", Action.DENY: "denied"}
+_PRIORITY = {Action.ALLOW: 6, Action.LOG: 5, Action.DENY: 4}  # LOG_INFO, LOG_NOTICE, LOG_WARNING
+
+
+def modules(verdict: Verdict) -> list[str]:
+    """The modules to be inserted, each once, in order."""
+    steps = (judged.step.module for target in verdict.targets for judged in target.steps)
+    return list(dict.fromkeys(steps))
+
+
+def refused(verdict: Verdict) -> list[str]:
+    """The modules that an admin would have to allow, each once, in order: soft ones that were skipped, too."""
+    return list(
+        dict.fromkeys(
+            judged.step.module
+            for target in verdict.targets
+            for judged in target.steps
+            if judged.action is not Action.ALLOW
+        )
+    )
+
+
+def who(caller: Caller) -> str:
+    """The caller in a few words."""
+    if not caller.known:
+        return f"an unknown caller ({caller.source})"
+    words = ["a kernel thread" if caller.kernel_thread else f"uid {caller.uid}"]
+    if caller.euid != caller.uid:
+        words.append(f"euid {caller.euid}")
+    if caller.tid is not None:
+        words.append(f"tid {caller.tid}")
+    if caller.comm is not None:
+        words.append(f"'{escape(caller.comm)}'")
+    if caller.unit is not None:
+        words.append(f"of {escape(caller.unit)}")
+    if not caller.initial_user_namespace:
+        words.append("in another user namespace")
+    return " ".join(words)
+
+
+def line(verdict: Verdict) -> str:
+    """One line: what was decided for whom, why, where that is written, and the line that would change it."""
+    names = modules(verdict)
+    what = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
+    text = f"{_DONE[verdict.action]} {what} to {who(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
+    fix = remedy(refused(verdict), verdict.caller) if verdict.action is Action.DENY and refused(verdict) else None
+    return f"{text}; to let it through: {fix} in {ADMIN_FILE}" if fix else text
+
+
+def worth_a_record(verdict: Verdict) -> bool:
+    """Whether anything was to be decided: a new module, and a policy that does not want it quiet."""
+    new = any(target.target.state is TargetState.NEW for target in verdict.targets)
+    return new and not verdict.quiet
+
+
+def priority(verdict: Verdict) -> int:
+    """syslog(3)'s level."""
+    return _PRIORITY[verdict.action]
+
+
+def fields(verdict: Verdict) -> Mapping[str, str]:
+    """The journal's fields of a verdict; names and values that came from outside are escaped."""
+    caller = verdict.caller
+    named = {
+        "MESSAGE_ID": MESSAGE_ID,
+        "SAFE_MODPROBE_VERDICT": str(verdict.action),
+        "SAFE_MODPROBE_ALIAS": escape(verdict.request.alias),
+        "SAFE_MODPROBE_MODULES": " ".join(map(escape, modules(verdict))),
+        "SAFE_MODPROBE_REFUSED": " ".join(map(escape, refused(verdict))),
+        "SAFE_MODPROBE_REASON": verdict.reason,
+        "SAFE_MODPROBE_ORIGIN": str(verdict.origin),
+        "SAFE_MODPROBE_SOURCE": str(caller.source),
+        "SAFE_MODPROBE_CALLER_UID": _text(caller.uid),
+        "SAFE_MODPROBE_CALLER_TID": _text(caller.tid),
+        "SAFE_MODPROBE_CALLER_CAPABILITIES": f"{caller.capabilities:016x}" if caller.known else "",
+        "SAFE_MODPROBE_CALLER_COMM": escape(caller.comm or ""),
+        "SAFE_MODPROBE_CALLER_EXE": escape(caller.executable or ""),
+        "SAFE_MODPROBE_CALLER_UNIT": escape(caller.unit or ""),
+        "SAFE_MODPROBE_CALL_SITE": escape(caller.call_site or ""),
+    }
+    return {key: value for key, value in named.items() if value}
+
+
+def _text(number: int | None) -> str:
+    return "" if number is None else str(number)
