@@ -1,0 +1,537 @@
+# cython: language_level=3
+"""libkmod for Python, with python-kmod's class and method names, and what the helper needs beyond them.
+
+Every call that may block (indexes, files, the kernel) runs without the GIL. A libkmod context is not
+thread-safe, so each Kmod has a lock that its modules share. Names are str (surrogateescape), since they are
+whatever bytes somebody chose.
+"""
+
+import os
+from _thread import allocate_lock
+
+from libc.errno cimport ENOENT
+from libc.stdlib cimport free, malloc
+
+from safe_modprobe.libkmod cimport *
+
+KMOD_PROBE_FORCE_VERMAGIC = 0x00001
+KMOD_PROBE_FORCE_MODVERSION = 0x00002
+KMOD_PROBE_IGNORE_COMMAND = 0x00004
+KMOD_PROBE_IGNORE_LOADED = 0x00008
+KMOD_PROBE_FAIL_ON_LOADED = 0x00020
+KMOD_PROBE_APPLY_BLACKLIST_ALL = 0x10000
+KMOD_PROBE_APPLY_BLACKLIST = 0x20000
+KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY = 0x40000
+KMOD_FILTER_BLACKLIST = 0x00001
+KMOD_FILTER_BUILTIN = 0x00002
+KMOD_REMOVE_FORCE = os.O_TRUNC
+KMOD_REMOVE_NOWAIT = os.O_NONBLOCK
+
+MODULE_INIT_IGNORE_MODVERSIONS = 1
+MODULE_INIT_IGNORE_VERMAGIC = 2
+MODULE_INIT_COMPRESSED_FILE = 4
+
+
+class KmodError(OSError):
+    """libkmod said no; `errno` is its reason."""
+
+
+class Blacklisted(KmodError):
+    """The module is blacklisted, under the KMOD_PROBE_APPLY_BLACKLIST* flag that was given."""
+
+
+cdef bytes _bytes(object text):
+    """A C string. Raises ValueError for an embedded NUL, which would cut it."""
+    cdef bytes raw = os.fsencode(text)
+    if b"\0" in raw:
+        raise ValueError("a name must not hold a NUL byte")
+    return raw
+
+
+cdef const char *_or_null(bytes raw):
+    """The C string of bytes that the caller keeps alive, NULL for None."""
+    if raw is None:
+        return NULL
+    return raw
+
+
+cdef object _text(const char *raw):
+    return None if raw is NULL else os.fsdecode(raw)
+
+
+cdef object _error(int err, str what):
+    return KmodError(-err, f"{what}: {os.strerror(-err)}")
+
+
+cdef void _deliver(void *owner, int priority, const char *file, int line, const char *function,
+                   const char *message) noexcept with gil:
+    kmod = <Kmod>owner
+    try:
+        kmod._callback(priority, _text(file), line, _text(function), _text(message).rstrip("\n"))
+    except BaseException as error:
+        kmod._callback_error = error
+
+
+cdef class Kmod:
+    """A libkmod context: the modules of one kernel, and the configuration that goes with them.
+
+    `mod_dir` is a folder such as /lib/modules/6.1.0 (default: the running kernel's); `config` replaces the usual
+    modprobe.d folders. Raises KmodError.
+    """
+
+    cdef kmod_ctx *_ctx
+    cdef log _log
+    cdef object _lock
+    cdef public object _callback
+    cdef public object _callback_error
+
+    def __cinit__(self, mod_dir=None, config=None):
+        self._lock = allocate_lock()
+        self._ctx = NULL
+        self._log.deliver = NULL
+        self._log.owner = <void *>self
+        self._open(mod_dir, config)
+
+    def __dealloc__(self):
+        if self._ctx is not NULL:
+            kmod_unref(self._ctx)
+
+    cdef _open(self, mod_dir, config):
+        cdef bytes folder = None if mod_dir is None else _bytes(mod_dir)
+        cdef const char *c_folder = _or_null(folder)
+        cdef list paths = [] if config is None else [_bytes(path) for path in config]
+        cdef const char **c_paths = NULL
+        cdef kmod_ctx *ctx
+        if config is not None:
+            c_paths = <const char **>malloc((len(paths) + 1) * sizeof(char *))
+            if c_paths is NULL:
+                raise MemoryError
+            for i in range(len(paths)):
+                c_paths[i] = <const char *>(<bytes>paths[i])
+            c_paths[len(paths)] = NULL
+        try:
+            with nogil:
+                ctx = kmod_new(c_folder, <const char * const *>c_paths)
+        finally:
+            free(<void *>c_paths)
+        if ctx is NULL:
+            raise KmodError(ENOENT, "libkmod could not make a context")
+        # Without a function of ours libkmod would write to standard error.
+        set_log(ctx, &self._log)
+        if self._ctx is not NULL:
+            kmod_unref(self._ctx)
+        self._ctx = ctx
+
+    def set_mod_dir(self, mod_dir):
+        """Look at another folder from now on. Modules that were made before keep the old one."""
+        with self._lock:
+            self._open(mod_dir, None)
+
+    @property
+    def dirname(self):
+        """The folder that is looked at."""
+        return _text(kmod_get_dirname(self._ctx))
+
+    @property
+    def log_priority(self):
+        """syslog(3)'s level up to which libkmod says something."""
+        return kmod_get_log_priority(self._ctx)
+
+    @log_priority.setter
+    def log_priority(self, int priority):
+        kmod_set_log_priority(self._ctx, priority)
+
+    def set_log(self, callback):
+        """Call callback(priority, file, line, function, message) for libkmod's messages; None: say nothing."""
+        self._callback = callback
+        self._log.deliver = NULL if callback is None else &_deliver
+
+    def load_resources(self):
+        """Keep the indexes open, for many look-ups. Raises KmodError."""
+        cdef int err
+        with self._lock, nogil:
+            err = kmod_load_resources(self._ctx)
+        if err < 0:
+            raise _error(err, "the indexes could not be read")
+
+    def unload_resources(self):
+        """The other direction."""
+        kmod_unload_resources(self._ctx)
+
+    def validate_resources(self):
+        """0 when indexes and configuration are as on disk, 1 when the indexes, 2 when all must be read anew."""
+        return kmod_validate_resources(self._ctx)
+
+    def lookup(self, alias, int flags=0):
+        """All modules that an alias or a name stands for. `flags`: KMOD_FILTER_*.
+
+        Nothing answers: an empty list. Raises KmodError for what cannot be an alias, ValueError for a NUL.
+        """
+        cdef bytes raw = _bytes(alias)
+        cdef const char *c_alias = raw
+        cdef kmod_list *found = NULL
+        cdef kmod_list *kept = NULL
+        cdef int err
+        with self._lock:
+            with nogil:
+                err = kmod_module_new_from_lookup(self._ctx, c_alias, &found)
+                if err >= 0 and flags:
+                    err = kmod_module_apply_filter(self._ctx, flags, found, &kept)
+                    kmod_module_unref_list(found)
+                    found = kept
+            if err == -ENOENT:
+                return []
+            if err < 0:
+                raise _error(err, "look-up")
+            return _modules(self, found)
+
+    def module_from_name(self, name):
+        """The module of this very name, which need not exist. Raises KmodError, ValueError."""
+        cdef bytes raw = _bytes(name)
+        cdef const char *c_name = raw
+        cdef kmod_module *module = NULL
+        cdef int err
+        with self._lock, nogil:
+            err = kmod_module_new_from_name(self._ctx, c_name, &module)
+        if err < 0:
+            raise _error(err, "module name")
+        return _module(self, module)
+
+    def module_from_path(self, path):
+        """The module in this file; /proc/self/fd/N is one. Raises KmodError, ValueError."""
+        cdef bytes raw = _bytes(path)
+        cdef const char *c_path = raw
+        cdef kmod_module *module = NULL
+        cdef int err
+        with self._lock, nogil:
+            err = kmod_module_new_from_path(self._ctx, c_path, &module)
+        if err < 0:
+            raise _error(err, "module file")
+        return _module(self, module)
+
+    def loaded(self):
+        """The modules in /proc/modules. Raises KmodError."""
+        cdef kmod_list *found = NULL
+        cdef int err
+        with self._lock:
+            with nogil:
+                err = kmod_module_new_from_loaded(self._ctx, &found)
+            if err < 0:
+                raise _error(err, "/proc/modules")
+            return _modules(self, found)
+
+    def list(self):
+        """python-kmod's other name for loaded()."""
+        return self.loaded()
+
+    def modprobe(self, name, quiet=False, int flags=0, extra_options=None):
+        """Insert all that a name or alias stands for. Raises KmodError; with `quiet` not for an unknown one."""
+        modules = self.lookup(name)
+        if not modules and not quiet:
+            raise KmodError(ENOENT, f"no module answers {ascii(name)}")
+        for module in modules:
+            module.insert(flags, extra_options)
+
+    def rmmod(self, module_name, int flags=0):
+        """Remove a module. Raises KmodError."""
+        self.module_from_name(module_name).remove(flags)
+
+    def config(self):
+        """modprobe.d and the kernel command line: {"blacklists": [(module, "")], "options": [(module, text)], …}."""
+        with self._lock:
+            return {
+                "blacklists": _config(kmod_config_get_blacklists(self._ctx)),
+                "install_commands": _config(kmod_config_get_install_commands(self._ctx)),
+                "remove_commands": _config(kmod_config_get_remove_commands(self._ctx)),
+                "aliases": _config(kmod_config_get_aliases(self._ctx)),
+                "options": _config(kmod_config_get_options(self._ctx)),
+                "softdeps": _config(kmod_config_get_softdeps(self._ctx)),
+            }
+
+
+cdef list _config(kmod_config_iter *each):
+    """[(key, value)] of one kind of line; "" where libkmod has no value."""
+    cdef list found = []
+    if each is NULL:
+        return found
+    while kmod_config_iter_next(each):
+        value = kmod_config_iter_get_value(each)
+        found.append((_text(kmod_config_iter_get_key(each)), "" if value is NULL else _text(value)))
+    kmod_config_iter_free_iter(each)
+    return found
+
+
+cdef Module _module(Kmod kmod, kmod_module *module):
+    """Take over a reference."""
+    made = <Module>Module.__new__(Module)
+    made._kmod = kmod
+    made._module = module
+    return made
+
+
+cdef list _modules(Kmod kmod, kmod_list *found):
+    """The modules of a list, which is freed."""
+    cdef list made = []
+    cdef kmod_list *each = found
+    while each is not NULL:
+        made.append(_module(kmod, kmod_module_get_module(each)))
+        each = kmod_list_next(found, each)
+    kmod_module_unref_list(found)
+    return made
+
+
+class Action:
+    """A step of the dry run: the module, whether its `install` command would run, and its options."""
+
+    __slots__ = ("install", "module", "options")
+
+    def __init__(self, module, install, options):
+        self.module = module
+        self.install = install
+        self.options = options
+
+
+cdef class Module:
+    """A module of a Kmod's kernel, which it keeps alive."""
+
+    cdef Kmod _kmod
+    cdef kmod_module *_module
+
+    def __dealloc__(self):
+        if self._module is not NULL:
+            kmod_module_unref(self._module)
+
+    def __init__(self):
+        raise TypeError("a Module comes from a Kmod")
+
+    def __repr__(self):
+        return f"<Module {ascii(self.name)}>"
+
+    @property
+    def name(self):
+        """The name, with underscores."""
+        return _text(kmod_module_get_name(self._module))
+
+    @property
+    def path(self):
+        """The file, None for what is built in or does not exist."""
+        cdef const char *path
+        with self._kmod._lock, nogil:
+            path = kmod_module_get_path(self._module)
+        return _text(path)
+
+    @property
+    def options(self):
+        """modprobe.d's options and the kernel command line's, None without any."""
+        with self._kmod._lock:
+            return _text(kmod_module_get_options(self._module))
+
+    @property
+    def install_command(self):
+        """modprobe.d's `install` command, None without one."""
+        with self._kmod._lock:
+            return _text(kmod_module_get_install_commands(self._module))
+
+    @property
+    def remove_command(self):
+        """modprobe.d's `remove` command, None without one."""
+        with self._kmod._lock:
+            return _text(kmod_module_get_remove_commands(self._module))
+
+    @property
+    def initstate(self):
+        """builtin, live, coming or going; None for a module that is not in the kernel."""
+        cdef int state
+        with self._kmod._lock, nogil:
+            state = kmod_module_get_initstate(self._module)
+        return None if state < 0 else _text(kmod_module_initstate_str(state))
+
+    @property
+    def refcount(self):
+        """How many use it. Raises KmodError when it is not loaded."""
+        return _checked(kmod_module_get_refcnt(self._module), "refcount")
+
+    @property
+    def size(self):
+        """Bytes in the kernel. Raises KmodError when it is not loaded."""
+        return _checked(kmod_module_get_size(self._module), "size")
+
+    @property
+    def dependencies(self):
+        """All modules that must be in before it, their own included (modules.dep)."""
+        cdef kmod_list *found
+        with self._kmod._lock:
+            with nogil:
+                found = kmod_module_get_dependencies(self._module)
+            return _modules(self._kmod, found)
+
+    @property
+    def softdeps(self):
+        """(pre, post): the soft dependencies to be tried before and after it. Raises KmodError."""
+        cdef kmod_list *pre = NULL
+        cdef kmod_list *post = NULL
+        cdef int err
+        with self._kmod._lock:
+            with nogil:
+                err = kmod_module_get_softdeps(self._module, &pre, &post)
+            if err < 0:
+                raise _error(err, "softdeps")
+            return _modules(self._kmod, pre), _modules(self._kmod, post)
+
+    @property
+    def weakdeps(self):
+        """What it may ask for by itself, for initramfs makers; empty before libkmod 33. Raises KmodError."""
+        cdef kmod_list *found = NULL
+        cdef int err
+        with self._kmod._lock:
+            with nogil:
+                err = weakdeps(self._module, &found)
+            if err < 0:
+                raise _error(err, "weakdeps")
+            return _modules(self._kmod, found)
+
+    @property
+    def holders(self):
+        """The loaded modules that use it."""
+        with self._kmod._lock:
+            return _modules(self._kmod, kmod_module_get_holders(self._module))
+
+    @property
+    def info(self):
+        """[(key, value)] of .modinfo in the file's order, then what libkmod says of a signature. Raises KmodError."""
+        cdef kmod_list *found = NULL
+        cdef int err
+        with self._kmod._lock, nogil:
+            err = kmod_module_get_info(self._module, &found)
+        if err < 0:
+            raise _error(err, "modinfo")
+        cdef list pairs = []
+        cdef kmod_list *each = found
+        try:
+            while each is not NULL:
+                pairs.append((_text(kmod_module_info_get_key(each)), _text(kmod_module_info_get_value(each))))
+                each = kmod_list_next(found, each)
+        finally:
+            kmod_module_info_free_list(found)
+        return pairs
+
+    @property
+    def versions(self):
+        """[(symbol, CRC)] that it was built against. Raises KmodError."""
+        cdef kmod_list *found = NULL
+        cdef int err
+        with self._kmod._lock, nogil:
+            err = kmod_module_get_versions(self._module, &found)
+        if err < 0:
+            raise _error(err, "versions")
+        cdef list pairs = []
+        cdef kmod_list *each = found
+        while each is not NULL:
+            pairs.append((_text(kmod_module_version_get_symbol(each)), kmod_module_version_get_crc(each)))
+            each = kmod_list_next(found, each)
+        kmod_module_versions_free_list(found)
+        return pairs
+
+    @property
+    def symbols(self):
+        """[(symbol, CRC)] that it exports. Raises KmodError."""
+        cdef kmod_list *found = NULL
+        cdef int err
+        with self._kmod._lock, nogil:
+            err = kmod_module_get_symbols(self._module, &found)
+        if err < 0:
+            raise _error(err, "symbols")
+        cdef list pairs = []
+        cdef kmod_list *each = found
+        while each is not NULL:
+            pairs.append((_text(kmod_module_symbol_get_symbol(each)), kmod_module_symbol_get_crc(each)))
+            each = kmod_list_next(found, each)
+        kmod_module_symbols_free_list(found)
+        return pairs
+
+    @property
+    def dependency_symbols(self):
+        """The symbols that it needs from elsewhere. Raises KmodError."""
+        cdef kmod_list *found = NULL
+        cdef int err
+        with self._kmod._lock, nogil:
+            err = kmod_module_get_dependency_symbols(self._module, &found)
+        if err < 0:
+            raise _error(err, "dependency symbols")
+        cdef list names = []
+        cdef kmod_list *each = found
+        while each is not NULL:
+            names.append(_text(kmod_module_dependency_symbol_get_symbol(each)))
+            each = kmod_list_next(found, each)
+        kmod_module_dependency_symbols_free_list(found)
+        return names
+
+    def plan(self, unsigned int flags=0, extra_options=None):
+        """[Action]: what an insertion would do, in order, by libkmod's own dry run (modprobe -n).
+
+        Modules that are live or built in are not in it. Raises Blacklisted under a KMOD_PROBE_APPLY_BLACKLIST* flag,
+        and KmodError.
+        """
+        cdef bytes raw = None if extra_options is None else _bytes(extra_options)
+        cdef const char *c_options = _or_null(raw)
+        cdef actions found
+        cdef int err
+        cdef size_t i
+        found.each = NULL
+        found.count = 0
+        found.no_memory = False
+        with self._kmod._lock:
+            with nogil:
+                err = dry_run(self._module, flags, c_options, &found)
+            try:
+                if err == -ENOENT and found.count:
+                    err = 0  # a soft dependency that does not exist
+                if err > 0:
+                    raise Blacklisted(err, f"{self.name} is blacklisted")
+                if err < 0:
+                    raise _error(err, "plan")
+                return [
+                    Action(
+                        _module(self._kmod, kmod_module_ref(found.each[i].module)),
+                        bool(found.each[i].install),
+                        _text(found.each[i].options),
+                    )
+                    for i in range(found.count)
+                ]
+            finally:
+                free_actions(&found)
+
+    def insert(self, unsigned int flags=0, extra_options=None):
+        """Insert it and what it needs, as modprobe does, `install` commands too. Raises Blacklisted, KmodError."""
+        cdef bytes raw = None if extra_options is None else _bytes(extra_options)
+        cdef const char *c_options = _or_null(raw)
+        cdef int err
+        with self._kmod._lock, nogil:
+            err = kmod_module_probe_insert_module(self._module, flags, c_options, NULL, NULL, NULL)
+        if err > 0:
+            raise Blacklisted(err, f"{self.name} is blacklisted")
+        _checked(err, "insert")
+
+    def remove(self, unsigned int flags=0):
+        """Remove it. Raises KmodError."""
+        cdef int err
+        with self._kmod._lock, nogil:
+            err = kmod_module_remove_module(self._module, flags)
+        _checked(err, "remove")
+
+
+cdef object _checked(long result, str what):
+    if result < 0:
+        raise _error(<int>result, what)
+    return result
+
+
+def finit_module(int fd, params, int flags):
+    """finit_module(2): load the module that is open at `fd`. Raises OSError, ValueError for a NUL in `params`."""
+    cdef bytes raw = _bytes(params)
+    cdef const char *c_params = raw
+    cdef int err
+    with nogil:
+        err = do_finit_module(fd, c_params, flags)
+    if err:
+        raise OSError(err, os.strerror(err))

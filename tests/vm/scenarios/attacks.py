@@ -1,0 +1,355 @@
+"""What must never happen: a user gets a marked module, or root loses one. Each on a real kernel."""
+
+import os
+import signal
+import time
+
+from decisions import MARKED, NESTED, SMP, expect, setup  # noqa: F401  (setup is the machine's)
+from guest import Guest
+
+GATE = "/run/gate"
+GATED = f"""#!/bin/sh
+# The helper as ever, but it waits at a gate before it starts: the window of every race, held open.
+while [ -e {GATE} ]; do sleep 0.02; done
+exec /usr/sbin/safe-modprobe "$@"
+"""
+
+
+def close_gate(guest: Guest) -> None:
+    """From now on every helper waits before it looks at anything."""
+    guest.write("/run/gated", GATED)
+    os.chmod("/run/gated", 0o755)
+    guest.write(GATE, "")
+    guest.write("/proc/sys/kernel/modprobe", "/run/gated\n")
+
+
+def open_gate() -> None:
+    os.unlink(GATE)
+
+
+def in_background(guest: Guest, uid: int, func: object, **who: object) -> int:
+    """Fork a child that becomes the caller and asks; its TID."""
+    pid = os.fork()
+    if pid == 0:
+        try:
+            guest.become(uid, **who)
+            func()  # type: ignore[operator]
+        finally:
+            os._exit(0)
+    wait_for(lambda: b"__request_module" in stack(pid))
+    return pid
+
+
+def stack(tid: int) -> bytes:
+    try:
+        with open(f"/proc/{tid}/stack", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def wait_for(what: object, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not what():  # type: ignore[operator]
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)
+
+
+def reap(pid: int) -> None:
+    try:
+        os.waitpid(pid, 0)
+    except ChildProcessError:
+        pass
+
+
+def helpers() -> int:
+    count = 0
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    count += b"\0-q\0--\0" in file.read()
+            except OSError:
+                pass
+    return count
+
+
+def all_done() -> None:
+    wait_for(lambda: helpers() == 0, 60)
+
+
+def test_killed_requester_gives_nothing(guest: Guest) -> None:
+    close_gate(guest)
+    pid = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    os.kill(pid, signal.SIGKILL)
+    reap(pid)
+    open_gate()
+    all_done()
+    expect(guest, "smp_marked", False)
+
+
+def test_killed_requester_gives_nothing_while_root_waits_for_something_else(guest: Guest) -> None:
+    close_gate(guest)
+    root = in_background(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
+    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    os.kill(user, signal.SIGKILL)
+    reap(user)
+    open_gate()
+    reap(root)
+    all_done()
+    expect(guest, "smp_marked", False)
+
+
+def test_reused_tid_gives_nothing(guest: Guest) -> None:
+    close_gate(guest)
+    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    os.kill(user, signal.SIGKILL)
+    reap(user)
+    wait_for(lambda: not os.path.exists(f"/proc/{user}"))
+    guest.write("/proc/sys/kernel/ns_last_pid", str(user - 1))
+    root = os.fork()
+    if root == 0:
+        guest.ask_raw(b"nothing-answers-root")
+        os._exit(0)
+    assert root == user, "the kernel did not give the TID again; run the test again"
+    wait_for(lambda: b"__request_module" in stack(root))
+    open_gate()
+    reap(root)
+    all_done()
+    expect(guest, "smp_marked", False)
+
+
+def test_reused_tid_of_an_idle_root_task_gives_nothing(guest: Guest) -> None:
+    close_gate(guest)
+    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    os.kill(user, signal.SIGKILL)
+    reap(user)
+    wait_for(lambda: not os.path.exists(f"/proc/{user}"))
+    guest.write("/proc/sys/kernel/ns_last_pid", str(user - 1))
+    root = os.fork()
+    if root == 0:
+        time.sleep(30)
+        os._exit(0)
+    assert root == user
+    open_gate()
+    all_done()
+    os.kill(root, signal.SIGKILL)
+    reap(root)
+    expect(guest, "smp_marked", False)
+
+
+def test_set_user_id_exec_in_another_thread_gives_nothing(guest: Guest) -> None:
+    """The leader asks; another thread executes a set-user-ID program and takes the leader's TID over."""
+    guest.sh("cp /usr/bin/sleep /usr/local/bin/root-sleep && chmod 4755 /usr/local/bin/root-sleep")
+    close_gate(guest)
+
+    def leader_asks_and_thread_execs() -> None:
+        import threading
+
+        def execute() -> None:
+            wait_for(lambda: b"__request_module" in guest.own_stack_says())
+            os.execv("/usr/local/bin/root-sleep", ["root-sleep", "20"])
+
+        threading.Thread(target=lambda: (time.sleep(1.5), execute_now())).start()
+
+        def execute_now() -> None:
+            os.execv("/usr/local/bin/root-sleep", ["root-sleep", "20"])
+
+        del execute
+        guest.ask_socket(MARKED, 1, 0)
+
+    pid = in_background(guest, 1000, leader_asks_and_thread_execs)
+    wait_for(lambda: uid_of(pid) == (1000, 0))
+    open_gate()
+    all_done()
+    os.kill(pid, signal.SIGKILL)
+    reap(pid)
+    expect(guest, "smp_marked", False)
+
+
+def uid_of(pid: int) -> tuple[int, int]:
+    with open(f"/proc/{pid}/status") as file:
+        for line in file:
+            if line.startswith("Uid:"):
+                words = line.split()
+                return int(words[1]), int(words[2])
+    raise AssertionError("no Uid line")
+
+
+def test_forged_trace_lines_give_nothing(guest: Guest) -> None:
+    """A name that would be a whole line of another task's in the trace's text."""
+    for name in (
+        b"x wait=1 call_site=y\n p-1 [000] .... 1.0: module_r",
+        b"x\n init-1 [0] .. 9.9: module_request: smp_marked",
+        b"smp_marked wait=1 call_site=do_init\nsmp_marked",
+        b"smp_marked\n",
+        b"\nsmp_marked",
+    ):
+        guest.run_as(1000, lambda name=name: guest.ask_raw(name))
+        expect(guest, "smp_marked", False)
+
+
+def test_hostile_names_reach_nothing(guest: Guest) -> None:
+    guest.sh("cp /lib/modules/$(uname -r)/*/smp_open.ko /tmp/x.ko 2>/dev/null || cp $(modinfo -n smp_open) /tmp/x.ko")
+    guest.sh("rm -f /tmp/pwned")
+    names = (
+        b"../x", b"/tmp/x.ko", b"./x.ko", b"-r", b"-rf", b"*", b"[", b"[a-", b"smp_*", b"net-pf-*", b"\n", b" ",
+        b"$(touch /tmp/pwned)", b"`touch /tmp/pwned`", b";touch /tmp/pwned;", b"%s%n%x", b"'", b'"', b"\\",
+        bytes(range(1, 56)), bytes(range(200, 255)), b"A" * 55, b"-C/tmp", b"--", b"--version", b"\xff\xfe",
+    )  # fmt: skip
+    before = guest.modules()
+    for name in names:
+        for uid in (1000, 0):
+            guest.run_as(uid, lambda name=name: guest.ask_raw(name))
+    assert guest.modules() == before
+    assert not os.path.exists("/tmp/pwned")
+    assert not [line for line in guest.log() if "Traceback" in line or "failed (" in line], guest.log()[-5:]
+
+
+def test_long_names_from_a_shell_get_one_sentence(guest: Guest) -> None:
+    done = guest.sh("safe-modprobe -- $(head -c 100000 /dev/zero | tr '\\0' A)")
+    assert done.returncode == 1
+    assert done.stderr == "safe-modprobe: the alias has 100000 bytes; it may have 1 to 4095\n", done.stderr[:300]
+    ten_megabytes = guest.sh("head -c 10000000 /dev/urandom | xargs -0 safe-modprobe --; true")
+    assert "Traceback" not in ten_megabytes.stderr
+
+
+def test_root_gets_it_next_to_40_users_who_ask_in_a_loop(guest: Guest) -> None:
+    users = []
+    for number in range(40):
+        pid = os.fork()
+        if pid == 0:
+            guest.become(2000 + number)
+            while True:
+                guest.ask_socket(MARKED, 1, 0)
+        users.append(pid)
+    try:
+        time.sleep(3)
+        expect(guest, "smp_marked", False)
+        guest.run_as(0, lambda: guest.ask_socket(MARKED, 1, 0), timeout=300)
+        expect(guest, "smp_marked", True)
+    finally:
+        for pid in users:
+            os.kill(pid, signal.SIGKILL)
+        for pid in users:
+            reap(pid)
+        all_done()
+
+
+def test_broken_policy_keeps_root_and_refuses_users(guest: Guest) -> None:
+    guest.write("/etc/safe-modprobe/policy.d/00-broken.toml", "[[rule]]\naction = 'alow'\n")
+    try:
+        assert guest.run_as(1000, lambda: guest.ask_raw(b"smp_open")) == 256
+        expect(guest, "smp_open", False)
+        assert guest.run_as(0, lambda: guest.ask_raw(b"smp_marked")) == 0
+        expect(guest, "smp_marked", True)
+        assert any("00-broken.toml:2" in line for line in guest.log()), guest.log()[-4:]
+        assert guest.sh("safe-modprobectl reload").returncode == 1
+    finally:
+        guest.sh("rm /etc/safe-modprobe/policy.d/00-broken.toml")
+
+
+def test_without_tracefs_root_keeps_its_modules_and_users_are_refused(guest: Guest) -> None:
+    guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
+    asks_user = lambda: guest.ask_socket(MARKED, 1, 0)  # noqa: E731
+    guest.run_as(1000, asks_user)
+    expect(guest, "smp_marked", False)
+    guest.run_as(0, asks_user)
+    expect(guest, "smp_marked", True)
+
+
+def test_without_tracefs_a_killed_requester_next_to_a_waiting_root_gives_nothing(guest: Guest) -> None:
+    guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
+    close_gate(guest)
+    root = in_background(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
+    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    os.kill(user, signal.SIGKILL)
+    reap(user)
+    open_gate()
+    reap(root)
+    all_done()
+    expect(guest, "smp_marked", False)
+
+
+def test_nested_request_is_refused_without_tracefs(guest: Guest) -> None:
+    guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
+    guest.run_as(1000, lambda: guest.ask_socket(NESTED, 1, 0))
+    expect(guest, "smp_nested_marked", False)
+
+
+def test_a_request_that_nobody_waits_for_is_refused_to_a_user(guest: Guest) -> None:
+    guest.run_as(1000, lambda: guest.ask_raw(b"!smp_marked"))
+    all_done()
+    expect(guest, "smp_marked", False)
+
+
+BREAKABLE = (
+    "model", "kernel_args", "decide", "report", "helper", "policy/schema", "policy/match", "policy/text",
+    "policy/builtin", "read/callers", "read/trace", "read/ring", "read/tasks", "read/modules", "read/image",
+    "read/policy_files", "read/behalf", "act/load", "act/behalf",
+)  # fmt: skip
+LIBRARY = "/usr/lib/safe-modprobe/safe_modprobe"
+
+
+def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> None:
+    for name in BREAKABLE:
+        path = f"{LIBRARY}/{name}.py"
+        with open(path) as file:
+            text = file.read()
+        try:
+            guest.write(path, "raise RuntimeError('broken on purpose')\n")
+            guest.sh(f"rm -f {os.path.dirname(path)}/__pycache__/{os.path.basename(name)}.*")
+            guest.unload(*SMP)
+            assert guest.run_as(1000, lambda: guest.ask_raw(b"smp_open")) == 256, name
+            assert "smp_open" not in guest.modules(), name
+            assert guest.run_as(0, lambda: guest.ask_raw(b"smp_marked")) == 0, (name, guest.log()[-3:])
+            assert "smp_marked" in guest.modules(), name
+            assert any("broken on purpose" in line for line in guest.log()), (name, guest.log()[-3:])
+        finally:
+            guest.write(path, text)
+
+
+def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Guest) -> None:
+    rows = (
+        ("decide", "decide"), ("policy/match", "first_rule"), ("read/modules", "read_plan"), ("act/load", "load"),
+        ("report", "line"), ("read/callers", "find_callers"), ("read/policy_files", "read_policy"), ("report", "fields"),
+    )  # fmt: skip
+    for name, function in rows:
+        path = f"{LIBRARY}/{name}.py"
+        with open(path) as file:
+            text = file.read()
+        try:
+            guest.write(path, text + f"\ndef {function}(*a, **k):\n    raise MemoryError('broken on purpose')\n")
+            guest.sh(f"rm -f {os.path.dirname(path)}/__pycache__/{os.path.basename(name)}.*")
+            guest.unload(*SMP)
+            guest.run_as(1000, lambda: guest.ask_raw(b"smp_marked"))
+            assert "smp_marked" not in guest.modules(), (name, function)
+            assert guest.run_as(0, lambda: guest.ask_raw(b"smp_marked")) == 0, (function, guest.log()[-3:])
+            assert "smp_marked" in guest.modules(), (name, function)
+        finally:
+            guest.write(path, text)
+
+
+def test_enable_with_a_broken_helper_changes_nothing(guest: Guest) -> None:
+    guest.sh("safe-modprobectl disable")
+    before = guest.sh("cat /proc/sys/kernel/modprobe").stdout
+    path = f"{LIBRARY}/decide.py"
+    with open(path) as file:
+        text = file.read()
+    try:
+        guest.write(path, "raise RuntimeError('broken on purpose')\n")
+        guest.sh(f"rm -f {LIBRARY}/__pycache__/decide.*")
+        done = guest.sh("safe-modprobectl enable --runtime")
+        assert done.returncode == 1 and "kernel.modprobe stays as it was" in done.stderr, done
+        assert guest.sh("cat /proc/sys/kernel/modprobe").stdout == before
+        assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
+    finally:
+        guest.write(path, text)
+
+
+def test_disable_puts_the_old_helper_back(guest: Guest) -> None:
+    guest.sh("safe-modprobectl disable")
+    assert guest.sh("cat /proc/sys/kernel/modprobe").stdout == "/sbin/modprobe\n"
+    assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
+    guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    expect(guest, "smp_marked", True)
