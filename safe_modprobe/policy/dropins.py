@@ -1,0 +1,19 @@
+"""Which drop-in files count, and in what order: systemd's rule over several folders."""
+
+from collections.abc import Sequence
+
+SUFFIX = ".toml"
+
+
+def effective(folders: Sequence[Sequence[str]]) -> list[tuple[str, int]]:
+    """(name, index of its folder) in the order of precedence.
+
+    `folders` are the names in each, the admin's folder last: a name there replaces the same name before it.
+    Hidden files and those without the suffix are no drop-ins.
+    """
+    winner: dict[str, int] = {}
+    for index, names in enumerate(folders):
+        for name in names:
+            if name.endswith(SUFFIX) and not name.startswith("."):
+                winner[name] = index
+    return sorted(winner.items(), key=lambda item: item[0].encode(errors="surrogateescape"))

@@ -1,0 +1,75 @@
+"""Policy -> TOML: what parses to the same rows again, and the line that would let a request through."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from safe_modprobe.capability import SYS_MODULE, Capability, name_of
+from safe_modprobe.model import Caller, Policy, Settings
+
+
+def remedy(modules: Sequence[str], caller: Caller) -> str:
+    """One line of a drop-in that allows these modules to this caller."""
+    who = f"users = {_value(sorted({caller.uid, caller.euid} - {None}))}" if caller.known else 'callers = "unknown"'
+    return f'rule = [{{ modules = {_value(list(modules))}, {who}, action = "allow" }}]'
+
+
+def dump(policy: Policy) -> str:
+    """The whole policy as one drop-in; origins are lost, and so is which keys stood there by default."""
+    parts = ["[settings]\n" + _pairs(_settings(policy.settings))]
+    for mark in policy.marks:
+        row = mark._asdict() | {"privileged": _privileged(mark.capability), "capability": None}
+        parts.append("[[mark]]\n" + _pairs(row))
+    parts += ["[[call_site]]\n" + _pairs(site._asdict() | {"deputy": site.deputy or None}) for site in policy.call_sites]
+    parts += ["[[rule]]\n" + _pairs(rule._asdict() | {"quiet": rule.quiet or None}) for rule in policy.rules]
+    return "\n".join(parts)
+
+
+def _settings(settings: Settings) -> dict[str, Any]:
+    return {
+        "mode": settings.mode,
+        "mismatch": settings.mismatch,
+        "unknown_caller": "privileged" if settings.unknown_caller_privileged else "unprivileged",
+        "sources": settings.sources,
+        "kernel_args": "always" if settings.kernel_args_always else "optional",
+        "forward_kernel_args": settings.forward_kernel_args,
+    }
+
+
+def _privileged(capability: Capability | None) -> bool | str:
+    if capability is None:
+        return False
+    return True if capability == SYS_MODULE else name_of(capability)
+
+
+def _pairs(row: dict[str, Any]) -> str:
+    """`key = value` lines, without what stands for "not given"."""
+    lines = []
+    for key, value in row.items():
+        if key == "origin" or value is None or value == "" or value == ():
+            continue
+        if key == "capability":
+            value = name_of(value)
+        elif key == "capabilities":
+            value = [name_of(each) for each in sorted(value)]
+        lines.append(f"{key} = {_value(value)}\n")
+    return "".join(lines)
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, str):
+        return '"' + "".join(_char(char) for char in value) + '"'
+    return f"[{', '.join(map(_value, _ordered(value)))}]"
+
+
+def _ordered(values: Iterable[Any]) -> list[Any]:
+    return sorted(values) if isinstance(values, frozenset) else list(values)
+
+
+def _char(char: str) -> str:
+    if char in '"\\':
+        return "\\" + char
+    return f"\\u{ord(char):04x}" if char < " " or char == "\x7f" else char

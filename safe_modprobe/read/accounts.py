@@ -1,0 +1,40 @@
+"""Names of users and groups, from /etc/passwd and /etc/group alone.
+
+Name services must not be asked from inside a module request: the one that answers may
+itself be waiting for a module.
+"""
+
+from safe_modprobe.read.waiting import read
+
+_MAX_BYTES = 8 << 20
+
+
+class Accounts:
+    """The two files, each read when the first name of its kind is asked for. Raises OSError then."""
+
+    def __init__(self, passwd: str = "/etc/passwd", group: str = "/etc/group") -> None:
+        self._paths = (passwd, group)
+        self._numbers: dict[str, dict[bytes, int]] = {}
+
+    def uid(self, name: str) -> int | None:
+        """The user's number, None for nobody of that name."""
+        return self._known(self._paths[0]).get(name.encode(errors="surrogateescape"))
+
+    def gid(self, name: str) -> int | None:
+        """The group's number, None for no group of that name."""
+        return self._known(self._paths[1]).get(name.encode(errors="surrogateescape"))
+
+    def _known(self, path: str) -> dict[bytes, int]:
+        if path not in self._numbers:
+            self._numbers[path] = parse_numbers(read(path, _MAX_BYTES))
+        return self._numbers[path]
+
+
+def parse_numbers(text: bytes) -> dict[bytes, int]:
+    """`name:password:number:…` lines; passwd(5) and group(5) agree so far. The first of a name wins."""
+    numbers: dict[bytes, int] = {}
+    for line in text.split(b"\n"):
+        fields = line.split(b":")
+        if len(fields) > 3 and fields[0] and fields[2].isdigit():
+            numbers.setdefault(fields[0], int(fields[2]))
+    return numbers

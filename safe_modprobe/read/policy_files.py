@@ -1,0 +1,92 @@
+"""The policy's files on disk -> Policy, each checked on the descriptor that is read."""
+
+import os
+import stat
+from collections.abc import Sequence
+
+from safe_modprobe.errors import PolicyError
+from safe_modprobe.model import Policy
+from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.dropins import effective
+from safe_modprobe.policy.schema import MAX_BYTES, build
+from safe_modprobe.read.accounts import Accounts
+
+FOLDERS = (
+    "/usr/lib/safe-modprobe/policy.d",
+    "/run/safe-modprobe/policy.d",
+    "/etc/safe-modprobe/policy.d",
+)
+"""Ours, this boot's, the admin's: a name in a later one replaces the same name in an earlier one."""
+
+_NULL = os.makedev(1, 3)
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = None) -> Policy:
+    """All drop-ins as one policy; the built-in one where there is not a single file.
+
+    Raises PolicyError: for a wrong file, one that others may write, one that cannot be read.
+    """
+    try:
+        opened = [_open_folder(path) for path in folders]
+        try:
+            listings = [[] if fd is None else os.listdir(fd) for fd in opened]
+            files = []
+            for name, index in effective(listings):
+                content = _read(opened[index], name, f"{folders[index]}/{name}")
+                if content is not None:
+                    files.append((f"{folders[index]}/{name}", content))
+        finally:
+            for fd in opened:
+                if fd is not None:
+                    os.close(fd)
+        return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
+    except OSError as error:
+        raise PolicyError(f"{error.filename or 'policy'}: {error.strerror}") from None
+
+
+def _open_folder(path: str) -> int | None:
+    try:
+        fd = os.open(path, _OPEN | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    _check_owner(os.fstat(fd), path)
+    return fd
+
+
+def _read(folder: int | None, name: str, path: str) -> bytes | None:
+    """The file's content, None when it is a link to /dev/null: a mask."""
+    try:
+        fd = os.open(name, _OPEN, dir_fd=folder)
+    except OSError as error:
+        raise PolicyError(f"{_printable(path)}: {error.strerror}; mend or remove it") from None
+    try:
+        about = os.fstat(fd)
+        if stat.S_ISCHR(about.st_mode) and about.st_rdev == _NULL:
+            return None
+        if not stat.S_ISREG(about.st_mode):
+            raise PolicyError(f"{_printable(path)}: it is not a file; a drop-in is one, or a link to /dev/null")
+        _check_owner(about, path)
+        chunks = []
+        while chunk := os.read(fd, MAX_BYTES + 1):
+            chunks.append(chunk)
+            if sum(map(len, chunks)) > MAX_BYTES:
+                break
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def _check_owner(about: os.stat_result, path: str) -> None:
+    """Who may write the policy decides over ring 0: root (at a desk, oneself), and nobody else."""
+    if about.st_uid not in (0, os.geteuid()):
+        raise PolicyError(f"{_printable(path)}: it belongs to uid {about.st_uid}; chown it to root")
+    if about.st_mode & 0o022:
+        raise PolicyError(
+            f"{_printable(path)}: others may write it (mode {stat.S_IMODE(about.st_mode):04o}); chmod it to"
+            f" {stat.S_IMODE(about.st_mode) & ~0o022:04o}"
+        )
+
+
+def _printable(path: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in path)
