@@ -48,7 +48,8 @@ def _kmsg(message: str, priority: int, fields: Mapping[str, str]) -> None:
     fd = os.open(KMSG, os.O_WRONLY | os.O_CLOEXEC)
     try:
         text = f"<{priority}>{_IDENTIFIER}: {message}".encode(errors="surrogateescape")
-        os.write(fd, text[:_KMSG_LINE])
+        # Without the newline the kernel waits for more, and shows the record only with the next one.
+        os.write(fd, text[:_KMSG_LINE] + b"\n")
     finally:
         os.close(fd)
 

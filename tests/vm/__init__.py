@@ -1,0 +1,1 @@
+"""Real kernels in QEMU: how they are fetched, put together, booted and asked."""

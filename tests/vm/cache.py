@@ -1,0 +1,75 @@
+"""Outputs that take long, made once: in `.cache/`, each named by what it was made from."""
+
+import fcntl
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+TOP = Path(__file__).resolve().parents[2]
+CACHE = TOP / ".cache"
+
+Progress = Callable[[str], None]
+
+
+def say(message: str) -> None:
+    """One line of progress on standard error."""
+    print(f"  {message}", file=sys.stderr, flush=True)
+
+
+def digest(*parts: str | bytes | Path) -> str:
+    """A short name for what something is made from: texts as they are, files and folders by content."""
+    total = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, Path):
+            for path in sorted(part.rglob("*")) if part.is_dir() else [part]:
+                if path.is_file() and "__pycache__" not in path.parts:
+                    total.update(str(path.relative_to(part.parent)).encode() + path.read_bytes())
+        else:
+            total.update(part.encode() if isinstance(part, str) else part)
+        total.update(b"\0")
+    return total.hexdigest()[:16]
+
+
+def cached(name: str, key: str, make: Callable[[Path], None], progress: Progress = say) -> Path:
+    """The output `name` made from `key`; made by `make(folder)` if it is not there, whole or not at all."""
+    final = CACHE / f"{name}-{key}"
+    if final.exists():
+        return final
+    CACHE.mkdir(exist_ok=True)
+    with (CACHE / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if final.exists():
+            return final
+        started = time.monotonic()
+        progress(f"preparing {name} …")
+        part = CACHE / f"{name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        make(part)
+        for old in CACHE.glob(f"{name}-*"):
+            if len(old.name) == len(final.name):
+                shutil.rmtree(old)
+        part.rename(final)
+        progress(f"preparing {name}: {time.monotonic() - started:.0f} s")
+    return final
+
+
+def run(command: Sequence[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
+    """A command's output; what it says besides goes to .cache/log/. Raises SystemExit with one sentence."""
+    name = Path(command[0]).name
+    log = CACHE / "log" / f"{name}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        print("+", *command, file=file, flush=True)
+        done = subprocess.run(
+            command, cwd=cwd, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, stderr=file, text=True
+        )
+        file.write(done.stdout)
+    if done.returncode:
+        raise SystemExit(f"{name} ended with {done.returncode}; {log.relative_to(TOP)} says why")
+    return done.stdout

@@ -1,0 +1,73 @@
+"""In the guest: run the scenarios named in /job, each test in a process of its own, and say how they went."""
+
+import importlib
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+
+from guest import LIBC, Guest
+
+PORT = "/dev/ttyS1"
+SECONDS = 120
+RB_POWER_OFF = 0x4321FEDC
+
+
+def main() -> None:
+    os.environ["PATH"] = "/usr/sbin:/usr/bin:/sbin:/bin"
+    with open("/job") as file:
+        scenarios = file.read().split()
+    guest = Guest()
+    guest.sh("modprobe -q smp_ask")
+    for name in scenarios:
+        started = time.monotonic()
+        try:
+            scenario = importlib.import_module(name)
+        except Exception:
+            say({"scenario": name, "error": traceback.format_exc()})
+            continue
+        for test in [each for each in vars(scenario) if each.startswith("test_")]:
+            started = time.monotonic()
+            error = alone(lambda test=test: (scenario.setup(guest), getattr(scenario, test)(guest)))
+            say({"scenario": name, "test": test, "error": error, "seconds": round(time.monotonic() - started, 2)})
+    say({"done": True})
+    if "--power-off" in sys.argv:
+        LIBC.reboot(RB_POWER_OFF)
+
+
+def say(line: dict) -> None:
+    with open(PORT, "w") as port:
+        port.write("\n" + json.dumps(line) + "\n")
+
+
+def alone(test) -> str:
+    """Run it in a child, so that neither a crash nor a hang is the end; what went wrong, or nothing."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        os.close(reader)
+        os.setsid()
+        try:
+            test()
+        except BaseException:
+            os.write(writer, traceback.format_exc()[-6000:].encode())
+        os._exit(0)
+    os.close(writer)
+    signal.signal(signal.SIGALRM, lambda *_: os.killpg(pid, signal.SIGKILL))
+    signal.alarm(SECONDS)
+    text = b""
+    while chunk := os.read(reader, 65536):
+        text += chunk
+    remaining = signal.alarm(0)
+    os.close(reader)
+    _, status = os.waitpid(pid, 0)
+    if remaining == 0 or status:
+        text += f"\nit ended with wait status {status} after {SECONDS - remaining} s".encode()
+    return text.decode(errors="replace")
+
+
+sys.dont_write_bytecode = True
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,8 @@
+// SPDX-License-Identifier: GPL-2.0
+/* What smp_nested asks for. */
+#include <linux/module.h>
+
+MODULE_INFO(privileged, "Y");
+MODULE_ALIAS("smp-nested-alias");
+MODULE_DESCRIPTION("safe-modprobe test: asked for by an init");
+MODULE_LICENSE("GPL");

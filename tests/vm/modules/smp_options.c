@@ -1,0 +1,11 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Shows which options reached it. */
+#include <linux/module.h>
+
+static int number;
+module_param(number, int, 0444);
+static int other;
+module_param(other, int, 0444);
+
+MODULE_DESCRIPTION("safe-modprobe test: options");
+MODULE_LICENSE("GPL");

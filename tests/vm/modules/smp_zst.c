@@ -1,0 +1,6 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Installed compressed. */
+#include <linux/module.h>
+
+MODULE_DESCRIPTION("safe-modprobe test: compressed");
+MODULE_LICENSE("GPL");

@@ -1,0 +1,107 @@
+"""One boot of a machine: its parts as one initrd, a job in it, and the lines that the job writes."""
+
+import json
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tests.vm.cache import CACHE, Progress, run, say
+from tests.vm.kernels import kernel
+from tests.vm.roots import archive, product, root
+
+HERE = Path(__file__).parent
+MACHINES = HERE / "machines"
+
+
+class Machine(NamedTuple):
+    """tests/vm/machines/NAME/machine.toml: which kernel boots which root, and what is asked there."""
+
+    name: str
+    kernel: str
+    root: str
+    scenarios: tuple[str, ...]
+    cmdline: str = ""
+    memory: int = 1536
+    seconds: int = 420
+
+
+class Result(NamedTuple):
+    """What the job wrote to its port, a JSON object a line, and the console's text."""
+
+    lines: list[dict[str, Any]]
+    console: str
+
+
+def machine(name: str) -> Machine:
+    """Read a machine's folder."""
+    values = tomllib.loads((MACHINES / name / "machine.toml").read_text())
+    return Machine(name=name, **{**values, "scenarios": tuple(values["scenarios"])})
+
+
+def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
+    """Boot and run `python3 /agent/agent.py JOB…` in the guest, then power off.
+
+    Raises SystemExit with one sentence when QEMU is not there or the guest does not end in time.
+    """
+    linux = kernel(what.kernel, progress)
+    folder = CACHE / "run" / what.name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    _job(folder / "job", what, job)
+    archive(folder / "job", folder / "job.cpio")
+    modules = linux.root.parent / "modules.cpio"
+    if not modules.exists():
+        _modules(linux.root, folder / "modules")
+        archive(folder / "modules", modules)
+    parts = [root(what.root, progress) / "root.cpio", modules, product(progress) / "product.cpio", folder / "job.cpio"]
+    run(["sh", "-c", 'to="$1"; shift; cat "$@" > "$to"', "sh", folder / "initrd", *parts])
+    lines, console = folder / "lines", folder / "console"
+    command: list[str | Path] = [
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(what.memory),
+        "-nodefaults", "-display", "none", "-no-reboot", "-kernel", linux.image, "-initrd", folder / "initrd",
+        "-serial", f"file:{console}", "-serial", f"file:{lines}",
+        "-append", f"console=ttyS0 quiet panic=-1 rdinit={_INIT[what.root]} {what.cmdline}",
+    ]  # fmt: skip
+    try:
+        subprocess.run(command, timeout=what.seconds, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        late = False
+    except FileNotFoundError:
+        raise SystemExit("qemu-system-x86_64 is not installed; tests/setup installs it") from None
+    except subprocess.CalledProcessError as error:
+        raise SystemExit(f"QEMU ended with {error.returncode}: {error.stderr.decode()[-300:]}") from None
+    except subprocess.TimeoutExpired:
+        late = True
+    (folder / "initrd").unlink()
+    text = console.read_text(errors="replace")
+    found = [json.loads(line) for line in lines.read_text(errors="replace").splitlines() if line.startswith("{")]
+    if late:
+        text += f"\n[stopped after {what.seconds} s]"
+    return Result(found, text)
+
+
+_INIT = {"bare": "/init", "systemd": "/sbin/init"}
+
+
+def _modules(tree: Path, into: Path) -> None:
+    """The modules where a merged /usr has them."""
+    (into / "usr/lib").mkdir(parents=True)
+    shutil.copytree(tree / "lib/modules", into / "usr/lib/modules", symlinks=True)
+
+
+def _job(tree: Path, what: Machine, job: list[str]) -> None:
+    """The agent, the scenarios, and who starts them."""
+    shutil.copytree(HERE / "guest", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
+    for scenario in (HERE / "scenarios").glob("*.py"):
+        shutil.copy(scenario, tree / "agent")
+    (tree / "job").write_text("\n".join(job) + "\n")
+    (tree / "etc/safe-modprobe/policy.d").mkdir(parents=True)
+    init = tree / ("init" if what.root == "bare" else "agent/start")
+    init.write_text((HERE / "guest" / f"start-{what.root}").read_text())
+    init.chmod(0o755)
+    if what.root == "systemd":
+        wants = tree / "etc/systemd/system/multi-user.target.wants"
+        wants.mkdir(parents=True)
+        shutil.copy(HERE / "guest/job.service", tree / "etc/systemd/system")
+        (wants / "job.service").symlink_to("../job.service")

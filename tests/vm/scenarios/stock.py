@@ -1,0 +1,64 @@
+"""Debian's own modules on other kernels: the same decisions, with nothing of ours in the kernel."""
+
+from guest import Guest
+
+ALG = ("algif_hash", "algif_skcipher", "algif_aead", "algif_rng", "af_alg")
+SCTP = ("sctp", "ip6_udp_tunnel", "udp_tunnel")
+
+
+def setup(guest: Guest) -> None:
+    """Before each test: switched on, and nothing of it in the kernel."""
+    guest.unload(*ALG, *SCTP, "xfs")
+    if not guest.enabled():
+        done = guest.sh("safe-modprobectl enable --runtime")
+        assert done.returncode == 0, done.stderr
+
+
+def test_user_is_refused_af_alg_and_root_is_not(guest: Guest) -> None:
+    guest.run_as(1000, lambda: guest.ask_socket(38, 5))
+    assert "af_alg" not in guest.modules()
+    guest.run_as(0, lambda: guest.ask_socket(38, 5))
+    assert "af_alg" in guest.modules(), guest.log()[-2:]
+
+
+def test_user_is_refused_sctp_and_root_is_not(guest: Guest) -> None:
+    guest.run_as(1000, lambda: guest.ask_socket(2, 5, 132))
+    assert "sctp" not in guest.modules()
+    guest.run_as(0, lambda: guest.ask_socket(2, 5, 132))
+    assert "sctp" in guest.modules(), guest.log()[-2:]
+
+
+def test_root_of_a_user_namespace_is_refused(guest: Guest) -> None:
+    guest.run_as(1000, lambda: guest.ask_socket(38, 5), user_namespace=True)
+    assert "af_alg" not in guest.modules()
+
+
+def test_net_admin_gets_af_alg_and_net_raw_does_not(guest: Guest) -> None:
+    guest.run_as(1000, lambda: guest.ask_socket(38, 5), caps=("CAP_NET_RAW",))
+    assert "af_alg" not in guest.modules()
+    guest.run_as(1000, lambda: guest.ask_socket(38, 5), caps=("CAP_NET_ADMIN",))
+    assert "af_alg" in guest.modules(), guest.log()[-2:]
+
+
+def test_the_caller_is_learnt_by_tracefs(guest: Guest) -> None:
+    guest.run_as(1000, lambda: guest.ask_socket(38, 5))
+    assert "denied 'net-pf-38' (af_alg) to uid 1000 tid" in guest.log()[-1], guest.log()[-1:]
+
+
+def test_without_tracefs_by_proc(guest: Guest) -> None:
+    guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
+    guest.run_as(1000, lambda: guest.ask_socket(38, 5))
+    assert "af_alg" not in guest.modules()
+    guest.run_as(0, lambda: guest.ask_socket(38, 5))
+    assert "af_alg" in guest.modules(), guest.log()[-2:]
+
+
+def test_deputy_asks_for_those_who_wait_behind_it(guest: Guest) -> None:
+    """cryptomgr_probe, a kernel thread, asks for authencesn, which is marked, on behalf of whoever binds."""
+    guest.sh("safe-modprobe -q -- net-pf-38; safe-modprobe -q -- algif_aead")
+    name = b"authencesn(hmac(sha256),cbc(aes))"
+    guest.run_as(1000, lambda: guest.ask_alg_bind(b"aead", name))
+    assert "authencesn" not in guest.modules()
+    assert guest.run_as(0, lambda: guest.ask_alg_bind(b"aead", name)) == 0, guest.log()[-3:]
+    assert "authencesn" in guest.modules(), guest.log()[-3:]
+    guest.unload("authencesn")
