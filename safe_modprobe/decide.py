@@ -60,8 +60,8 @@ def among(verdicts: tuple[Verdict, ...]) -> Verdict:
     All for this very alias: each might have asked alone, so the most permissive. By /proc alone nobody knows who
     asked for what, so the strictest.
     """
-    choose = max if verdicts[0].caller.source is Source.PROC else min
-    return choose(verdicts, key=lambda verdict: _SEVERITY.index(verdict.action))
+    ordered: list[Verdict] = sorted(verdicts, key=lambda verdict: _SEVERITY.index(verdict.action))
+    return ordered[-1 if verdicts[0].caller.source is Source.PROC else 0]
 
 
 _SEVERITY = (Action.ALLOW, Action.LOG, Action.DENY)

@@ -109,7 +109,5 @@ def _say(message: str) -> None:
     os.write(2, message.encode(errors="backslashreplace") + b"\n")
 
 
-
-
 if __name__ == "__main__":
     sys.exit(main(sys.argv))

@@ -36,7 +36,7 @@ class KmodError(OSError):
     """libkmod said no; `errno` is its reason."""
 
 
-class Blacklisted(KmodError):
+class BlacklistedError(KmodError):
     """The module is blacklisted, under the KMOD_PROBE_APPLY_BLACKLIST* flag that was given."""
 
 
@@ -469,7 +469,7 @@ cdef class Module:
     def plan(self, unsigned int flags=0, extra_options=None):
         """[Action]: what an insertion would do, in order, by libkmod's own dry run (modprobe -n).
 
-        Modules that are live or built in are not in it. Raises Blacklisted under a KMOD_PROBE_APPLY_BLACKLIST* flag,
+        Modules that are live or built in are not in it. Raises BlacklistedError under a KMOD_PROBE_APPLY_BLACKLIST* flag,
         and KmodError.
         """
         cdef bytes raw = None if extra_options is None else _bytes(extra_options)
@@ -487,7 +487,7 @@ cdef class Module:
                 if err == -ENOENT and found.count:
                     err = 0  # a soft dependency that does not exist
                 if err > 0:
-                    raise Blacklisted(err, f"{self.name} is blacklisted")
+                    raise BlacklistedError(err, f"{self.name} is blacklisted")
                 if err < 0:
                     raise _error(err, "plan")
                 return [
@@ -502,14 +502,14 @@ cdef class Module:
                 free_actions(&found)
 
     def insert(self, unsigned int flags=0, extra_options=None):
-        """Insert it and what it needs, as modprobe does, `install` commands too. Raises Blacklisted, KmodError."""
+        """Insert it and what it needs, as modprobe does, `install` commands too. Raises BlacklistedError, KmodError."""
         cdef bytes raw = None if extra_options is None else _bytes(extra_options)
         cdef const char *c_options = _or_null(raw)
         cdef int err
         with self._kmod._lock, nogil:
             err = kmod_module_probe_insert_module(self._module, flags, c_options, NULL, NULL, NULL)
         if err > 0:
-            raise Blacklisted(err, f"{self.name} is blacklisted")
+            raise BlacklistedError(err, f"{self.name} is blacklisted")
         _checked(err, "insert")
 
     def remove(self, unsigned int flags=0):

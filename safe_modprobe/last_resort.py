@@ -48,11 +48,7 @@ def _all_privileged() -> bool:
     """As the `proc` source: everyone who waits holds CAP_SYS_MODULE, and nobody asked and is gone."""
     try:
         tids, helpers = waiting.everyone()
-        return (
-            not waiting.nobody_waits()
-            and 0 < len(tids) >= helpers
-            and all(_privileged(tid) for tid in tids)
-        )
+        return not waiting.nobody_waits() and 0 < len(tids) >= helpers and all(_privileged(tid) for tid in tids)
     except (OSError, ValueError, waiting.TooMuchError):
         return False
 

@@ -20,7 +20,11 @@ class Tree(NamedTuple):
     version: str | None = None
 
 
-def load(verdict: Verdict, extra_options: str = "", tree: Tree = Tree()) -> dict[str, OSError | None]:
+RUNNING = Tree()
+"""The running kernel's modules, where neither is given."""
+
+
+def load(verdict: Verdict, extra_options: str = "", tree: Tree = RUNNING) -> dict[str, OSError | None]:
     """Every step's outcome by module name, None for success; refused ones are not in it.
 
     A module that is in already counts as loaded (EEXIST). `extra_options` goes to the targets alone, as kmod does.
@@ -45,9 +49,7 @@ def everything_is_in(verdict: Verdict, outcome: dict[str, OSError | None]) -> bo
 _NOT_TRIED = OSError(errno.ECANCELED, "a module that it needs failed")
 
 
-def _load_target(
-    target: TargetVerdict, extra_options: str, tree: Tree, outcome: dict[str, OSError | None]
-) -> None:
+def _load_target(target: TargetVerdict, extra_options: str, tree: Tree, outcome: dict[str, OSError | None]) -> None:
     required = {target.target.module}
     for step in target.target.steps:
         if step.module == target.target.module:

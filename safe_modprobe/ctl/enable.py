@@ -19,9 +19,7 @@ _SECONDS = 60
 
 def add_parser(commands: Commands) -> None:
     """Add `enable`."""
-    parser = commands.add_parser(
-        "enable", help="become the kernel's module helper", description=__doc__
-    )
+    parser = commands.add_parser("enable", help="become the kernel's module helper", description=__doc__)
     parser.add_argument("--runtime", action="store_true", required=True, help="until the next boot")
     parser.set_defaults(run=run)
 

@@ -97,11 +97,7 @@ def _callers(arguments: argparse.Namespace, request: Request, policy: Policy) ->
         return (caller._replace(capabilities=mask, initial_user_namespace=not arguments.user_namespace),)
     if uid == 0 and arguments.cap is None:
         mask = capability.ALL
-    return (
-        Caller(
-            Source.NONE, uid, uid, capabilities=mask, initial_user_namespace=not arguments.user_namespace
-        ),
-    )
+    return (Caller(Source.NONE, uid, uid, capabilities=mask, initial_user_namespace=not arguments.user_namespace),)
 
 
 def as_json(policy: Policy, verdict: Verdict) -> dict[str, Any]:
@@ -151,7 +147,8 @@ def as_text(policy: Policy, verdict: Verdict) -> list[str]:
     """The verdict for people: the caller, each target with its steps, and the line that decides."""
     lines = [f"request  {escape(verdict.request.alias)}", f"caller   {who(verdict.caller)}"]
     held = _capabilities(verdict.caller)
-    lines.append(f"         holds {'every capability' if len(held) == len(capability.NAMES) else ' '.join(held) or 'no capability'}")
+    every = len(held) == len(capability.NAMES)
+    lines.append(f"         holds {'every capability' if every else ' '.join(held) or 'no capability'}")
     if not verdict.targets:
         lines.append("plan     no module answers")
     for target in verdict.targets:

@@ -9,7 +9,10 @@ from collections.abc import Mapping
 Path = tuple[str | int, ...]
 
 _TOKEN = re.compile(
-    r'"""(?:\\.|[^\\])*?"{3,5}|' r"'''.*?'{3,5}|" r'"(?:\\.|[^"\\])*"|' r"'[^']*'|#[^\n]*|[\[\]{}=,.\n]|[^\s\[\]{}=,.\"'#]+",
+    r'"""(?:\\.|[^\\])*?"{3,5}|'
+    r"'''.*?'{3,5}|"
+    r'"(?:\\.|[^"\\])*"|'
+    r"'[^']*'|#[^\n]*|[\[\]{}=,.\n]|[^\s\[\]{}=,.\"'#]+",
     re.DOTALL,
 )
 _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\": "\\"}
@@ -89,9 +92,9 @@ class _Scanner:
         if token == "[":
             self._array(path)
         elif token == "{":
-            while (token := self.tokens.pop())[0] != "}":
-                if token[0] not in (",", "\n"):
-                    self._pair(path, *token)
+            while (inner := self.tokens.pop())[0] != "}":
+                if inner[0] not in (",", "\n"):
+                    self._pair(path, *inner)
         else:
             # 1.5 and 1979-05-27 07:32:00 are several tokens; what follows a value is one of these.
             while self.tokens and self.tokens[-1][0] not in (",", "]", "}", "\n"):

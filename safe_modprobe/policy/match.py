@@ -66,13 +66,10 @@ def _matches_who(rule: Rule, caller: Caller) -> bool:
     if rule.groups is not None and not rule.groups & caller.gids:
         return False
     if rule.capabilities is not None and not (
-        caller.initial_user_namespace
-        and any(holds(caller.capabilities, each) for each in rule.capabilities)
+        caller.initial_user_namespace and any(holds(caller.capabilities, each) for each in rule.capabilities)
     ):
         return False
-    if rule.user_namespace is not None and (
-        (rule.user_namespace == "initial") is not caller.initial_user_namespace
-    ):
+    if rule.user_namespace is not None and ((rule.user_namespace == "initial") is not caller.initial_user_namespace):
         return False
     if rule.no_new_privs is not None and rule.no_new_privs is not caller.no_new_privs:
         return False

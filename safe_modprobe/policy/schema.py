@@ -34,7 +34,7 @@ class Accounts(Protocol):
         """The group's number."""
 
 
-class _Wrong(Exception):
+class _WrongError(Exception):
     """What a value was and what it may be; where it stands is known further out."""
 
 
@@ -120,22 +120,22 @@ _Check = Callable[[Any, Accounts], Any]
 
 def _flag(value: Any, accounts: Accounts) -> bool:
     if not isinstance(value, bool):
-        raise _Wrong(f"{_shown(value)} is not true or false")
+        raise _WrongError(f"{_shown(value)} is not true or false")
     return value
 
 
 def _string(value: Any, accounts: Accounts) -> str:
     if not isinstance(value, str):
-        raise _Wrong(f"{_shown(value)} is not a string")
+        raise _WrongError(f"{_shown(value)} is not a string")
     if any(char < " " or char == "\x7f" for char in value):
-        raise _Wrong(f"{_shown(value)} holds a control character, which no name or reason needs")
+        raise _WrongError(f"{_shown(value)} holds a control character, which no name or reason needs")
     return value
 
 
 def _one_of(*words: str) -> _Check:
     def check(value: Any, accounts: Accounts) -> str:
         if not isinstance(value, str) or value not in words:
-            raise _Wrong(f"{_shown(value)} is not one of {', '.join(map(repr, words))}")
+            raise _WrongError(f"{_shown(value)} is not one of {', '.join(map(repr, words))}")
         return value
 
     return check
@@ -144,9 +144,9 @@ def _one_of(*words: str) -> _Check:
 def _list(of: _Check) -> _Check:
     def check(value: Any, accounts: Accounts) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise _Wrong(f"{_shown(value)} is not a list; write [{_shown(value)}]")
+            raise _WrongError(f"{_shown(value)} is not a list; write [{_shown(value)}]")
         if not value:
-            raise _Wrong("[] matches nothing; name at least one, or leave the key out to match any")
+            raise _WrongError("[] matches nothing; name at least one, or leave the key out to match any")
         return tuple(of(each, accounts) for each in value)
 
     return check
@@ -160,7 +160,7 @@ def _set(of: _Check) -> _Check:
 def _glob(value: Any, accounts: Accounts) -> str:
     text = _string(value, accounts)
     if not text:
-        raise _Wrong("'' is not a pattern; '*' matches everything")
+        raise _WrongError("'' is not a pattern; '*' matches everything")
     rest = text
     while "[" in rest:
         body = rest.partition("[")[2]
@@ -168,7 +168,7 @@ def _glob(value: Any, accounts: Accounts) -> str:
         start = 2 if body.startswith("!") else 1
         end = body.find("]", start)
         if end < 0:
-            raise _Wrong(f"{_shown(value)} is not a pattern: a [ has no ]; write [[] for the character itself")
+            raise _WrongError(f"{_shown(value)} is not a pattern: a [ has no ]; write [[] for the character itself")
         rest = body[end + 1 :]
     return text
 
@@ -179,7 +179,7 @@ def _cap(value: Any, accounts: Accounts) -> Capability:
         near = value.upper() if isinstance(value, str) else ""
         near = near if near.startswith("CAP_") else f"CAP_{near}"
         hint = f"; did you mean '{near}'?" if near in NAMES else " such as 'CAP_NET_ADMIN', see capabilities(7)"
-        raise _Wrong(f"{_shown(value)} is not a capability{hint}")
+        raise _WrongError(f"{_shown(value)} is not a capability{hint}")
     return found
 
 
@@ -187,21 +187,23 @@ def _privilege(value: Any, accounts: Accounts) -> Capability | None:
     if isinstance(value, bool):
         return SYS_MODULE if value else None
     if not isinstance(value, str):
-        raise _Wrong(f"{_shown(value)} is not true, false or a capability such as 'CAP_NET_ADMIN'")
+        raise _WrongError(f"{_shown(value)} is not true, false or a capability such as 'CAP_NET_ADMIN'")
     return _cap(value, accounts)
 
 
 def _account(kind: str, file: str) -> _Check:
     def check(value: Any, accounts: Accounts) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise _Wrong(f"{_shown(value)} is not a {kind}'s name or number")
+            raise _WrongError(f"{_shown(value)} is not a {kind}'s name or number")
         if isinstance(value, int):
             if not 0 <= value <= UID_MAX:
-                raise _Wrong(f"{value} is not a {kind}'s number, which is from 0 to {UID_MAX}")
+                raise _WrongError(f"{value} is not a {kind}'s number, which is from 0 to {UID_MAX}")
             return value
         number = accounts.uid(value) if kind == "user" else accounts.gid(value)
         if number is None:
-            raise _Wrong(f"{_shown(value)} is not a {kind} in {file}; name services are not asked, so give the number")
+            raise _WrongError(
+                f"{_shown(value)} is not a {kind} in {file}; name services are not asked, so give the number"
+            )
         return number
 
     return check
@@ -321,7 +323,7 @@ class _Builder:
             if "action" not in values:
                 self._fail(path, f"'action' is missing; it is one of {', '.join(map(repr, map(str, Action)))}")
             if not values.keys() - _NOT_CONDITIONS:
-                self._fail(path, "it has no condition; aliases = [\"*\"] would match every request")
+                self._fail(path, 'it has no condition; aliases = ["*"] would match every request')
             rule = Rule(self._origin(path), **{**values, "action": Action(values["action"])})
             if rule.name:
                 if rule.name in names:
@@ -334,16 +336,14 @@ class _Builder:
         rows = self.document.tables.get(table, [])
         return [((table, i), self._checked((table, i), row, checks)) for i, row in enumerate(rows)]
 
-    def _checked(
-        self, path: Path, row: Mapping[str, Any], checks: Mapping[str, _Check]
-    ) -> dict[str, Any]:
+    def _checked(self, path: Path, row: Mapping[str, Any], checks: Mapping[str, _Check]) -> dict[str, Any]:
         values = {}
         for key, untrusted_value in row.items():
             if key not in checks:
                 self._fail((*path, key), f"no such key; {path[0]} has {', '.join(map(repr, checks))}")
             try:
                 values[key] = checks[key](untrusted_value, self.accounts)
-            except _Wrong as wrong:
+            except _WrongError as wrong:
                 self._fail((*path, key), str(wrong))
         return values
 

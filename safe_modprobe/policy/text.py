@@ -19,7 +19,9 @@ def dump(policy: Policy) -> str:
     for mark in policy.marks:
         row = mark._asdict() | {"privileged": _privileged(mark.capability), "capability": None}
         parts.append("[[mark]]\n" + _pairs(row))
-    parts += ["[[call_site]]\n" + _pairs(site._asdict() | {"deputy": site.deputy or None}) for site in policy.call_sites]
+    parts += [
+        "[[call_site]]\n" + _pairs(site._asdict() | {"deputy": site.deputy or None}) for site in policy.call_sites
+    ]
     parts += ["[[rule]]\n" + _pairs(rule._asdict() | {"quiet": rule.quiet or None}) for rule in policy.rules]
     return "\n".join(parts)
 

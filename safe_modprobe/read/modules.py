@@ -4,7 +4,7 @@ import os
 
 from safe_modprobe.capability import SYS_MODULE, named
 from safe_modprobe.errors import SafeModprobeError, UntrustedInputError
-from safe_modprobe.kmod import KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY, Blacklisted, Kmod, KmodError, Module
+from safe_modprobe.kmod import KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY, BlacklistedError, Kmod, KmodError, Module
 from safe_modprobe.model import UNMARKED, Marker, Plan, Request, Step, Target, TargetState
 from safe_modprobe.read.image import compression, kernel_decompresses, sealed_copy
 
@@ -54,7 +54,7 @@ class _Reader:
             return Target(module.name, TargetState(module.initstate), (), weak)
         try:
             actions = module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY)
-        except Blacklisted:
+        except BlacklistedError:
             return Target(module.name, TargetState.BLACKLISTED)
         steps = []
         for action in actions:

@@ -39,9 +39,7 @@ def instance() -> str | None:
     for root in TRACEFS:
         folder = f"{root}/{INSTANCE}"
         try:
-            if read(f"{folder}/{EVENT}/enable").startswith(b"1") and read(
-                f"{folder}/tracing_on"
-            ).startswith(b"1"):
+            if read(f"{folder}/{EVENT}/enable").startswith(b"1") and read(f"{folder}/tracing_on").startswith(b"1"):
                 return folder
         except OSError:
             continue
@@ -135,4 +133,3 @@ def parse_memory(text: bytes) -> tuple[dict[int, Event], int]:
         except (IndexError, ValueError):
             continue
     return events, lost_at
-

@@ -83,6 +83,7 @@ class Stat:
 
     @property
     def kernel_thread(self) -> bool:
+        """Whether the kernel made it, and no program ever ran in it."""
         return bool(self.flags & _PF_KTHREAD)
 
 

@@ -94,5 +94,3 @@ class GuestTest(pytest.Item):
 
 class GuestError(Exception):
     """A test failed in the guest."""
-
-

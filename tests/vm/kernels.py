@@ -59,9 +59,7 @@ def _lists(into: Path, suite: str) -> None:
 
 def mirror() -> str:
     """The machine's own Debian mirror, from its apt configuration."""
-    lines = run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]
-    ).splitlines()
+    lines = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]).splitlines()
     for line in lines:
         uri, _, release = line.partition(" ")
         if "-" not in release and "security" not in uri:
@@ -125,5 +123,8 @@ def _gzip_modules(folder: Path) -> None:
 
 
 def _found(folder: Path) -> tuple[str, Path, Path]:
-    image = next((folder / "root/boot").glob("vmlinuz-*"))
-    return image.name.removeprefix("vmlinuz-"), image, folder / "root"
+    """The image is in /boot, or since 7.0 beside its modules."""
+    root = folder / "root"
+    version = next((root / "lib/modules").iterdir()).name
+    image = root / "lib/modules" / version / "vmlinuz"
+    return version, image if image.exists() else root / "boot" / f"vmlinuz-{version}", root

@@ -30,7 +30,7 @@ def main() -> None:
             continue
         for test in [each for each in vars(scenario) if each.startswith("test_")]:
             started = time.monotonic()
-            error = alone(lambda test=test: (scenario.setup(guest), getattr(scenario, test)(guest)))
+            error = alone(lambda scenario=scenario, test=test: (scenario.setup(guest), getattr(scenario, test)(guest)))
             say({"scenario": name, "test": test, "error": error, "seconds": round(time.monotonic() - started, 2)})
     say({"done": True})
     if "--power-off" in sys.argv:

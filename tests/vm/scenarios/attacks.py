@@ -207,7 +207,13 @@ def test_long_names_from_a_shell_get_one_sentence(guest: Guest) -> None:
     assert done.returncode == 1
     assert done.stderr == "safe-modprobe: the alias has 100000 bytes; it may have 1 to 4095\n", done.stderr[:300]
     noise = os.urandom(100_000).replace(b"\0", b"")
-    for words in ([noise], [b"-q", b"--", noise], [b"-q", b"--", b"smp_marked", *[noise] * 15], [noise] * 15, [noise] * 100):
+    for words in (
+        [noise],
+        [b"-q", b"--", noise],
+        [b"-q", b"--", b"smp_marked", *[noise] * 15],
+        [noise] * 15,
+        [noise] * 100,
+    ):
         try:
             done = subprocess.run(["safe-modprobe", *words], capture_output=True, timeout=60)
         except OSError as error:
@@ -255,7 +261,7 @@ def test_broken_policy_keeps_root_and_refuses_users(guest: Guest) -> None:
 
 def test_without_tracefs_root_keeps_its_modules_and_users_are_refused(guest: Guest) -> None:
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
-    asks_user = lambda: guest.ask_socket(MARKED, 1, 0)  # noqa: E731
+    asks_user = lambda: guest.ask_socket(MARKED, 1, 0)
     guest.run_as(1000, asks_user)
     expect(guest, "smp_marked", False)
     guest.run_as(0, asks_user)
@@ -316,7 +322,8 @@ def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> 
 def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Guest) -> None:
     rows = (
         ("decide", "decide"), ("policy/match", "first_rule"), ("read/modules", "read_plan"), ("act/load", "load"),
-        ("report", "line"), ("read/callers", "find_callers"), ("read/policy_files", "read_policy"), ("report", "fields"),
+        ("report", "line"), ("read/callers", "find_callers"), ("read/policy_files", "read_policy"),
+        ("report", "fields"),
     )  # fmt: skip
     for name, function in rows:
         path = f"{LIBRARY}/{name}.py"

@@ -4,7 +4,10 @@ import json
 
 from guest import Guest
 
-SMP = ("smp_nested", "smp_nested_marked", "smp_softdep", "smp_needs_marked", "smp_net_admin", "smp_marked", "smp_open", "smp_options")
+SMP = (
+    "smp_nested", "smp_nested_marked", "smp_softdep", "smp_needs_marked", "smp_net_admin", "smp_marked", "smp_open",
+    "smp_options",
+)  # fmt: skip
 ALG = ("algif_aead", "algif_hash", "algif_skcipher", "algif_rng", "af_alg")
 SCTP = ("sctp", "ip6_udp_tunnel", "udp_tunnel")
 
@@ -22,9 +25,9 @@ def setup(guest: Guest) -> None:
 
 
 def expect(guest: Guest, module: str, loaded: bool) -> None:
-    assert (module in guest.modules()) is loaded, (
-        f"{module} {'is not' if loaded else 'is'} in /proc/modules; the log says: {guest.log()[-3:]}"
-    )
+    assert (
+        module in guest.modules()
+    ) is loaded, f"{module} {'is not' if loaded else 'is'} in /proc/modules; the log says: {guest.log()[-3:]}"
 
 
 def asks(guest: Guest, uid: int, family: int, kind: int = 1, protocol: int = 0, **who: object) -> None:

@@ -64,8 +64,10 @@ def test_a_users_own_unit_name_is_not_believed(guest: Guest) -> None:
         path = "/sys/fs/cgroup/system.slice/job.service/trusted.service"
         guest.sh(f"mkdir -p {path}")
 
-        guest.sh(f"echo $$ > {path}/cgroup.procs; setpriv --reuid 1000 --regid 1000 --clear-groups python3 -c"
-                 " 'import socket; socket.socket(38, 5)'")
+        guest.sh(
+            f"echo $$ > {path}/cgroup.procs; setpriv --reuid 1000 --regid 1000 --clear-groups python3 -c"
+            " 'import socket; socket.socket(38, 5)'"
+        )
         assert "af_alg" not in guest.modules()
     finally:
         guest.sh("rm /etc/safe-modprobe/policy.d/05-unit.toml")

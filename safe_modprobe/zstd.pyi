@@ -1,0 +1,3 @@
+"""zstd for `.ko.zst`."""
+
+def decompress(source_fd: int, target_fd: int) -> int: ...
