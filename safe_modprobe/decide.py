@@ -39,7 +39,7 @@ def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verd
     steps = [step for target in targets if target.action is action for step in target.steps]
     deciding = next((step for step in steps if step.action is action), None)
     if action is Action.ALLOW:  # what asked for most is what a person wants to read about
-        deciding = next((step for step in steps if step.need is not None), deciding)
+        deciding = next((step for step in steps if step.need is not None and step.action is action), deciding)
     if deciding is None:
         reason, origin = _nothing_to_do(plan), policy.settings.origin("mode")
         return Verdict(action, reason, origin, request, caller, targets)

@@ -33,6 +33,16 @@ def refused(verdict: Verdict) -> list[str]:
     )
 
 
+def skipped(verdict: Verdict) -> list[str]:
+    """The refused soft dependencies of targets that go on without them."""
+    return [
+        judged.step.module
+        for target in verdict.targets
+        for judged in target.steps
+        if judged.action is Action.DENY and target.action is not Action.DENY
+    ]
+
+
 def who(caller: Caller) -> str:
     """The caller in a few words."""
     if not caller.known:
@@ -57,7 +67,10 @@ def line(verdict: Verdict) -> str:
     what = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
     text = f"{_DONE[verdict.action]} {what} to {who(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
     fix = remedy(refused(verdict), verdict.caller) if verdict.action is Action.DENY and refused(verdict) else None
-    return f"{text}; to let it through: {fix} in {ADMIN_FILE}" if fix else text
+    if fix:
+        return f"{text}; to let it through: {fix} in {ADMIN_FILE}"
+    left_out = skipped(verdict)
+    return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
 
 
 def worth_a_record(verdict: Verdict) -> bool:

@@ -135,7 +135,7 @@ def _string(value: Any, accounts: Accounts) -> str:
 def _one_of(*words: str) -> _Check:
     def check(value: Any, accounts: Accounts) -> str:
         if not isinstance(value, str) or value not in words:
-            raise _WrongError(f"{_shown(value)} is not one of {', '.join(map(repr, words))}")
+            raise _WrongError(f"{_shown(value)} is not one of {', '.join(repr(str(word)) for word in words)}")
         return value
 
     return check

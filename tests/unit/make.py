@@ -1,0 +1,58 @@
+"""Short ways to write rows: callers, plans, policies."""
+
+from safe_modprobe.capability import ALL, SYS_MODULE, Capability, named
+from safe_modprobe.model import (
+    UNMARKED,
+    Caller,
+    Marker,
+    Plan,
+    Policy,
+    Source,
+    Step,
+    Target,
+    TargetState,
+)
+from safe_modprobe.policy.schema import build
+
+
+class NoAccounts:
+    """Two names that the rows use; the machine's own are none of a test's business."""
+
+    def uid(self, name: str) -> int | None:
+        return {"root": 0, "asterisk": 1001}.get(name)
+
+    def gid(self, name: str) -> int | None:
+        return {"root": 0, "audio": 29}.get(name)
+
+
+def policy(text: str) -> Policy:
+    return build([("p/50-test.toml", text.encode())], NoAccounts())
+
+
+def cap(name: str) -> Capability:
+    found = named(name)
+    assert found is not None
+    return found
+
+
+def caller(uid: int = 1000, *caps: str, initial: bool = True, **more: object) -> Caller:
+    mask = sum(1 << cap(name) for name in caps) if caps or uid else ALL
+    found = Caller(Source.TRACEFS, uid, uid, frozenset({uid}), mask, initial)
+    return found._replace(**more)  # type: ignore[arg-type]
+
+
+USER = caller()
+ROOT = caller(0)
+UNKNOWN = Caller(Source.NONE)
+Y = Marker("Y", SYS_MODULE)
+N = Marker("N")
+NET = Marker("CAP_NET_ADMIN", cap("CAP_NET_ADMIN"))
+
+
+def step(name: str, marker: Marker = UNMARKED, *needs: str, **more: object) -> Step:
+    return Step(name, f"/m/{name}.ko", marker=marker, needs=needs)._replace(**more)  # type: ignore[arg-type]
+
+
+def plan(*steps: Step, alias: str = "x") -> Plan:
+    """One new target, the last step."""
+    return Plan(alias, (Target(steps[-1].module, TargetState.NEW, steps),))

@@ -1,0 +1,174 @@
+"""alias, caller, policy, plan -> verdict and origin."""
+
+import pytest
+from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, cap, caller, plan, policy, step
+
+from safe_modprobe.decide import among, decide
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import Caller, Plan, Source, Target, TargetState
+
+MARK = '[[mark]]\nmodules = ["m"]\nprivileged = {}\n'
+RULE = "rule = [{{ {} }}]"
+SITE = "[[call_site]]\naliases = [{}]\n{}\n"
+MODE = '[settings]\nmode = "{}"\n'
+NET_ADMIN = caller(1000, "CAP_NET_ADMIN")
+SYS_ADMIN = caller(1000, "CAP_SYS_ADMIN")
+LOADER = caller(1000, "CAP_SYS_MODULE")
+USERNS_ROOT = caller(1000, "CAP_SYS_MODULE", "CAP_NET_ADMIN", initial=False)
+BARE_ROOT = ROOT._replace(capabilities=0)
+KTHREAD = ROOT._replace(kernel_thread=True)
+M, MY, MN, MNET = plan(step("m")), plan(step("m", Y)), plan(step("m", N)), plan(step("m", NET))
+HARD = plan(step("d", Y), step("m", N, "d"))
+SOFT = plan(step("s", Y), step("m"))
+SOFT_NEEDS = plan(step("d", Y), step("s", N, "d"), step("m"))
+DEPUTY = SITE.format('"crypto-*"', "deputy = true")
+
+ROWS = [
+    # marker against caller
+    ("x", USER, "", M, "allow", "built-in"),
+    ("x", USER, "", MN, "allow", "/m/m.ko"),
+    ("x", USER, "", MY, "deny", "/m/m.ko"),
+    ("x", ROOT, "", MY, "allow", "/m/m.ko"),
+    ("x", LOADER, "", MY, "allow", "/m/m.ko"),
+    ("x", NET_ADMIN, "", MY, "deny", "/m/m.ko"),
+    ("x", USER, "", MNET, "deny", "/m/m.ko"),
+    ("x", NET_ADMIN, "", MNET, "allow", "/m/m.ko"),
+    ("x", SYS_ADMIN, "", MNET, "deny", "/m/m.ko"),
+    ("x", LOADER, "", MNET, "allow", "/m/m.ko"),
+    ("x", USERNS_ROOT, "", MY, "deny", "/m/m.ko"),
+    ("x", USERNS_ROOT, "", MNET, "deny", "/m/m.ko"),
+    ("x", BARE_ROOT, "", MY, "deny", "/m/m.ko"),
+    ("x", UNKNOWN, "", MY, "deny", "/m/m.ko"),
+    ("x", UNKNOWN, "", M, "allow", "built-in"),
+    ("x", KTHREAD, "", MY, "allow", "/m/m.ko"),
+    # mark over marker
+    ("x", USER, MARK.format("true"), M, "deny", "50-test.toml:1"),
+    ("x", USER, MARK.format("true"), MN, "deny", "50-test.toml:1"),
+    ("x", USER, MARK.format("false"), MY, "allow", "50-test.toml:1"),
+    ("x", NET_ADMIN, MARK.format("true"), MNET, "deny", "50-test.toml:1"),
+    ("x", NET_ADMIN, MARK.format('"CAP_NET_ADMIN"'), MY, "allow", "50-test.toml:1"),
+    ("x", USER, MARK.format("false") + MARK.format("true"), MY, "allow", "50-test.toml:1"),
+    ("x", USER, MARK.format("true") + MARK.format("false"), MY, "deny", "50-test.toml:1"),
+    ("fs-x", USER, '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"', M, "deny", "50-test.toml:1"),
+    ("fs-x", SYS_ADMIN, '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"', M, "allow", "50-test.toml:1"),
+    ("gs-x", USER, '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"', M, "allow", "built-in"),
+    # steps
+    ("x", USER, "", HARD, "deny", "/m/d.ko"),
+    ("x", ROOT, "", HARD, "allow", "/m/d.ko"),
+    ("x", USER, "", SOFT, "allow", "built-in"),
+    ("x", USER, "", SOFT_NEEDS, "allow", "built-in"),
+    # modes
+    ("x", USER, MODE.format("allowed"), MY, "allow", "50-test.toml:2"),
+    ("x", USER, MODE.format("marked"), M, "allow", "50-test.toml:2"),
+    ("x", USER, MODE.format("privileged"), M, "deny", "50-test.toml:2"),
+    ("x", USER, MODE.format("privileged"), MN, "allow", "/m/m.ko"),
+    ("x", ROOT, MODE.format("privileged"), M, "allow", "50-test.toml:2"),
+    ("x", NET_ADMIN, MODE.format("privileged"), MNET, "allow", "/m/m.ko"),
+    ("x", NET_ADMIN, MODE.format("privileged"), M, "deny", "50-test.toml:2"),
+    ("x", ROOT, MODE.format("disabled"), M, "deny", "50-test.toml:2"),
+    ("x", KTHREAD, MODE.format("disabled"), MN, "deny", "50-test.toml:2"),
+    ("x", ROOT, RULE.format('modules = ["m"], action = "allow"') + "\n" + MODE.format("disabled"), M, "deny", "50-test.toml:3"),
+    # mismatch and unknown callers
+    ("x", USER, '[settings]\nmismatch = "log"', MY, "log", "/m/m.ko"),
+    ("x", USER, '[settings]\nmismatch = "allow"', MY, "allow", "/m/m.ko"),
+    ("x", UNKNOWN, '[settings]\nunknown_caller = "privileged"', MY, "allow", "/m/m.ko"),
+    ("x", UNKNOWN._replace(source=Source.KERNEL_ARGS), '[settings]\nunknown_caller = "privileged"', MY, "deny", "/m/m.ko"),
+    ("x", USER, '[settings]\nunknown_caller = "privileged"', MY, "deny", "/m/m.ko"),
+    # rules
+    ("x", USER, RULE.format('modules = ["m"], action = "allow"'), MY, "allow", "50-test.toml:1"),
+    ("x", USER, RULE.format('modules = ["m"], users = [1001], action = "allow"'), MY, "deny", "/m/m.ko"),
+    ("x", USER, RULE.format('modules = ["m"], users = [1000], action = "log"'), MY, "log", "50-test.toml:1"),
+    ("x", ROOT, RULE.format('modules = ["m"], action = "deny"'), M, "deny", "50-test.toml:1"),
+    ("x", USER, RULE.format('modules = ["m"], action = "allow"'), HARD, "deny", "/m/d.ko"),
+    ("x", USER, RULE.format('modules = ["m", "d"], action = "allow"'), HARD, "allow", "50-test.toml:1"),
+    ("x", USER, RULE.format('aliases = ["x"], action = "allow"'), HARD, "allow", "50-test.toml:1"),
+    ("x", ROOT, RULE.format('modules = ["d"], action = "deny"'), HARD, "deny", "50-test.toml:1"),
+    ("x", ROOT, RULE.format('modules = ["s"], action = "deny"'), SOFT, "allow", "built-in"),
+    # call sites
+    ("netdev-x", NET_ADMIN, SITE.format('"netdev-*"', 'capability = "CAP_NET_ADMIN"'), MY, "allow", "/m/m.ko"),
+    ("netdev-x", SYS_ADMIN, SITE.format('"netdev-*"', 'capability = "CAP_NET_ADMIN"'), MY, "deny", "/m/m.ko"),
+    ("x", NET_ADMIN, SITE.format('"netdev-*"', 'capability = "CAP_NET_ADMIN"'), MY, "deny", "/m/m.ko"),
+    ("netdev-x", USERNS_ROOT, SITE.format('"netdev-*"', 'capability = "CAP_NET_ADMIN"'), MY, "deny", "/m/m.ko"),
+    # deputies
+    ("crypto-x", KTHREAD, DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD, DEPUTY, M, "allow", "built-in"),
+    ("crypto-x", KTHREAD._replace(behind=(USER,)), DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(behind=(USER, ROOT)), DEPUTY, MY, "allow", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(behind=(USERNS_ROOT,)), DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", ROOT, DEPUTY, MY, "allow", "/m/m.ko"),
+    ("y", KTHREAD, DEPUTY, MY, "allow", "/m/m.ko"),
+    # an install command is a doubtful marker already; a mark opens it
+    ("x", USER, "", plan(step("m", Y, install=True)), "deny", "/m/m.ko"),
+    ("x", USER, MARK.format("false"), plan(step("m", Y, install=True)), "allow", "50-test.toml:1"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("alias", "who", "text", "steps", "action", "origin"), ROWS)
+def test_decide(alias: str, who: Caller, text: str, steps: Plan, action: str, origin: str) -> None:
+    verdict = decide(policy(text), parse(["--", alias]).request, who, steps)
+    assert (verdict.action, str(verdict.origin)) == (action, origin), verdict.reason
+
+
+CLAIMS = [
+    ("grsec_modharden_netdev", ROOT, plan(step("m")), "deny"),
+    ("grsec_modharden_fs", ROOT, plan(step("m", registers_filesystem=False)), "deny"),
+    ("grsec_modharden_fs", ROOT, plan(step("m", registers_filesystem=True)), "allow"),
+    ("grsec_modharden_fs", ROOT, plan(step("d", registers_filesystem=False), step("m", N, "d")), "allow"),
+    ("grsec_modharden_fs", USER, plan(step("m", Y)), "deny"),
+]
+
+
+@pytest.mark.parametrize(("argument", "who", "steps", "action"), CLAIMS)
+def test_grsecuritys_meaning(argument: str, who: Caller, steps: Plan, action: str) -> None:
+    assert decide(policy(""), parse(["--", "x", argument]).request, who, steps).action == action
+
+
+def test_soft_step_is_skipped_and_so_is_what_it_brings() -> None:
+    verdict = decide(policy(""), parse(["x"]).request, USER, SOFT_NEEDS)
+    assert [(each.step.module, each.action) for each in verdict.targets[0].steps] == [
+        ("d", "deny"), ("s", "deny"), ("m", "allow"),
+    ]  # fmt: skip
+
+
+def test_each_target_is_judged_by_itself() -> None:
+    both = Plan("x", (*MY.targets, *plan(step("n")).targets))
+    verdict = decide(policy(""), parse(["x"]).request, USER, both)
+    assert verdict.action == "deny"
+    assert [target.action for target in verdict.targets] == ["deny", "allow"]
+
+
+@pytest.mark.parametrize("state", [TargetState.LIVE, TargetState.BUILT_IN, TargetState.BLACKLISTED])
+def test_nothing_new_needs_nothing(state: TargetState) -> None:
+    verdict = decide(policy(MODE.format("disabled")), parse(["x"]).request, USER, Plan("x", (Target("m", state),)))
+    assert (verdict.action, verdict.reason) == ("allow", f"m is {state}")
+
+
+def test_nothing_answers() -> None:
+    verdict = decide(policy(""), parse(["x"]).request, USER, Plan("x"))
+    assert (verdict.action, verdict.reason) == ("allow", "no module answers")
+
+
+@pytest.mark.parametrize(
+    ("source", "callers", "action"),
+    [
+        (Source.TRACEFS, (USER, ROOT), "allow"),
+        (Source.TRACEFS, (USER, USERNS_ROOT), "deny"),
+        (Source.PROC, (USER, ROOT), "deny"),
+        (Source.PROC, (ROOT, USER), "deny"),
+        (Source.PROC, (ROOT, UNKNOWN), "deny"),
+        (Source.PROC, (ROOT, KTHREAD), "allow"),
+    ],
+)
+def test_several_callers(source: Source, callers: tuple[Caller, ...], action: str) -> None:
+    every = tuple(
+        decide(policy(""), parse(["x"]).request, who._replace(source=source), MY) for who in callers
+    )
+    assert among(every).action == action
+
+
+def test_reason_names_the_capability() -> None:
+    verdict = decide(policy(""), parse(["x"]).request, USER, MNET)
+    assert verdict.reason == (
+        "m: its marker is privileged=CAP_NET_ADMIN; the caller holds no capability that suffices (CAP_NET_ADMIN)"
+    )
+    assert cap("CAP_NET_ADMIN") == verdict.targets[0].steps[0].need

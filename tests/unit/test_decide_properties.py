@@ -1,0 +1,74 @@
+"""What must hold for every policy, caller and plan."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.make import NET, N, Y, caller, plan, policy, step
+
+from safe_modprobe.capability import SYS_MODULE
+from safe_modprobe.decide import decide
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import UNMARKED, Action, Caller, Mark, Mode, Origin, Plan, Policy, Settings
+
+CAPS = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_NET_RAW"]
+callers = st.builds(
+    lambda uid, caps, initial: caller(uid, *caps, initial=initial)._replace(
+        capabilities=sum(1 << {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_SYS_MODULE": 16, "CAP_NET_RAW": 13}[c] for c in caps)
+    ),
+    st.sampled_from([0, 1000, 1001]),
+    st.sets(st.sampled_from(CAPS)),
+    st.booleans(),
+)
+markers = st.sampled_from([UNMARKED, Y, N, NET])
+plans = st.lists(markers, min_size=1, max_size=4).map(
+    lambda each: plan(*(step(f"m{i}", mark, *([f"m{i - 1}"] if i % 2 else [])) for i, mark in enumerate(each)))
+)
+policies = st.builds(
+    lambda mode, mismatch, marks: policy(marks)._replace(settings=Settings(mode=mode, mismatch=mismatch)),
+    st.sampled_from(list(Mode)),
+    st.sampled_from(list(Action)),
+    st.sampled_from(
+        [
+            "",
+            'mark = [{ modules = ["m0"], privileged = "CAP_NET_ADMIN" }]',
+            'mark = [{ modules = ["m*"], privileged = false }]',
+            'call_site = [{ aliases = ["x"], capability = "CAP_SYS_ADMIN" }]',
+            'rule = [{ modules = ["m1"], users = [1000], action = "allow" }]',
+            'rule = [{ modules = ["m1"], users = [1000], action = "deny" }]',
+        ]
+    ),
+)
+REQUEST = parse(["x"]).request
+SEVERITY = [Action.ALLOW, Action.LOG, Action.DENY]
+
+
+@given(policies, callers, plans, st.integers(0, 40))
+def test_more_capability_never_turns_allow_into_deny(rules: Policy, who: Caller, what: Plan, bit: int) -> None:
+    before = decide(rules, REQUEST, who, what).action
+    after = decide(rules, REQUEST, who._replace(capabilities=who.capabilities | 1 << bit), what).action
+    assert SEVERITY.index(after) <= SEVERITY.index(before)
+
+
+@given(policies, callers, plans, st.sampled_from(["m0", "m1", "m*", "other"]))
+def test_a_mark_never_turns_deny_into_allow(rules: Policy, who: Caller, what: Plan, pattern: str) -> None:
+    mark = Mark(Origin("first"), modules=(pattern,), capability=SYS_MODULE)
+    before = decide(rules, REQUEST, who, what).action
+    after = decide(rules._replace(marks=(mark, *rules.marks)), REQUEST, who, what).action
+    assert SEVERITY.index(after) >= SEVERITY.index(before)
+
+
+@given(callers, plans)
+def test_without_rules_nobody_gets_what_asks_for_more_than_they_hold(who: Caller, what: Plan) -> None:
+    verdict = decide(policy(""), REQUEST, who, what)
+    for target in verdict.targets:
+        for judged in target.steps:
+            if judged.need is not None and judged.action is not Action.DENY and target.action is not Action.DENY:
+                assert who.initial_user_namespace
+                assert who.capabilities >> judged.need & 1 or who.capabilities >> SYS_MODULE & 1
+
+
+@given(policies, callers, plans, plans)
+def test_the_order_of_targets_changes_no_target(rules: Policy, who: Caller, one: Plan, two: Plan) -> None:
+    there = decide(rules, REQUEST, who, Plan("x", (*one.targets, *two.targets)))
+    back = decide(rules, REQUEST, who, Plan("x", (*two.targets, *one.targets)))
+    assert there.action == back.action
+    assert there.targets == (*back.targets[1:], back.targets[0])

@@ -1,0 +1,114 @@
+"""argv -> Request: the kernel's own line, grsecurity's strings, modprobe's options, and hostile bytes."""
+
+import os
+
+import pytest
+
+from safe_modprobe.errors import UsageError
+from safe_modprobe.kernel_args import USAGE, escape, parse
+from safe_modprobe.model import Claim
+
+CLAIMS = [
+    ([], Claim()),
+    (["grsec_modharden_normal1000_"], Claim(True, 1000)),
+    (["grsec_modharden_normal4294967294_"], Claim(True, 4294967294)),
+    (["grsec_modharden_fs"], Claim(filesystem=True)),
+    (["grsec_modharden_netdev"], Claim(netdev=True)),
+    # Malformed or unknown: somebody without privilege, and nobody in particular.
+    (["grsec_modharden_normal_"], Claim(True)),
+    (["grsec_modharden_normal1000"], Claim(True)),
+    (["grsec_modharden_normal1000__"], Claim(True)),
+    (["grsec_modharden_normal-1_"], Claim(True)),
+    (["grsec_modharden_normal+1_"], Claim(True)),
+    (["grsec_modharden_normal01000_"], Claim(True)),
+    (["grsec_modharden_normal4294967295_"], Claim(True)),
+    (["grsec_modharden_normal" + "9" * 5000 + "_"], Claim(True)),
+    (["grsec_modharden_normal١_"], Claim(True)),
+    (["grsec_modharden_normal1000_ "], Claim(True)),
+    (["Xgrsec_modharden_normal1000_"], Claim(True)),
+    (["grsec_modharden_fs_"], Claim(True)),
+    (["grsec_modharden"], Claim(True)),
+    ([""], Claim(True)),
+    (["debug=1"], Claim(True)),
+    (["\udcff"], Claim(True)),
+    (["grsec_modharden_fs", "x"], Claim(True, None, True)),
+]
+
+
+@pytest.mark.parametrize(("arguments", "claim"), CLAIMS)
+def test_kernel_arguments(arguments: list[str], claim: Claim) -> None:
+    request = parse(["-q", "--", "net-pf-38", *arguments]).request
+    assert request.claim == claim
+    assert request.kernel_args == tuple(arguments)
+
+
+OPTIONS = [
+    (["-q", "--", "x"], dict(quiet=True)),
+    (["x"], {}),
+    (["-n", "x"], dict(dry_run=True)),
+    (["--dry-run", "x"], dict(dry_run=True)),
+    (["--show", "x"], dict(dry_run=True)),
+    (["-qn", "x"], dict(quiet=True, dry_run=True)),
+    (["-d", "/root", "x"], dict(directory="/root")),
+    (["-d/root", "x"], dict(directory="/root")),
+    (["--dirname=/root", "x"], dict(directory="/root")),
+    (["--dirname", "/root", "x"], dict(directory="/root")),
+    (["-S", "6.1.0", "x"], dict(version="6.1.0")),
+    (["--set-version=6.1.0", "-nq", "x"], dict(version="6.1.0", quiet=True, dry_run=True)),
+]
+
+
+@pytest.mark.parametrize(("argv", "options"), OPTIONS)
+def test_options(argv: list[str], options: dict[str, object]) -> None:
+    found = parse(argv)
+    assert found.request.alias == "x"
+    for name, default in (("quiet", False), ("dry_run", False), ("directory", None), ("version", None)):
+        assert getattr(found, name) == options.get(name, default)
+
+
+HOSTILE = ["../x", "/abs.ko", "./x.ko", "-r", "--", "*", "[", "a\nb", "\udcff\udcfe", "x" * 55, " ", "%n", "x" * 4095]
+
+
+@pytest.mark.parametrize("alias", HOSTILE)
+def test_any_bytes_are_an_alias_after_two_dashes(alias: str) -> None:
+    assert parse(["-q", "--", alias]).request.alias == alias
+
+
+ERRORS = [
+    ([], f"no alias was given; usage: {USAGE}"),
+    (["-q"], f"no alias was given; usage: {USAGE}"),
+    (["-q", "--"], f"no alias was given; usage: {USAGE}"),
+    (["-r", "x"], f"-r: no such option; usage: {USAGE}"),
+    (["-qr", "x"], f"-r: no such option; usage: {USAGE}"),
+    (["--force", "x"], f"--force: no such option; usage: {USAGE}"),
+    (["--quiet=1", "x"], f"--quiet=1: no such option; usage: {USAGE}"),
+    (["-\n", "x"], f"-\\x0a: no such option; usage: {USAGE}"),
+    (["-d"], f"-d: no value was given; usage: {USAGE}"),
+    (["--set-version"], f"--set-version: no value was given; usage: {USAGE}"),
+    (["--", ""], "the alias has 0 bytes; it may have 1 to 4095"),
+    (["--", "x" * 4096], "the alias has 4096 bytes; it may have 1 to 4095"),
+    (["--", "ü" * 2048], "the alias has 4096 bytes; it may have 1 to 4095"),
+    (["--", "x" * 10_000_000], "the alias has 10000000 bytes; it may have 1 to 4095"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), ERRORS)
+def test_errors(argv: list[str], message: str) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(argv)
+    assert str(error.value) == message
+
+
+@pytest.mark.parametrize(
+    ("raw", "shown"),
+    [
+        (b"net-pf-38", "net-pf-38"),
+        (b"a\nb", "a\\x0ab"),
+        (b"\xff", "\\xff"),
+        (b"'\"\\", "\\x27\\x22\\x5c"),
+        (b"\x1b[31m", "\\x1b[31m"),
+        ("ü".encode(), "\\xc3\\xbc"),
+    ],
+)
+def test_escape(raw: bytes, shown: str) -> None:
+    assert escape(os.fsdecode(raw)) == shown

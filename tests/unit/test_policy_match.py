@@ -1,0 +1,91 @@
+"""Which row matches."""
+
+import time
+
+import pytest
+from tests.unit.make import ROOT, UNKNOWN, USER, caller, policy
+
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import Caller
+from safe_modprobe.policy.match import alias_glob, call_site, first_mark, first_rule, glob
+
+GLOBS = [
+    ("*", "", True), ("*", "a\nb", True), ("a", "a", True), ("a", "ab", False), ("", "a", False), ("a*", "a", True),
+    ("a*", "ba", False), ("a*c", "abc", True), ("a*c", "ab", False), ("?", "\n", True), ("?", "", False),
+    ("[ab]c", "bc", True), ("[!ab]c", "bc", False), ("A", "a", False), ("a.b", "axb", False), ("a+", "aa", False),
+    ("\\*", "x", False), ("a*", "\udcff", False), ("*\udcff", "x\udcff", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pattern", "text", "matches"), GLOBS)
+def test_glob(pattern: str, text: str, matches: bool) -> None:
+    assert glob(pattern, text) is matches
+
+
+ALIASES = [
+    ("af_alg", "af-alg", True), ("af-alg", "af_alg", True), ("net-pf-38", "net_pf_38", True), ("net-pf-38", "net-pf-3", False),
+    ("[a-c]-x", "b_x", True), ("[a-c]-x", "-_x", False), ("fs-*", "fs_x", True), ("fs-*", "afs-x", False),
+    ("x[-]y", "x-y", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pattern", "text", "matches"), ALIASES)
+def test_alias_glob_takes_dashes_for_underscores(pattern: str, text: str, matches: bool) -> None:
+    assert alias_glob(pattern, text) is matches
+
+
+def test_a_pattern_of_many_stars_ends() -> None:
+    started = time.process_time()
+    assert not glob("*a*a*a*a*a*a*b", "a" * 100_000)
+    assert time.process_time() - started < 20, "exponential, not slow: it would not end at all"
+
+
+RULES = [
+    ('users = [1000]', USER, True), ('users = ["asterisk"]', USER, False), ('users = [0]', USER, False),
+    ('users = [1000]', USER._replace(euid=0), False), ('users = [0]', USER._replace(euid=0), False),
+    ('users = [0, 1000]', USER._replace(euid=0), True), ('groups = [1000]', USER, True), ('groups = [29]', USER, False),
+    ('groups = ["audio"]', USER._replace(gids=frozenset({29})), True),
+    ('capabilities = ["CAP_NET_ADMIN"]', caller(1, "CAP_NET_ADMIN"), True),
+    ('capabilities = ["CAP_NET_ADMIN"]', caller(1, "CAP_NET_ADMIN", initial=False), False),
+    ('capabilities = ["CAP_NET_ADMIN"]', USER, False), ('capabilities = ["CAP_NET_RAW", "CAP_BPF"]', caller(1, "CAP_BPF"), True),
+    ('units = ["a.service"]', USER._replace(unit="a.service"), True), ('units = ["a.service"]', USER, False),
+    ('units = ["a*"]', USER._replace(unit="b.service"), False),
+    ('executables = ["/usr/bin/x"]', USER._replace(executable="/usr/bin/x"), True),
+    ('executables = ["/usr/bin/*"]', USER, False),
+    ('call_sites = ["inet_create"]', USER._replace(call_site="inet_create"), True),
+    ('call_sites = ["f"]', USER._replace(call_site="f [mod]"), True),
+    ('call_sites = ["f [[]mod]"]', USER._replace(call_site="f [mod]"), True),
+    ('call_sites = ["g"]', USER._replace(call_site="f [mod]"), False), ('call_sites = ["f"]', USER, False),
+    ('user_namespace = "initial"', USER, True), ('user_namespace = "other"', USER, False),
+    ('user_namespace = "other"', caller(1, initial=False), True), ('no_new_privs = true', USER, False),
+    ('no_new_privs = true', USER._replace(no_new_privs=True), True), ('callers = "known"', USER, True),
+    ('callers = "unknown"', USER, False), ('callers = "unknown"', UNKNOWN, True), ('callers = "known"', UNKNOWN, False),
+    ('users = [1000]', UNKNOWN, False), ('user_namespace = "other"', UNKNOWN, False), ('no_new_privs = false', UNKNOWN, False),
+    ('modules = ["m"]', UNKNOWN, True), ('modules = ["n"]', USER, False), ('aliases = ["net-*"]', USER, True),
+    ('aliases = ["fs-*"]', USER, False), ('modules = ["m"], users = [7]', USER, False),
+    ('modules = ["n", "m"], users = [7, 1000]', USER, True), ('executables = ["*"]', ROOT, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "who", "matches"), RULES)
+def test_every_key_given_must_match(keys: str, who: Caller, matches: bool) -> None:
+    rules = policy(f'rule = [{{ {keys}, action = "allow" }}]')
+    assert (first_rule(rules, parse(["net-pf-38"]).request, who, "m") is not None) is matches
+
+
+@pytest.mark.parametrize(("uid", "euid"), [(1000, 0), (0, 1000), (1000, 1000)])
+def test_a_refusal_of_a_user_takes_either_uid(uid: int, euid: int) -> None:
+    rules = policy('rule = [{ users = [1000], action = "deny" }]')
+    assert first_rule(rules, parse(["x"]).request, USER._replace(uid=uid, euid=euid), "m") is not None
+
+
+def test_the_first_row_wins() -> None:
+    rules = policy(
+        'mark = [{ modules = ["n"], privileged = true }, { modules = ["m*"], privileged = false }, { modules = ["m"], privileged = true }]\n'
+        'call_site = [{ aliases = ["a*"], deputy = true }, { aliases = ["ab"], capability = "CAP_BPF" }]'
+    )
+    mark, site = first_mark(rules, "x", "m"), call_site(rules, "ab")
+    assert mark is not None and mark.capability is None
+    assert site is not None and site.deputy
+    assert first_mark(rules, "x", "other") is None
+    assert call_site(rules, "b") is None

@@ -1,0 +1,82 @@
+"""parse -> print -> parse is identity; the proposed line parses, and does what it says."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tests.unit.make import UNKNOWN, USER, NoAccounts, caller, plan, policy, step
+
+from safe_modprobe.capability import NAMES, Capability
+from safe_modprobe.decide import decide
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import Action, Caller, CallSite, Mark, Mode, Origin, Policy, Rule, Settings, Source
+from safe_modprobe.policy.schema import build
+from safe_modprobe.policy.text import dump, remedy
+from safe_modprobe.read.policy_files import read_policy
+
+HERE = Origin("x")
+words = st.text(st.characters(min_codepoint=32, exclude_characters="[\x7f", exclude_categories=["Cs"]), min_size=1, max_size=12)
+patterns = st.lists(words, min_size=1, max_size=3).map(tuple)
+capabilities = st.integers(0, len(NAMES) - 1).map(Capability)
+numbers = st.frozensets(st.integers(0, 2**32 - 2), min_size=1, max_size=3)
+maybe = lambda of: st.none() | of
+marks = st.builds(Mark, st.just(HERE), patterns, st.just(()) | patterns, maybe(capabilities), st.just("") | words)
+sites = st.builds(CallSite, st.just(HERE), patterns, capabilities, st.just(False), st.just("") | words)
+rules = st.builds(
+    Rule, st.just(HERE), st.sampled_from(list(Action)), st.just(""), patterns, maybe(patterns), maybe(numbers), maybe(numbers),
+    maybe(st.frozensets(capabilities, min_size=1)), maybe(patterns), maybe(patterns), maybe(patterns),
+    maybe(st.sampled_from(["initial", "other"])), maybe(st.booleans()), maybe(st.sampled_from(["known", "unknown"])),
+    st.booleans(), st.just("") | words,
+)  # fmt: skip
+settings = st.builds(
+    Settings, st.sampled_from(list(Mode)), st.sampled_from(list(Action)), st.booleans(),
+    st.lists(st.sampled_from([each for each in Source if each is not Source.NONE]), min_size=1, unique=True).map(tuple),
+    st.booleans(), st.booleans(),
+)  # fmt: skip
+policies = st.builds(Policy, settings, *[st.lists(each, max_size=3).map(tuple) for each in (marks, sites, rules)])
+
+
+def rows(found: Policy) -> Policy:
+    """Without where they stand."""
+    bare = lambda each: tuple(row._replace(origin=HERE) for row in each)
+    return Policy(found.settings._replace(origins={}), bare(found.marks), bare(found.call_sites), bare(found.rules))
+
+
+@given(policies)
+def test_parse_print_parse_is_identity(found: Policy) -> None:
+    assert rows(policy(dump(found))) == rows(found)
+
+
+def test_the_shipped_policy_survives_printing() -> None:
+    shipped = read_policy([str(Path(__file__).parents[2] / "policy.d")])
+    assert rows(policy(dump(shipped))) == rows(shipped)
+    assert all(row.reason for row in (*shipped.marks, *shipped.call_sites, *shipped.rules))
+
+
+@pytest.mark.parametrize(
+    ("modules", "who", "line"),
+    [
+        (["sctp"], USER, 'rule = [{ modules = ["sctp"], users = [1000], action = "allow" }]'),
+        (["a", "b"], caller(0), 'rule = [{ modules = ["a", "b"], users = [0], action = "allow" }]'),
+        (["a"], USER._replace(euid=0), 'rule = [{ modules = ["a"], users = [0, 1000], action = "allow" }]'),
+        (["a"], UNKNOWN, 'rule = [{ modules = ["a"], callers = "unknown", action = "allow" }]'),
+        (['a"\\'], USER, 'rule = [{ modules = ["a\\"\\\\"], users = [1000], action = "allow" }]'),
+    ],
+)
+def test_remedy(modules: list[str], who: Caller, line: str) -> None:
+    assert remedy(modules, who) == line
+    needed = plan(*(step(name)._replace(marker=step("x").marker) for name in modules))
+    strict = '\n[settings]\nmode = "privileged"\n'
+    request = parse(["x"]).request
+    assert decide(policy(strict), request, who._replace(capabilities=0), needed).action == "deny"
+    assert decide(policy(line + strict), request, who._replace(capabilities=0), needed).action == "allow"
+
+
+@given(st.permutations([f"{n}-x.toml" for n in (10, 20, 30)]))
+def test_the_order_of_unrelated_files_does_not_matter(order: list[str]) -> None:
+    text = {name: f'mark = [{{ modules = ["m{name[:2]}"], privileged = true }}]'.encode() for name in order}
+    found = build([(name, text[name]) for name in order], NoAccounts())
+    for name in order:
+        verdict = decide(found, parse(["x"]).request, USER, plan(step(f"m{name[:2]}")))
+        assert (verdict.action, verdict.origin.file) == ("deny", name)
