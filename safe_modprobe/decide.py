@@ -6,6 +6,7 @@ to do in the case of mismatches?
 
 from safe_modprobe.capability import SYS_MODULE, Capability, holds, name_of
 from safe_modprobe.model import (
+    UNKNOWN_CALLER,
     Action,
     Caller,
     CallSite,
@@ -33,6 +34,9 @@ def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verd
     The request's action is that of its worst target, since the kernel asked for all of them; the
     reason and the origin are those of the step that made it so.
     """
+    asking = askers(policy, request, caller)
+    if asking != (caller,):
+        return among(tuple(decide(policy, request, asker, plan) for asker in asking))
     site = call_site(policy, request.alias)
     targets = tuple(_judge_target(policy, request, caller, target, site) for target in plan.targets)
     action = _worst(tuple(target.action for target in targets))
@@ -61,7 +65,19 @@ def among(verdicts: tuple[Verdict, ...]) -> Verdict:
     asked for what, so the strictest.
     """
     ordered: list[Verdict] = sorted(verdicts, key=lambda verdict: _SEVERITY.index(verdict.action))
-    return ordered[-1 if verdicts[0].caller.source is Source.PROC else 0]
+    return ordered[-1 if any(verdict.caller.source is Source.PROC for verdict in verdicts) else 0]
+
+
+def askers(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ...]:
+    """For whom the caller asks: for itself, or at a deputy's call site, as a kernel thread, for those behind it.
+
+    Its own uid and capabilities are the kernel's and say nothing, to rules either. Each behind it might have
+    asked alone, so one that may is enough; where nobody waits, nobody is known.
+    """
+    site = call_site(policy, request.alias) if caller.kernel_thread else None
+    if site is None or not site.deputy:
+        return (caller,)
+    return caller.behind or (UNKNOWN_CALLER._replace(source=caller.source),)
 
 
 _SEVERITY = (Action.ALLOW, Action.LOG, Action.DENY)
@@ -154,14 +170,11 @@ def _need(policy: Policy, request: Request, step: Step) -> tuple[Capability | No
 def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | None) -> bool:
     """Whether the caller holds CAP_SYS_MODULE, the capability needed, or the call site's.
 
-    Only in the initial user namespace (capable(), not ns_capable()). A kernel thread at a deputy's call
-    site speaks for the tasks that wait behind it: one that may ask by itself is enough, none is not.
+    Only in the initial user namespace (capable(), not ns_capable()). For a deputy ask for its askers().
     """
     if not caller.known:
         # A kernel argument that we do not understand is an answer, and the answer is no.
         return policy.settings.unknown_caller_privileged and caller.source is not Source.KERNEL_ARGS
-    if site is not None and site.deputy and caller.kernel_thread:
-        return any(suffices(policy, task, need, None) for task in caller.behind)
     if not caller.initial_user_namespace:
         return False
     enough = [SYS_MODULE, need]

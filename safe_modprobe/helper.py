@@ -8,7 +8,7 @@ from safe_modprobe.act.behalf import on_behalf_of
 from safe_modprobe.act.load import Tree, everything_is_in, load
 from safe_modprobe.act.record import record
 from safe_modprobe.capability import SYS_MODULE
-from safe_modprobe.decide import among, decide, suffices
+from safe_modprobe.decide import among, askers, decide, suffices
 from safe_modprobe.errors import PolicyError, UsageError
 from safe_modprobe.kernel_args import Invocation, parse
 from safe_modprobe.last_resort import last_resort
@@ -41,7 +41,8 @@ def _may(invocation: Invocation, callers: tuple[Caller, ...]) -> bool:
     """Whether the callers, looked for once more if they are not known yet, hold CAP_SYS_MODULE."""
     try:
         callers = callers or find_callers(invocation.request, BUILTIN_POLICY.settings)
-        sure = [suffices(BUILTIN_POLICY, caller, SYS_MODULE, None) for caller in callers]
+        asking = [asker for each in callers for asker in askers(BUILTIN_POLICY, invocation.request, each)]
+        sure = [suffices(BUILTIN_POLICY, asker, SYS_MODULE, None) for asker in asking]
     except Exception:  # then the last resort looks by itself
         return False
     return all(sure) if callers[0].source is Source.PROC else any(sure)

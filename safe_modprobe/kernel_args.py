@@ -19,6 +19,8 @@ MAX_ALIAS = 4095
 
 UID_MAX = 2**32 - 2
 
+_SHOWN = 80  # characters of a wrong word: enough to find it
+
 USAGE = "safe-modprobe [-q] [-n] [-d DIR] [-S VERSION] [--] ALIAS [KERNEL ARGUMENT...]"
 
 
@@ -54,12 +56,12 @@ def parse(argv: Sequence[str]) -> Invocation:
             if not equals and not rest:
                 raise UsageError(f"{name}: no value was given; usage: {USAGE}")
             values[_VALUES[name]] = value if equals else rest.pop(0)
-        elif name in _FLAGS and not (word.startswith("--") and equals):
+        elif name in _FLAGS and not (word.startswith("--") and equals) and not value.startswith("-"):
             options[_FLAGS[name]] = True
-            if value:  # `-qn` is `-q -n`
+            if value:  # `-qn` is `-q -n`, and `-q-` is not `-q --`
                 rest.insert(0, "-" + value)
         else:
-            raise UsageError(f"{escape(word)}: no such option; usage: {USAGE}")
+            raise UsageError(f"{escape(word[:_SHOWN])}: no such option; usage: {USAGE}")
     if not rest:
         raise UsageError(f"no alias was given; usage: {USAGE}")
     untrusted_alias, *untrusted_args = rest
@@ -89,19 +91,20 @@ def _claim(untrusted_args: Sequence[str]) -> Claim:
         elif word == NETDEV:
             netdev = True
         else:
+            # One kernel says one thing: a second word takes the first one's uid away, and brings none.
+            uid = None if unprivileged else _normal_uid(word)
             unprivileged = True
-            uid = _normal_uid(word)
     return Claim(unprivileged, uid, filesystem, netdev)
 
 
 def _normal_uid(word: str) -> int | None:
-    """N of `grsec_modharden_normalN_` (%u of a uid, so no sign, no leading zero), otherwise None."""
+    """N of `grsec_modharden_normalN_` (%u of a uid, so no sign, no leading zero, and not root's), otherwise None."""
     digits = word.removeprefix(NORMAL).removesuffix("_")
     if word != f"{NORMAL}{digits}_" or not (digits.isascii() and digits.isdigit()):
         return None
     # Ten digits hold 2**32; int() of more would only cost time.
     uid = int(digits) if len(digits) <= 10 else UID_MAX + 1
-    return uid if str(uid) == digits and uid <= UID_MAX else None
+    return uid if str(uid) == digits and 0 < uid <= UID_MAX else None
 
 
 def escape(text: str) -> str:

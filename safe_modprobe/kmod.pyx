@@ -494,7 +494,7 @@ cdef class Module:
                     Action(
                         _module(self._kmod, kmod_module_ref(found.each[i].module)),
                         bool(found.each[i].install),
-                        _text(found.each[i].options),
+                        _text(found.each[i].options).strip(),
                     )
                     for i in range(found.count)
                 ]

@@ -27,7 +27,7 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
     alias = argv[3]
     if alias.startswith(("/", ".")):  # modprobe(8) would take it for a file
         verdict = "refused: the name is a path"
-    elif caller_may or _all_privileged():
+    elif caller_may or _all_privileged(alias):
         record(f"safe-modprobe failed ({what}); a privileged request is left to {MODPROBE}", 3)
         os.execve(MODPROBE, [MODPROBE, "-q", "--", alias], _ENVIRONMENT)
     else:
@@ -44,17 +44,19 @@ def _complain(message: str) -> None:
         pass
 
 
-def _all_privileged() -> bool:
+def _all_privileged(alias: str) -> bool:
     """As the `proc` source: everyone who waits holds CAP_SYS_MODULE, and nobody asked and is gone."""
     try:
         tids, helpers = waiting.everyone()
-        return not waiting.nobody_waits() and 0 < len(tids) >= helpers and all(_privileged(tid) for tid in tids)
+        return not waiting.nobody_waits() and 0 < len(tids) >= helpers and all(_privileged(tid, alias) for tid in tids)
     except (OSError, ValueError, waiting.TooMuchError):
         return False
 
 
-def _privileged(tid: int) -> bool:
+def _privileged(tid: int, alias: str) -> bool:
     """Holds CAP_SYS_MODULE before and after it is seen to wait, and is not loading for somebody else."""
+    if alias.startswith("crypto-") and waiting.stat(tid).kernel_thread:
+        return False  # cryptomgr_probe, which asks on behalf of anybody (crypto/algboss.c)
     holds = waiting.holds_sys_module(tid)
     still = waiting.waits(tid) is not None
     return holds and still and not os.path.exists(f"{_NESTED}/{tid}")

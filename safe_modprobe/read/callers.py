@@ -104,11 +104,15 @@ def _settled(tid: int, source: Source) -> Caller | None:
             return None
         caller = read_caller(tid, source, site)
         for_whom = inherited(tid)
-    except (OSError, ValueError):
+    except _DOUBT:
         return None
     if waiting.waits(tid) != site:
         return None
-    return caller if for_whom is None else for_whom._replace(tid=tid, call_site=site)
+    if for_whom is None:
+        return caller
+    # A kernel's argument that nobody understood stays one; everything else is known as this request is.
+    kept = source if for_whom.known or for_whom.source is not Source.KERNEL_ARGS else for_whom.source
+    return for_whom._replace(source=kept, tid=tid, call_site=site)
 
 
 _LARVAL = "crypto_larval_wait"
@@ -155,9 +159,12 @@ def _unattended(request: Request, seen: trace.Seen) -> Found:
     for event in seen.events.values():
         if event.name != os.fsencode(request.alias) or event.wait:
             continue
-        about = waiting.stat(event.tid)
-        if about.kernel_thread and (about.start + 1) * tick < event.time:
-            found.append(read_caller(event.tid, Source.TRACEFS))
+        try:
+            about = waiting.stat(event.tid)
+            if about.kernel_thread and (about.start + 1) * tick < event.time:
+                found.append(read_caller(event.tid, Source.TRACEFS))
+        except _DOUBT:
+            continue  # an ended task says nothing, and takes nothing away from the others
     return tuple(found)
 
 

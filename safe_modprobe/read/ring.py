@@ -13,6 +13,7 @@ _PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31  # enum ring_buffer_type
 _MISSED_EVENTS = 1 << 31  # kernel/trace/ring_buffer.c, RB_MISSED_EVENTS
 _COMMIT = (1 << 27) - 1
 _DELTA_BITS = 27
+_MAX_PAGE = 1 << 20  # bytes; a sub-buffer has a page, or what buffer_subbuf_size_kb says
 
 
 class Event(NamedTuple):
@@ -51,7 +52,7 @@ def parse_layout(header_page: bytes, event_format: bytes) -> Layout:
     number = event_format.partition(b"ID: ")[2].split(b"\n", 1)[0]
     try:
         data, size = page["data"]
-        return Layout(
+        layout = Layout(
             *page["commit"],
             data,
             data + size,
@@ -62,6 +63,9 @@ def parse_layout(header_page: bytes, event_format: bytes) -> Layout:
         )
     except (KeyError, ValueError) as error:
         raise UntrustedInputError(f"the kernel's trace format has no usable {error}") from None
+    if min(layout) < 0 or max(layout) > _MAX_PAGE:
+        raise UntrustedInputError(f"the kernel's trace format has a number that is not from 0 to {_MAX_PAGE}")
+    return layout
 
 
 def _fields(text: bytes) -> dict[str, tuple[int, int]]:

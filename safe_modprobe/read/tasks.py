@@ -60,16 +60,20 @@ def parse_unit(text: bytes) -> str | None:
 
 def _numbers(status: dict[str, str], key: str, count: int | None) -> tuple[int, ...]:
     words = status.get(key, "").split()
-    if not all(word.isascii() and word.isdigit() for word in words) or count not in (None, len(words)):
+    if not all(word.isascii() and word.isdigit() and len(word) <= 10 for word in words) or count not in (
+        None,
+        len(words),
+    ):
         raise UntrustedInputError(f"/proc/TID/status: {key}: {words} are not {count or 'all'} numbers")
     return tuple(map(int, words))
 
 
 def _mask(status: dict[str, str], key: str) -> int:
-    try:
-        return int(status.get(key, ""), 16)
-    except ValueError:
-        raise UntrustedInputError(f"/proc/TID/status: {key} is not a hexadecimal mask") from None
+    word = status.get(key, "")
+    # int() would also take a sign, and -1 holds every capability.
+    if len(word) != 16 or not set(word) <= set("0123456789abcdef"):
+        raise UntrustedInputError(f"/proc/TID/status: {key} is not a mask of 16 hexadecimal digits")
+    return int(word, 16)
 
 
 def _is_kernel_thread(tid: int | str) -> bool:

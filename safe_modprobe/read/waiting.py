@@ -138,6 +138,7 @@ def everyone() -> tuple[list[int], int]:
 def holds_sys_module(tid: int) -> bool:
     """Whether a task holds CAP_SYS_MODULE in the initial user namespace. Raises OSError, ValueError."""
     status = read(f"/proc/{tid}/status")
-    masks = [line.split()[1] for line in status.splitlines() if line.startswith(b"CapEff:")]
+    masks = [line[7:].strip() for line in status.split(b"\n") if line.startswith(b"CapEff:")]
     initial = os.stat(f"/proc/{tid}/ns/user").st_ino == INITIAL_USER_NAMESPACE
-    return initial and len(masks) == 1 and bool(int(masks[0], 16) >> _SYS_MODULE & 1)
+    # isalnum(), as int() would also take a sign, and -1 holds every capability.
+    return initial and len(masks) == 1 and masks[0].isalnum() and bool(int(masks[0], 16) >> _SYS_MODULE & 1)

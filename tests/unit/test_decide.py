@@ -1,11 +1,11 @@
 """alias, caller, policy, plan -> verdict and origin."""
 
 import pytest
-from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, cap, caller, plan, policy, step
 
 from safe_modprobe.decide import among, decide
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import Caller, Plan, Source, Target, TargetState
+from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, caller, cap, plan, policy, step
 
 MARK = '[[mark]]\nmodules = ["m"]\nprivileged = {}\n'
 RULE = "rule = [{{ {} }}]"
@@ -160,9 +160,7 @@ def test_nothing_answers() -> None:
     ],
 )
 def test_several_callers(source: Source, callers: tuple[Caller, ...], action: str) -> None:
-    every = tuple(
-        decide(policy(""), parse(["x"]).request, who._replace(source=source), MY) for who in callers
-    )
+    every = tuple(decide(policy(""), parse(["x"]).request, who._replace(source=source), MY) for who in callers)
     assert among(every).action == action
 
 

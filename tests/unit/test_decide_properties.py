@@ -2,17 +2,19 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.make import NET, N, Y, caller, plan, policy, step
 
 from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.decide import decide
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import UNMARKED, Action, Caller, Mark, Mode, Origin, Plan, Policy, Settings
+from tests.unit.make import NET, N, Y, caller, plan, policy, step
 
 CAPS = ["CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_SYS_MODULE", "CAP_NET_RAW"]
 callers = st.builds(
     lambda uid, caps, initial: caller(uid, *caps, initial=initial)._replace(
-        capabilities=sum(1 << {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_SYS_MODULE": 16, "CAP_NET_RAW": 13}[c] for c in caps)
+        capabilities=sum(
+            1 << {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_SYS_MODULE": 16, "CAP_NET_RAW": 13}[c] for c in caps
+        )
     ),
     st.sampled_from([0, 1000, 1001]),
     st.sets(st.sampled_from(CAPS)),

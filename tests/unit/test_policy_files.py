@@ -4,7 +4,6 @@ import os
 from pathlib import Path
 
 import pytest
-from tests.unit.make import NoAccounts
 
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Mode
@@ -12,6 +11,7 @@ from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.dropins import effective
 from safe_modprobe.read.accounts import Accounts, parse_numbers
 from safe_modprobe.read.policy_files import read_policy
+from tests.unit.make import NoAccounts
 
 MODE = "[settings]\nmode = '{}'\n"
 

@@ -3,11 +3,11 @@
 import time
 
 import pytest
-from tests.unit.make import ROOT, UNKNOWN, USER, caller, policy
 
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import Caller
 from safe_modprobe.policy.match import alias_glob, call_site, first_mark, first_rule, glob
+from tests.unit.make import ROOT, UNKNOWN, USER, caller, policy
 
 GLOBS = [
     ("*", "", True), ("*", "a\nb", True), ("a", "a", True), ("a", "ab", False), ("", "a", False), ("a*", "a", True),

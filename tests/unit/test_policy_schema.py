@@ -1,11 +1,11 @@
 """Policy files -> rows, and for every way to be wrong one whole sentence."""
 
 import pytest
-from tests.unit.make import NoAccounts, cap, policy
 
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Action, CallSite, Mark, Mode, Origin, Rule, Source
 from safe_modprobe.policy.schema import build
+from tests.unit.make import NoAccounts, cap, policy
 
 RULE_KEYS = (
     "'name', 'modules', 'aliases', 'users', 'groups', 'capabilities', 'units', 'executables', 'call_sites', "
@@ -86,7 +86,10 @@ def test_every_error_is_one_whole_sentence(text: str, message: str) -> None:
 BYTES = [
     (b"a = '\xff'\n", "/p/t.toml:1: byte 0xff is not UTF-8; TOML is UTF-8 throughout"),
     (b"\n\n\xfe", "/p/t.toml:3: byte 0xfe is not UTF-8; TOML is UTF-8 throughout"),
-    (b"a = " + b"[" * 100_000, "/p/t.toml: the file is nested too deep; a policy needs two levels, as the manual shows"),
+    (
+        b"a = " + b"[" * 100_000,
+        "/p/t.toml: the file is nested too deep; a policy needs two levels, as the manual shows",
+    ),
     (b"#" * (1 << 20) + b"\n", "/p/t.toml: the file has 1048577 bytes; it may have 1048576"),
 ]
 
@@ -152,7 +155,10 @@ quiet = true
 
 
 def test_the_first_file_that_sets_a_key_wins() -> None:
-    files = [("p/10-a.toml", b"[settings]\nmode = 'disabled'\n"), ("p/90-b.toml", b"[settings]\nmode = 'allowed'\nmismatch = 'log'\n")]
+    files = [
+        ("p/10-a.toml", b"[settings]\nmode = 'disabled'\n"),
+        ("p/90-b.toml", b"[settings]\nmode = 'allowed'\nmismatch = 'log'\n"),
+    ]
     settings = build(files, NoAccounts()).settings
     assert (settings.mode, settings.mismatch) == (Mode.DISABLED, Action.LOG)
     assert str(settings.origin("mode")) == "10-a.toml:2"

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.make import UNKNOWN, USER, NoAccounts, caller, plan, policy, step
 
 from safe_modprobe.capability import NAMES, Capability
 from safe_modprobe.decide import decide
@@ -14,9 +13,12 @@ from safe_modprobe.model import Action, Caller, CallSite, Mark, Mode, Origin, Po
 from safe_modprobe.policy.schema import build
 from safe_modprobe.policy.text import dump, remedy
 from safe_modprobe.read.policy_files import read_policy
+from tests.unit.make import UNKNOWN, USER, NoAccounts, caller, plan, policy, step
 
 HERE = Origin("x")
-words = st.text(st.characters(min_codepoint=32, exclude_characters="[\x7f", exclude_categories=["Cs"]), min_size=1, max_size=12)
+words = st.text(
+    st.characters(min_codepoint=32, exclude_characters="[\x7f", exclude_categories=["Cs"]), min_size=1, max_size=12
+)
 patterns = st.lists(words, min_size=1, max_size=3).map(tuple)
 capabilities = st.integers(0, len(NAMES) - 1).map(Capability)
 numbers = st.frozensets(st.integers(0, 2**32 - 2), min_size=1, max_size=3)

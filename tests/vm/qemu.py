@@ -59,10 +59,10 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
     run(["sh", "-c", 'to="$1"; shift; cat "$@" > "$to"', "sh", folder / "initrd", *parts])
     lines, console = folder / "lines", folder / "console"
     command: list[str | Path] = [
-        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(what.memory),
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "Nehalem", "-smp", "2", "-m", str(what.memory),
         "-nodefaults", "-display", "none", "-no-reboot", "-kernel", linux.image, "-initrd", folder / "initrd",
         "-serial", f"file:{console}", "-serial", f"file:{lines}",
-        "-append", f"console=ttyS0 quiet panic=-1 rdinit={_INIT[what.root]} {what.cmdline}",
+        "-append", f"console=ttyS0 quiet panic=-1 mitigations=off rdinit={_INIT[what.root]} {what.cmdline}",
     ]  # fmt: skip
     try:
         subprocess.run(command, timeout=what.seconds, check=True, stdin=subprocess.DEVNULL, capture_output=True)
