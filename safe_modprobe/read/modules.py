@@ -24,8 +24,10 @@ def read_plan(request: Request, folder: str | None = None) -> Plan:
     """What modprobe(8) would do for the alias, step by step, with every file opened and its marker read.
 
     The descriptors stay open for the load; the process ends soon after. Raises OSError (KmodError) when
-    libkmod cannot read its indexes.
+    libkmod cannot read its indexes, SafeModprobeError when the folder is not there.
     """
+    if folder is not None and not os.path.isdir(folder):
+        raise SafeModprobeError(f"{folder}: no such folder of modules; give the right -d and -S")
     return _Reader(request, folder).plan()
 
 
@@ -40,8 +42,6 @@ class _Reader:
         try:
             found = self.kmod.lookup(self.request.alias)
         except (KmodError, ValueError) as error:
-            if self.folder is not None and not os.path.isdir(self.folder):
-                raise SafeModprobeError(f"{self.folder}: no such folder of modules") from None
             if isinstance(error, ValueError) or error.errno in _NO_ALIAS:
                 found = []
             else:

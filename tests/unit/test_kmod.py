@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 from elftools.elf.elffile import ELFFile
-from tests.tree.build import Mod, build_tree
 
 from safe_modprobe import kmod
 from safe_modprobe.kmod import BlacklistedError, Kmod, KmodError
+from tests.tree.build import Mod, build_tree
 
 MODULES = (
     Mod("plain", ("net-pf-99", "both-*")),
@@ -87,7 +87,10 @@ def test_no_nul(kernel: Kmod, name: str) -> None:
 
 def plan(kernel: Kmod, name: str) -> list[tuple[str, bool, str]]:
     module = kernel.lookup(name)[0]
-    return [(each.module.name, each.install, each.options) for each in module.plan(kmod.KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY)]
+    return [
+        (each.module.name, each.install, each.options)
+        for each in module.plan(kmod.KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY)
+    ]
 
 
 PLANS = [

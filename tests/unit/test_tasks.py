@@ -19,8 +19,7 @@ from safe_modprobe.read.tasks import parse_status, parse_unit, read_caller
 from safe_modprobe.read.waiting import Stat, call_site, holds_sys_module, parse_stack
 
 LIBC = ctypes.CDLL(None, use_errno=True)
-CLONE_NEWUSER, PR_SET_NO_NEW_PRIVS = 0x10000000, 38
-USER_MASK = "Uid:\t1000\t1000\t1000\t1000\n"
+CLONE_NEWUSER, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 0x10000000, 4, 38
 
 STATUS = [
     (b"", {"": ""}),
@@ -223,6 +222,8 @@ def user(*more: Callable[[], object]) -> Callable[[], None]:
         os.setgroups([29, 30])
         os.setresgid(1000, 1000, 1000)
         os.setresuid(1000, 1000, 1000)
+        # As execve(2) would: otherwise its /proc/self stays root's.
+        assert LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
         for each in more:
             each()
 

@@ -1,0 +1,127 @@
+"""alias -> Plan on real trees: steps, needs, markers whatever the compression, and doubt."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from safe_modprobe.capability import SYS_MODULE, Capability
+from safe_modprobe.errors import SafeModprobeError
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import UNMARKED, Marker, TargetState
+from safe_modprobe.read.modules import marker, modules_folder, read_plan
+from tests.tree.build import Mod, build_tree
+
+Y = (b"privileged=Y",)
+MODULES = (
+    Mod("plain", ("alias-plain", "two-*")),
+    Mod("marked", ("two-x",), info=Y),
+    *[Mod(f"marked_{pack}", info=Y, pack=pack) for pack in ("xz", "zst", "gz")],
+    *[Mod(f"plain_{pack}", pack=pack) for pack in ("xz", "zst", "gz")],
+    Mod("needs", (), ("marked",)),
+    Mod("soft", (), softdep="pre: needs"),
+    Mod("fs", ("fs-x",), filesystem=True),
+    Mod("no_fs", ("fs-y",)),
+    Mod("broken", ()),
+    Mod("gone", ()),
+    Mod("cut", (), pack="xz"),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = build_tree(tmp_path_factory.mktemp("tree"), MODULES)
+    (made / "kernel/broken.ko").write_bytes(b"\x7fELF and no more")
+    (made / "kernel/gone.ko").unlink()
+    cut = made / "kernel/cut.ko"
+    cut.write_bytes(cut.read_bytes()[:100])
+    return made
+
+
+def steps(folder: Path, alias: str, *args: str) -> list[tuple[str, str | None]]:
+    plan = read_plan(parse(["--", alias, *args]).request, str(folder))
+    return [(step.module, step.marker.written) for target in plan.targets for step in target.steps]
+
+
+PLANS = [
+    ("plain", [("plain", None)]), ("alias-plain", [("plain", None)]), ("marked", [("marked", "Y")]),
+    ("needs", [("marked", "Y"), ("needs", None)]), ("soft", [("marked", "Y"), ("needs", None), ("soft", None)]),
+    *[(f"marked_{pack}", [(f"marked_{pack}", "Y")]) for pack in ("xz", "zst", "gz")],
+    *[(f"plain_{pack}", [(f"plain_{pack}", None)]) for pack in ("xz", "zst", "gz")],
+    ("built_in", []), ("nothing", []), ("[", []), ("../plain", []), ("a\0b"[:1], []),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("alias", "expected"), PLANS)
+def test_steps_and_their_markers(folder: Path, alias: str, expected: list[tuple[str, str | None]]) -> None:
+    assert steps(folder, alias) == expected
+
+
+@pytest.mark.parametrize("alias", ["broken", "gone", "cut"])
+def test_what_cannot_be_read_is_privileged(folder: Path, alias: str) -> None:
+    (target,) = read_plan(parse(["--", alias]).request, str(folder)).targets
+    (step,) = target.steps
+    assert step.marker.capability == SYS_MODULE
+    assert step.marker.written is not None and step.marker.written.startswith("unreadable (")
+
+
+def test_every_target_of_an_alias(folder: Path) -> None:
+    plan = read_plan(parse(["two-x"]).request, str(folder))
+    assert sorted(target.module for target in plan.targets) == ["marked", "plain"]
+
+
+def test_needs_and_states(folder: Path) -> None:
+    plan = read_plan(parse(["soft"]).request, str(folder))
+    assert [(step.module, step.needs) for step in plan.targets[0].steps] == [
+        ("marked", ()),
+        ("needs", ("marked",)),
+        ("soft", ()),
+    ]
+    assert read_plan(parse(["built_in"]).request, str(folder)).targets[0].state is TargetState.BUILT_IN
+
+
+@pytest.mark.parametrize(("alias", "registers"), [("fs-x", True), ("fs-y", False), ("broken", False)])
+def test_what_registers_a_file_system(folder: Path, alias: str, registers: bool) -> None:
+    plan = read_plan(parse(["--", alias, "grsec_modharden_fs"]).request, str(folder))
+    assert plan.targets[0].steps[-1].registers_filesystem is registers
+
+
+@pytest.mark.parametrize("pack", ["xz", "zst", "gz"])
+def test_a_copy_is_sealed(folder: Path, pack: str) -> None:
+    """Where the kernel cannot decompress: memory that nobody can change, not even through another descriptor."""
+    step = read_plan(parse([f"marked_{pack}"]).request, str(folder)).targets[0].steps[0]
+    assert step.image != step.fd and os.pread(step.image, 4, 0) == b"\x7fELF"
+    with pytest.raises(OSError, match="Operation not permitted|Bad file"):
+        writable = os.open(f"/proc/self/fd/{step.image}", os.O_RDWR)
+        os.write(writable, b"x")
+
+
+MARKERS = [
+    ([], UNMARKED), ([("license", "GPL")], UNMARKED), ([("privileged", "N")], Marker("N")),
+    ([("privileged", "Y")], Marker("Y", SYS_MODULE)), ([("privileged", "Y"), ("privileged", "Y")], Marker("Y", SYS_MODULE)),
+    ([("privileged", "CAP_NET_ADMIN")], Marker("CAP_NET_ADMIN", Capability(12))),
+    ([("privileged", "")], Marker("no known value ('')", SYS_MODULE)),
+    ([("privileged", "y")], Marker("no known value ('y')", SYS_MODULE)),
+    ([("privileged", "n")], Marker("no known value ('n')", SYS_MODULE)),
+    ([("privileged", "N ")], Marker("no known value ('N ')", SYS_MODULE)),
+    ([("privileged", "0")], Marker("no known value ('0')", SYS_MODULE)),
+    ([("privileged", "CAP_NONE")], Marker("no known value ('CAP_NONE')", SYS_MODULE)),
+    ([("privileged", "\udcff\n")], Marker("no known value ('\\udcff\\n')", SYS_MODULE)),
+    ([("privileged", "N"), ("privileged", "Y")], Marker("several values ('N', 'Y')", SYS_MODULE)),
+    ([("privileged", "N"), ("privileged", "CAP_BPF")], Marker("several values ('CAP_BPF', 'N')", SYS_MODULE)),
+    ([("Privileged", "Y")], UNMARKED),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("info", "found"), MARKERS)
+def test_marker(info: list[tuple[str, str]], found: Marker) -> None:
+    assert marker(info) == found
+
+
+def test_folders(tmp_path: Path) -> None:
+    assert modules_folder(None, None) is None
+    (tmp_path / "usr/lib/modules/9").mkdir(parents=True)
+    assert modules_folder(str(tmp_path), "9") == f"{tmp_path}/usr/lib/modules/9"
+    assert modules_folder(str(tmp_path), "8") == f"{tmp_path}/lib/modules/8"
+    with pytest.raises(SafeModprobeError, match="no such folder of modules"):
+        read_plan(parse(["x"]).request, f"{tmp_path}/lib/modules/8")
