@@ -106,7 +106,7 @@ def _judge_target(
         blocker = next((refused[name] for name in step.needs if name in refused), None)
         if verdict.action is not Action.DENY and blocker is not None:
             reason = f"needs {blocker.step.module}, which is refused ({blocker.reason})"
-            verdict = verdict._replace(action=Action.DENY, reason=reason, origin=blocker.origin)
+            verdict = verdict._replace(action=Action.DENY, reason=reason, origin=blocker.origin, barred=blocker.barred)
         if verdict.action is Action.DENY:
             refused[step.module] = verdict
         judged.append(verdict)
@@ -126,29 +126,33 @@ def _judge_step(
 ) -> StepVerdict:
     settings = policy.settings
     if settings.mode is Mode.DISABLED:
-        return _refuse(step, "mode is disabled, for everyone", settings.origin("mode"))
+        return _refuse(step, "mode is disabled, for everyone", settings.origin("mode"), "the mode")
     if request.claim.netdev:
-        return _refuse(step, "the kernel asks for netdev-NAME with CAP_NET_ADMIN instead", KERNEL)
+        return _refuse(
+            step, "the kernel asks for netdev-NAME with CAP_NET_ADMIN instead", KERNEL, "the name that is asked for"
+        )
     if request.claim.filesystem and step.module == target.module and not step.registers_filesystem:
-        return _refuse(step, "asked for as a file system, and registers none", KERNEL)
+        return _refuse(step, "asked for as a file system, and registers none", KERNEL, "the module")
     rule = first_rule(policy, request, caller, step.module)
     if rule is not None:
         why = rule.reason or (f"rule {rule.name}" if rule.name else f"a rule says {rule.action}")
-        return StepVerdict(step, rule.action, why, rule.origin, None, rule.quiet)
+        barred = "that rule" if rule.action is Action.DENY else ""
+        return StepVerdict(step, rule.action, why, rule.origin, None, rule.quiet, barred)
     need, why, origin = _need(policy, request, step)
     if need is None:
         return StepVerdict(step, Action.ALLOW, why, origin)
     if suffices(policy, caller, need, site):
         return StepVerdict(step, Action.ALLOW, f"{why}; the caller may", origin, need)
-    why = f"{why}; the caller holds no capability that suffices ({name_of(need)})"
+    enough = " or ".join(name_of(each) for each in _enough(need, site))
+    why = f"{why}; the caller holds no capability that suffices ({enough})"
     return StepVerdict(step, settings.mismatch, why, origin, need)
 
 
 KERNEL = Origin("grsecurity's kernel argument")
 
 
-def _refuse(step: Step, why: str, origin: Origin) -> StepVerdict:
-    return StepVerdict(step, Action.DENY, why, origin)
+def _refuse(step: Step, why: str, origin: Origin, barred: str) -> StepVerdict:
+    return StepVerdict(step, Action.DENY, why, origin, barred=barred)
 
 
 def _need(policy: Policy, request: Request, step: Step) -> tuple[Capability | None, str, Origin]:
@@ -177,7 +181,10 @@ def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | 
         return policy.settings.unknown_caller_privileged and caller.source is not Source.KERNEL_ARGS
     if not caller.initial_user_namespace:
         return False
-    enough = [SYS_MODULE, need]
-    if site is not None and site.capability is not None:
-        enough.append(site.capability)
-    return any(holds(caller.capabilities, capability) for capability in enough)
+    return any(holds(caller.capabilities, capability) for capability in _enough(need, site))
+
+
+def _enough(need: Capability, site: CallSite | None) -> list[Capability]:
+    """Any of these, each once: the one needed, the call site's, and CAP_SYS_MODULE always."""
+    others = [] if site is None or site.capability is None else [site.capability]
+    return list(dict.fromkeys([need, *others, SYS_MODULE]))

@@ -239,7 +239,10 @@ class Policy(NamedTuple):
 
 
 class StepVerdict(NamedTuple):
-    """What was decided about one step; `need` is the capability that it asked of the caller."""
+    """What was decided about one step; `need` is the capability that it asked of the caller.
+
+    `barred` says what no new rule could change, since it comes first: a rule, the mode, the kernel.
+    """
 
     step: Step
     action: Action
@@ -247,6 +250,7 @@ class StepVerdict(NamedTuple):
     origin: Origin
     need: Capability | None = None
     quiet: bool = False
+    barred: str = ""
 
 
 class TargetVerdict(NamedTuple):

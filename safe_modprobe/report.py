@@ -66,9 +66,11 @@ def line(verdict: Verdict) -> str:
     names = modules(verdict)
     what = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
     text = f"{_DONE[verdict.action]} {what} to {who(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
-    fix = remedy(refused(verdict), verdict.caller) if verdict.action is Action.DENY and refused(verdict) else None
-    if fix:
-        return f"{text}; to let it through: {fix} in {ADMIN_FILE}"
+    if verdict.action is Action.DENY:
+        barred = [judged.barred for target in verdict.targets for judged in target.steps if judged.barred]
+        if barred:
+            return f"{text}; to let it through, change {barred[0]}"
+        return f"{text}; to let it through: {remedy(refused(verdict), verdict.caller)} in {ADMIN_FILE}"
     left_out = skipped(verdict)
     return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
 

@@ -5,6 +5,7 @@ this very alias, none of them if nobody does. Each is a full Caller, or an unkno
 """
 
 import os
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -126,22 +127,31 @@ def _behind(seen: trace.Seen, event: Event) -> tuple[Caller, ...]:
     and its sleep, read before and after, are the evidence.
     """
     part = event.name.removeprefix(b"crypto-").removesuffix(b"-all")
+    # A whole part of the name: `authenc` is none of `authencesn(hmac(sha256),cbc(aes))`.
+    whole = re.compile(rb"(?:^crypto-|[(,])" + re.escape(part) + rb"(?:$|[(),])")
     found = []
     for other in seen.events.values():
-        if other.tid == event.tid or not other.name.startswith(b"crypto-") or part not in other.name:
+        if other.tid == event.tid or whole.search(other.name.removesuffix(b"-all")) is None:
             continue
         try:
-            if not _sleeps_for_crypto(other.tid):
+            if not (_sleeps_for_crypto(other.tid) and _asked_itself(other)):
                 continue
             caller = read_caller(other.tid, Source.TRACEFS)
             if not _sleeps_for_crypto(other.tid):
                 continue
         except _DOUBT:
             continue
-        if caller.kernel_thread:  # a deputy's deputy: its own waiters asked for a still longer name
-            continue
-        found.append(caller)
+        # A kernel thread here is a deputy's deputy, whose own waiters asked for a still longer name; and a set-user-ID
+        # program may not be what asked.
+        if not caller.kernel_thread and caller.uid == caller.euid:
+            found.append(caller)
     return tuple(found)
+
+
+def _asked_itself(event: Event) -> bool:
+    """Whether the task that has the event's TID now is older than the event, by a whole clock tick to be sure."""
+    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
+    return (waiting.stat(event.tid).start + 1) * tick < event.time
 
 
 def _sleeps_for_crypto(tid: int) -> bool:
@@ -154,14 +164,12 @@ def _unattended(request: Request, seen: trace.Seen) -> Found:
     A kernel thread does not become another program's, and the ones that started before the event (by a
     whole clock tick, the unit of the start time) are those that asked.
     """
-    tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     found = []
     for event in seen.events.values():
         if event.name != os.fsencode(request.alias) or event.wait:
             continue
         try:
-            about = waiting.stat(event.tid)
-            if about.kernel_thread and (about.start + 1) * tick < event.time:
+            if waiting.stat(event.tid).kernel_thread and _asked_itself(event):
                 found.append(read_caller(event.tid, Source.TRACEFS))
         except _DOUBT:
             continue  # an ended task says nothing, and takes nothing away from the others

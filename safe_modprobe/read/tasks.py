@@ -91,13 +91,15 @@ def _comm(tid: int | str) -> str | None:
 
 
 def _executable(tid: int | str) -> str | None:
-    """The program, if the path means the same file here: a mount namespace of its own may call it anything."""
+    """The program's path, if it means the same here: in a mount namespace of its own a task may call it anything.
+
+    The file itself is not looked at: it may lie on a network or in FUSE, and whoever answers there could hold us.
+    """
     try:
-        path = os.readlink(f"/proc/{tid}/exe")
-        same = os.path.samestat(os.stat(f"/proc/{tid}/exe"), os.stat(path))
-    except (OSError, ValueError):
+        same = os.stat(f"/proc/{tid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino
+        return os.readlink(f"/proc/{tid}/exe") if same else None
+    except OSError:
         return None
-    return path if same else None
 
 
 def _unit(tid: int | str) -> str | None:

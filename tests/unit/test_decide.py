@@ -1,5 +1,7 @@
 """alias, caller, policy, plan -> verdict and origin."""
 
+from itertools import permutations
+
 import pytest
 
 from safe_modprobe.decide import among, decide
@@ -96,6 +98,16 @@ ROWS = [
     ("crypto-x", KTHREAD._replace(behind=(USER, ROOT)), DEPUTY, MY, "allow", "/m/m.ko"),
     ("crypto-x", KTHREAD._replace(behind=(USERNS_ROOT,)), DEPUTY, MY, "deny", "/m/m.ko"),
     ("crypto-x", ROOT, DEPUTY, MY, "allow", "/m/m.ko"),
+    ("crypto-x", USER, DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(behind=(UNKNOWN,)), DEPUTY, MY, "deny", "/m/m.ko"),
+    # A deputy's uid and capabilities are no more its callers' for a rule than for a marker.
+    ("crypto-x", KTHREAD, RULE.format('users = [0], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('users = [0], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('capabilities = ["CAP_SYS_MODULE"], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('users = [1000], action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
+    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('users = [1000], action = "allow"') + "\n" + DEPUTY, MY, "allow", "50-test.toml:1"),
+    ("crypto-x", KTHREAD, RULE.format('callers = "unknown", action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
+    ("y", KTHREAD, RULE.format('users = [0], action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
     ("y", KTHREAD, DEPUTY, MY, "allow", "/m/m.ko"),
     # an install command is a doubtful marker already; a mark opens it
     ("x", USER, "", plan(step("m", Y, install=True)), "deny", "/m/m.ko"),
@@ -149,6 +161,16 @@ def test_nothing_answers() -> None:
 
 
 @pytest.mark.parametrize(
+    ("behind", "asker"),
+    [((USER,), USER), ((USER, ROOT), ROOT), ((USERNS_ROOT, USER), USERNS_ROOT), ((), Caller(Source.TRACEFS))],
+)
+def test_a_deputys_verdict_is_on_behalf_of_whoever_asked(behind: tuple[Caller, ...], asker: Caller) -> None:
+    """What the module's init asks for next is judged for this caller, so it must not be the kernel's thread."""
+    verdict = decide(policy(DEPUTY), parse(["crypto-x"]).request, KTHREAD._replace(behind=behind), MY)
+    assert verdict.caller == asker
+
+
+@pytest.mark.parametrize(
     ("source", "callers", "action"),
     [
         (Source.TRACEFS, (USER, ROOT), "allow"),
@@ -164,9 +186,17 @@ def test_several_callers(source: Source, callers: tuple[Caller, ...], action: st
     assert among(every).action == action
 
 
+def test_one_caller_by_proc_alone_makes_the_strictest_count() -> None:
+    """Whichever comes first: an inherited caller may have another source than its neighbours."""
+    who = (LOADER, USER._replace(source=Source.PROC), USER._replace(source=Source.KERNEL_ARGS))
+    every = [decide(policy(""), parse(["x"]).request, each, MY) for each in who]
+    for order in permutations(every):
+        assert among(order).action == "deny"
+
+
 def test_reason_names_the_capability() -> None:
     verdict = decide(policy(""), parse(["x"]).request, USER, MNET)
     assert verdict.reason == (
-        "m: its marker is privileged=CAP_NET_ADMIN; the caller holds no capability that suffices (CAP_NET_ADMIN)"
+        "m: its marker is privileged=CAP_NET_ADMIN; the caller holds no capability that suffices (CAP_NET_ADMIN or CAP_SYS_MODULE)"
     )
     assert cap("CAP_NET_ADMIN") == verdict.targets[0].steps[0].need

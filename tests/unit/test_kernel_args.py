@@ -22,6 +22,7 @@ CLAIMS = [
     (["grsec_modharden_normal+1_"], Claim(True)),
     (["grsec_modharden_normal01000_"], Claim(True)),
     (["grsec_modharden_normal4294967295_"], Claim(True)),
+    (["grsec_modharden_normal0_"], Claim(True)),  # the kernel never says it of root
     (["grsec_modharden_normal" + "9" * 5000 + "_"], Claim(True)),
     (["grsec_modharden_normal١_"], Claim(True)),
     (["grsec_modharden_normal1000_ "], Claim(True)),
@@ -32,6 +33,10 @@ CLAIMS = [
     (["debug=1"], Claim(True)),
     (["\udcff"], Claim(True)),
     (["grsec_modharden_fs", "x"], Claim(True, None, True)),
+    (["grsec_modharden_normal1000_", "grsec_modharden_normal1001_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "x"], Claim(True)),
+    (["x", "grsec_modharden_normal1000_"], Claim(True)),
+    (["grsec_modharden_fs", "grsec_modharden_normal1000_"], Claim(True, 1000, True)),
 ]
 
 
@@ -80,6 +85,10 @@ ERRORS = [
     (["-q", "--"], f"no alias was given; usage: {USAGE}"),
     (["-r", "x"], f"-r: no such option; usage: {USAGE}"),
     (["-qr", "x"], f"-r: no such option; usage: {USAGE}"),
+    (["-q-", "x"], f"-q-: no such option; usage: {USAGE}"),
+    (["-q-quiet", "x"], f"-q-quiet: no such option; usage: {USAGE}"),
+    (["-", "x"], f"-: no such option; usage: {USAGE}"),
+    (["-" + "r" * 10_000_000], f"-{'r' * 79}: no such option; usage: {USAGE}"),
     (["--force", "x"], f"--force: no such option; usage: {USAGE}"),
     (["--quiet=1", "x"], f"--quiet=1: no such option; usage: {USAGE}"),
     (["-\n", "x"], f"-\\x0a: no such option; usage: {USAGE}"),

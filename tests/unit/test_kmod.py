@@ -178,7 +178,7 @@ def test_log_says_nothing_unless_asked(kernel: Kmod, capfd: pytest.CaptureFixtur
 @pytest.mark.parametrize("path", ["/nowhere", "/dev/null", "/etc"])
 def test_a_file_that_is_no_module(kernel: Kmod, path: str) -> None:
     with pytest.raises(KmodError):
-        kernel.module_from_path(path).info
+        _ = kernel.module_from_path(path).info
 
 
 def test_finit_module_tells_the_kernels_word() -> None:
@@ -228,7 +228,7 @@ def test_what_may_block_runs_without_the_gil(tmp_path: Path) -> None:
 
     def read() -> None:
         with pytest.raises(KmodError):
-            Kmod(str(tmp_path)).module_from_path(str(fifo)).info
+            _ = Kmod(str(tmp_path)).module_from_path(str(fifo)).info
         ended.append(True)
 
     thread = threading.Thread(target=read, daemon=True)

@@ -118,3 +118,18 @@ def test_a_full_journal_holds_nobody_up(places: Path) -> None:
 def test_nowhere_to_write_is_no_error(places: Path) -> None:
     record.record("hello", 4)
     assert list(places.iterdir()) == []
+
+
+BARRED = [
+    ('[settings]\nmode = "disabled"', "x", [], "; to let it through, change the mode"),
+    ('rule = [{ modules = ["m"], action = "deny" }]', "x", [], "; to let it through, change that rule"),
+    ("", "x", ["grsec_modharden_netdev"], "; to let it through, change the name that is asked for"),
+    ("", "x", ["grsec_modharden_fs"], "; to let it through, change the module"),
+]
+
+
+@pytest.mark.parametrize(("text", "alias", "args", "end"), BARRED)
+def test_no_rule_is_proposed_that_would_not_help(text: str, alias: str, args: list[str], end: str) -> None:
+    steps = plan(step("m", registers_filesystem=False))
+    said = line(decide(policy(text), parse(["--", alias, *args]).request, ROOT, steps))
+    assert said.endswith(end) and "rule = [" not in said

@@ -67,6 +67,8 @@ def test_layout() -> None:
     [
         (b"", FORMAT), (HEADER, b""), (HEADER, FORMAT.replace(b"wait", b"weight")), (HEADER, FORMAT.replace(b"ID: 401", b"ID: x")),
         (HEADER.replace(b"commit", b"comet"), FORMAT), (HEADER.replace(b"size:4080", b"size:many"), FORMAT),
+        (HEADER.replace(b"offset:16", b"offset:-16"), FORMAT), (HEADER.replace(b"size:4080", b"size:1048577"), FORMAT),
+        (HEADER, FORMAT.replace(b"offset:20", b"offset:-4")), (HEADER, FORMAT.replace(b"ID: 401", b"ID: -1")),
     ],
 )  # fmt: skip
 def test_a_layout_without_what_we_need(header: bytes, event: bytes) -> None:
