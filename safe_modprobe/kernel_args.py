@@ -5,9 +5,9 @@ string (kernel/kmod.c, ____request_module()). People write modprobe(8)'s options
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from safe_modprobe.errors import UsageError
+from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Claim, Request
 
 NORMAL = "grsec_modharden_normal"

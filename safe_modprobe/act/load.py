@@ -2,8 +2,8 @@
 
 import errno
 import os
-from typing import NamedTuple
 
+from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.kmod import MODULE_INIT_COMPRESSED_FILE, finit_module
 from safe_modprobe.model import Action, Step, TargetState, TargetVerdict, Verdict
 from safe_modprobe.read.image import compression

@@ -1,12 +1,13 @@
 """TOML files -> Policy. All are read before anything is built; one that is wrong spoils them all."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, NoReturn, Protocol
+from typing import Any, NoReturn, Protocol
 
 import tomli
 
 from safe_modprobe.capability import NAMES, SYS_MODULE, Capability, named
 from safe_modprobe.errors import PolicyError
+from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import (
     Action,
     CallSite,

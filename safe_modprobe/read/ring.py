@@ -5,9 +5,9 @@ events/header_page and events/module/module_request/format.
 """
 
 import struct
-from typing import NamedTuple
 
 from safe_modprobe.errors import UntrustedInputError
+from safe_modprobe.frozen import NamedTuple
 
 _PADDING, _TIME_EXTEND, _TIME_STAMP = 29, 30, 31  # enum ring_buffer_type
 _MISSED_EVENTS = 1 << 31  # kernel/trace/ring_buffer.c, RB_MISSED_EVENTS

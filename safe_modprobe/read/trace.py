@@ -7,8 +7,8 @@ read to a small memory in /run, under a lock: the last request of each task. Tha
 import fcntl
 import os
 import time
-from typing import NamedTuple
 
+from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.read.ring import Event, Layout, parse_layout, parse_page
 from safe_modprobe.read.waiting import read
 

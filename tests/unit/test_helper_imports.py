@@ -19,7 +19,8 @@ PYTHON = "/usr/bin/python3"
 OURS = """
     safe_modprobe
     safe_modprobe.act safe_modprobe.act.behalf safe_modprobe.act.load safe_modprobe.act.record
-    safe_modprobe.capability safe_modprobe.decide safe_modprobe.errors safe_modprobe.helper safe_modprobe.kernel_args
+    safe_modprobe.capability safe_modprobe.decide safe_modprobe.errors safe_modprobe.frozen safe_modprobe.helper
+    safe_modprobe.kernel_args
     safe_modprobe.kmod safe_modprobe.last_resort safe_modprobe.model
     safe_modprobe.policy safe_modprobe.policy.builtin safe_modprobe.policy.dropins safe_modprobe.policy.lines
     safe_modprobe.policy.match safe_modprobe.policy.schema safe_modprobe.policy.text
