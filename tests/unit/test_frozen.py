@@ -29,10 +29,10 @@ class Theirs(typing.NamedTuple):
 
 
 SAME: list[Callable[[type], object]] = [
-    lambda T: tuple(T(1)), lambda T: tuple(T(1, "x", (2,))), lambda T: tuple(T(a=1, c=(3,))), lambda T: tuple(T(1, c=(3,))),
-    lambda T: T(1)._asdict(), lambda T: tuple(T(1)._replace(b="y")), lambda T: T(1).both, lambda T: T._fields,
-    lambda T: T(1) == T(1), lambda T: T(1) == T(2), lambda T: hash(T(1)) == hash((1, "b", ())), lambda T: (T(1).a, T(1).b, T(1).c),
-    lambda T: repr(T(1)).partition("(")[2],
+    lambda t: tuple(t(1)), lambda t: tuple(t(1, "x", (2,))), lambda t: tuple(t(a=1, c=(3,))), lambda t: tuple(t(1, c=(3,))),
+    lambda t: t(1)._asdict(), lambda t: tuple(t(1)._replace(b="y")), lambda t: t(1).both, lambda t: t._fields,
+    lambda t: t(1) == t(1), lambda t: t(1) == t(2), lambda t: hash(t(1)) == hash((1, "b", ())), lambda t: (t(1).a, t(1).b, t(1).c),
+    lambda t: repr(t(1)).partition("(")[2],
 ]  # fmt: skip
 
 
@@ -42,8 +42,8 @@ def test_same_as_typings(use: Callable[[type], object]) -> None:
 
 
 WRONG: list[Callable[[type], object]] = [
-    lambda T: T(), lambda T: T(b="x"), lambda T: T(1, "b", (), 4), lambda T: T(1, d=2), lambda T: T(1, a=2), lambda T: T(1)._replace(d=1),
-    lambda T: setattr(T(1), "a", 2), lambda T: setattr(T(1), "new", 2), lambda T: delattr(T(1), "a"),
+    lambda t: t(), lambda t: t(b="x"), lambda t: t(1, "b", (), 4), lambda t: t(1, d=2), lambda t: t(1, a=2), lambda t: t(1)._replace(d=1),
+    lambda t: setattr(t(1), "a", 2), lambda t: setattr(t(1), "new", 2), lambda t: delattr(t(1), "a"),
 ]  # fmt: skip
 
 
