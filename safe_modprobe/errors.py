@@ -6,7 +6,7 @@ class SafeModprobeError(Exception):
 
 
 class UsageError(SafeModprobeError):
-    """The command line is not one that modprobe(8) or the kernel would write."""
+    """The command line is not one that modprobe(8) or the kernel would write, or names what is not there."""
 
 
 class PolicyError(SafeModprobeError):

@@ -22,26 +22,26 @@ from safe_modprobe.report import fields, line, priority, worth_a_record
 
 def main(argv: Sequence[str]) -> int:
     """0 when everything that the alias needs is in the kernel, 1 otherwise; never 0 for a refusal."""
-    _open_standard_files()
-    try:
-        invocation = parse(argv[1:])
-    except UsageError as error:
-        _say(f"safe-modprobe: {error}")
-        return 1
     callers: tuple[Caller, ...] = ()
     try:
+        _open_standard_files()
+        invocation = parse(argv[1:])
         policy = _policy_or_builtin()
         callers = find_callers(invocation.request, policy.settings)
         return _serve(invocation, policy, callers)
+    except UsageError as error:
+        _say(f"safe-modprobe: {error}")
+        return 1
     except Exception as error:  # the one blanket: root must not lose a module because of our mistake
-        return last_resort(argv, error, _may(invocation, callers))
+        return last_resort(argv, error, _may(argv, callers))
 
 
-def _may(invocation: Invocation, callers: tuple[Caller, ...]) -> bool:
+def _may(argv: Sequence[str], callers: tuple[Caller, ...]) -> bool:
     """Whether the callers, looked for once more if they are not known yet, hold CAP_SYS_MODULE."""
     try:
-        callers = callers or find_callers(invocation.request, BUILTIN_POLICY.settings)
-        asking = [asker for each in callers for asker in askers(BUILTIN_POLICY, invocation.request, each)]
+        request = parse(argv[1:]).request
+        callers = callers or find_callers(request, BUILTIN_POLICY.settings)
+        asking = [asker for each in callers for asker in askers(BUILTIN_POLICY, request, each)]
         sure = [suffices(BUILTIN_POLICY, asker, SYS_MODULE, None) for asker in asking]
     except Exception:  # then the last resort looks by itself
         return False

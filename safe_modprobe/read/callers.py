@@ -109,11 +109,16 @@ def _settled(tid: int, source: Source) -> Caller | None:
         return None
     if waiting.waits(tid) != site:
         return None
-    if for_whom is None:
-        return caller
-    # A kernel's argument that nobody understood stays one; everything else is known as this request is.
-    kept = source if for_whom.known or for_whom.source is not Source.KERNEL_ARGS else for_whom.source
-    return for_whom._replace(source=kept, tid=tid, call_site=site)
+    return caller if for_whom is None else _on_behalf(for_whom, caller)
+
+
+def _on_behalf(for_whom: Caller, loader: Caller) -> Caller:
+    """For whom the task loads, asking where and known as the task itself is.
+
+    A kernel's argument that nobody understood stays one.
+    """
+    kept = loader.source if for_whom.known or for_whom.source is not Source.KERNEL_ARGS else for_whom.source
+    return for_whom._replace(source=kept, tid=loader.tid, call_site=loader.call_site)
 
 
 _LARVAL = "crypto_larval_wait"
@@ -128,7 +133,7 @@ def _behind(seen: trace.Seen, event: Event) -> tuple[Caller, ...]:
     """
     part = event.name.removeprefix(b"crypto-").removesuffix(b"-all")
     # A whole part of the name: `authenc` is none of `authencesn(hmac(sha256),cbc(aes))`.
-    whole = re.compile(rb"(?:^crypto-|[(,])" + re.escape(part) + rb"(?:$|[(),])")
+    whole = re.compile(rb"^crypto-(?:.*[(,])?" + re.escape(part) + rb"(?:$|[(),])", re.DOTALL)
     found = []
     for other in seen.events.values():
         if other.tid == event.tid or whole.search(other.name.removesuffix(b"-all")) is None:
@@ -137,9 +142,13 @@ def _behind(seen: trace.Seen, event: Event) -> tuple[Caller, ...]:
             if not (_sleeps_for_crypto(other.tid) and _asked_itself(other)):
                 continue
             caller = read_caller(other.tid, Source.TRACEFS)
+            for_whom = inherited(other.tid)
             if not _sleeps_for_crypto(other.tid):
                 continue
         except _DOUBT:
+            continue
+        if for_whom is not None:  # one of our helpers, whose module's init wants a cipher: not root's wish
+            found.append(_on_behalf(for_whom, caller))
             continue
         # A kernel thread here is a deputy's deputy, whose own waiters asked for a still longer name; and a set-user-ID
         # program may not be what asked.

@@ -3,7 +3,7 @@
 import os
 
 from safe_modprobe.capability import SYS_MODULE, named
-from safe_modprobe.errors import SafeModprobeError, UntrustedInputError
+from safe_modprobe.errors import UntrustedInputError, UsageError
 from safe_modprobe.kmod import KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY, BlacklistedError, Kmod, KmodError, Module
 from safe_modprobe.model import UNMARKED, Marker, Plan, Request, Step, Target, TargetState
 from safe_modprobe.read.image import compression, kernel_decompresses, sealed_copy
@@ -24,10 +24,10 @@ def read_plan(request: Request, folder: str | None = None) -> Plan:
     """What modprobe(8) would do for the alias, step by step, with every file opened and its marker read.
 
     The descriptors stay open for the load; the process ends soon after. Raises OSError (KmodError) when
-    libkmod cannot read its indexes, SafeModprobeError when the folder is not there.
+    libkmod cannot read its indexes, UsageError when the folder is not there.
     """
     if folder is not None and not os.path.isdir(folder):
-        raise SafeModprobeError(f"{folder}: no such folder of modules; give the right -d and -S")
+        raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
     return _Reader(request, folder).plan()
 
 

@@ -1,0 +1,250 @@
+"""Who is believed to have asked: real processes with real credentials, and a stack that says that they wait.
+
+Only the stack is made up, since no task here waits for a module; whole requests are in tests/vm.
+"""
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from safe_modprobe import last_resort
+from safe_modprobe.act.behalf import on_behalf_of
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import Caller, Settings, Source
+from safe_modprobe.read import callers, waiting
+from safe_modprobe.read.callers import find_callers
+from safe_modprobe.read.ring import Event
+from safe_modprobe.read.trace import Seen
+from tests.unit.make import USER
+from tests.unit.test_tasks import child, user, user_namespace
+
+WAITS = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1/0x2\n[<0>] %s+0x1/0x2\n"
+LARVAL = b"[<0>] crypto_larval_wait+0x1/0x2\n"
+UNREAD = Caller(Source.KERNEL_ARGS)
+LATE = 1 << 62
+
+
+@pytest.fixture
+def stacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[bytes]]:
+    """What /proc/TID/stack says, look after look; the last one stays. All else of /proc is the real one."""
+    made: dict[str, list[bytes]] = {}
+    real = waiting.read
+
+    def read(path: str, limit: int = 65536) -> bytes:
+        if path not in made:
+            return real(path, limit)
+        return made[path].pop(0) if len(made[path]) > 1 else made[path][0]
+
+    monkeypatch.setattr(waiting, "read", read)
+    for module in ("read", "act"):
+        monkeypatch.setattr(f"safe_modprobe.{module}.behalf.FOLDER", str(tmp_path / "loads"))
+    return made
+
+
+@pytest.fixture
+def someone() -> Iterator[int]:
+    with child(user()) as pid:
+        yield pid
+
+
+STEADY = [WAITS % b"f"]
+LEFT = [
+    [b""],
+    [LARVAL],
+    [WAITS % b"f", b""],
+    [WAITS % b"f", WAITS % b"g"],
+    [WAITS % b"f", LARVAL],
+    [b"", WAITS % b"f"],
+]
+
+
+def test_who_waits_is_who_asks(stacks: dict[str, list[bytes]], someone: int) -> None:
+    stacks[f"/proc/{someone}/stack"] = STEADY
+    found = callers._settled(someone, Source.TRACEFS)
+    assert found is not None
+    assert (found.uid, found.tid, found.source, found.call_site) == (1000, someone, Source.TRACEFS, "f")
+
+
+@pytest.mark.parametrize("looks", LEFT)
+def test_who_does_not_wait_before_and_after_is_nobody(
+    stacks: dict[str, list[bytes]], someone: int, looks: list[bytes]
+) -> None:
+    stacks[f"/proc/{someone}/stack"] = list(looks)
+    assert callers._settled(someone, Source.TRACEFS) is None
+
+
+def test_an_ended_task_is_nobody(stacks: dict[str, list[bytes]]) -> None:
+    with child(lambda: None) as pid:
+        stacks[f"/proc/{pid}/stack"] = STEADY
+    assert callers._settled(pid, Source.TRACEFS) is None
+
+
+INHERITED = [
+    (USER, Source.TRACEFS, Source.TRACEFS),
+    (USER._replace(source=Source.KERNEL_ARGS), Source.PROC, Source.PROC),
+    (USER._replace(source=Source.PROC), Source.TRACEFS, Source.TRACEFS),
+    (Caller(Source.PROC), Source.TRACEFS, Source.TRACEFS),
+    # An argument that nobody understood is a refusal even where unknown callers are privileged.
+    (UNREAD, Source.TRACEFS, Source.KERNEL_ARGS),
+    (UNREAD, Source.PROC, Source.KERNEL_ARGS),
+]
+
+
+@pytest.mark.parametrize(("for_whom", "source", "kept"), INHERITED)
+def test_a_loading_helper_asks_for_its_caller(
+    stacks: dict[str, list[bytes]], for_whom: Caller, source: Source, kept: Source
+) -> None:
+    """This process is root's, and says that it loads for somebody else; so does what it starts."""
+    with child(lambda: None) as pid, on_behalf_of(for_whom):
+        for tid in (os.getpid(), pid):
+            stacks[f"/proc/{tid}/stack"] = STEADY
+            assert callers._settled(tid, source) == for_whom._replace(source=kept, tid=tid, call_site="f")
+
+
+NAME = b"crypto-authencesn(hmac(sha256),cbc(aes))"
+PARTS = [
+    (b"crypto-authencesn", True),
+    (b"crypto-hmac(sha256)", True),
+    (b"crypto-cbc(aes)", True),
+    (b"crypto-aes", True),
+    (b"crypto-hmac-all", True),
+    (b"crypto-authenc", False),
+    (b"crypto-esn", False),
+    (b"crypto-bc", False),
+    (b"crypto-sha25", False),
+    (b"crypto-.*", False),
+    (b"crypto-", False),
+]
+
+
+@pytest.mark.parametrize(("part", "behind"), PARTS)
+def test_who_sleeps_for_the_whole_is_behind_its_parts(
+    stacks: dict[str, list[bytes]], someone: int, part: bytes, behind: bool
+) -> None:
+    stacks[f"/proc/{someone}/stack"] = [LARVAL]
+    seen = Seen({someone: Event(someone, LATE, True, NAME), 2: Event(2, LATE, True, part)}, False)
+    found = callers._behind(seen, seen.events[2])
+    assert [each.uid for each in found] == ([1000] if behind else [])
+
+
+def test_a_loading_helper_behind_a_deputy_is_not_root(stacks: dict[str, list[bytes]]) -> None:
+    """A module's init that wants a cipher sleeps in our helper, with all of root's power."""
+    own = os.getpid()
+    stacks[f"/proc/{own}/stack"] = [LARVAL]
+    seen = Seen({own: Event(own, LATE, True, NAME), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
+    assert [each.uid for each in callers._behind(seen, seen.events[2])] == [0]
+    with on_behalf_of(USER):
+        assert [each.uid for each in callers._behind(seen, seen.events[2])] == [1000]
+
+
+NOT_BEHIND: list[tuple[Callable[[], object], list[bytes], int, bytes]] = [
+    (user(), [b""], LATE, NAME),
+    (user(), [LARVAL, b""], LATE, NAME),
+    (user(), [LARVAL], 0, NAME),  # it started after the event: another task had its TID then
+    (user(), [LARVAL], LATE, b"net-pf-38"),
+    (user(), [LARVAL], LATE, b"x" + NAME),
+    (lambda: os.setresuid(1000, 0, 0), [LARVAL], LATE, NAME),  # a set-user-ID program may not be what asked
+]
+
+
+@pytest.mark.parametrize(("become", "looks", "when", "name"), NOT_BEHIND)
+def test_who_is_not_behind(
+    stacks: dict[str, list[bytes]], become: Callable[[], object], looks: list[bytes], when: int, name: bytes
+) -> None:
+    with child(become) as pid:
+        stacks[f"/proc/{pid}/stack"] = list(looks)
+        seen = Seen({pid: Event(pid, when, True, name), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
+        assert callers._behind(seen, seen.events[2]) == ()
+
+
+def test_an_ended_task_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """request_module_nowait(): only a kernel thread that is older than its event is known."""
+    with child(lambda: None) as ended:
+        pass
+    real = waiting.stat
+
+    def stat(tid: int) -> waiting.Stat:
+        found = real(tid)
+        found.flags |= 0x00200000  # PF_KTHREAD: this process plays one
+        return found
+
+    monkeypatch.setattr(waiting, "stat", stat)
+    own, now = os.getpid(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    request = parse(["-q", "--", "x"]).request
+    events = {ended: Event(ended, now, False, b"x"), own: Event(own, now, False, b"x")}
+    assert [each.tid for each in callers._unattended(request, Seen(events, False)) or ()] == [own]
+    late = {own: Event(own, 0, False, b"x")}
+    assert callers._unattended(request, Seen(late, False)) == ()
+
+
+def test_who_runs_us_by_hand_is_the_caller() -> None:
+    found = find_callers(parse(["x"]).request, Settings())
+    assert [(each.uid, each.tid, each.source) for each in found] == [(os.getuid(), os.getpid(), Source.PROC)]
+
+
+ARGUMENTS = [
+    ("grsec_modharden_normal1000_", Caller(Source.KERNEL_ARGS, 1000, 1000, initial_user_namespace=True)),
+    ("grsec_modharden_normal0_", Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True)),
+    ("anything", Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True)),
+]
+
+
+@pytest.mark.parametrize(("argument", "caller"), ARGUMENTS)
+def test_a_kernels_argument_counts_even_by_hand(argument: str, caller: Caller) -> None:
+    assert find_callers(parse(["-q", "--", "x", argument]).request, Settings()) == (caller,)
+
+
+LAST = [
+    # Nobody waits; root does; a user does; both; root of a user namespace; uid 0 without its capabilities.
+    ([], "net-pf-38", False),
+    ([lambda: None], "net-pf-38", True),
+    ([lambda: None, lambda: None], "net-pf-38", True),
+    ([user()], "net-pf-38", False),
+    ([lambda: None, user()], "net-pf-38", False),
+    ([user(), lambda: None], "net-pf-38", False),
+    ([user(user_namespace)], "net-pf-38", False),
+    ([user_namespace], "net-pf-38", False),
+    ([lambda: os.setresuid(0, 1000, 0)], "net-pf-38", False),
+    ([lambda: None], "crypto-x", True),
+]
+
+
+@pytest.mark.parametrize(("everyone", "alias", "privileged"), LAST)
+def test_the_last_resort_wants_everyone_privileged(
+    stacks: dict[str, list[bytes]], everyone: list[Callable[[], object]], alias: str, privileged: bool
+) -> None:
+    with ExitStack() as children:
+        for become in everyone:
+            stacks[f"/proc/{children.enter_context(child(become))}/stack"] = STEADY
+        assert last_resort._all_privileged(alias) is privileged
+
+
+def test_the_last_resort_takes_no_loading_helper_for_root(
+    stacks: dict[str, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(last_resort, "_NESTED", str(tmp_path / "loads"))
+    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    assert last_resort._all_privileged("x")
+    with on_behalf_of(USER):
+        assert not last_resort._all_privileged("x")
+
+
+@pytest.mark.parametrize(("alias", "privileged"), [("crypto-x", False), ("crypto-", False), ("net-pf-38", True)])
+def test_the_last_resort_takes_no_deputy_for_root(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, alias: str, privileged: bool
+) -> None:
+    real = waiting.stat
+    own = os.getpid()
+    stacks[f"/proc/{own}/stack"] = STEADY
+
+    def stat(tid: int) -> waiting.Stat:
+        found = real(tid)
+        found.flags |= 0x00200000 if tid == own else 0  # PF_KTHREAD: this process plays one
+        return found
+
+    monkeypatch.setattr(waiting, "stat", stat)
+    assert last_resort._all_privileged(alias) is privileged
