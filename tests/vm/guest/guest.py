@@ -11,6 +11,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWUSER = 0x10000000
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
+PR_SET_NAME = 15
 CAPS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_MODULE": 16, "CAP_SYS_ADMIN": 21}
 ALL = -1
 
@@ -41,6 +42,10 @@ class Guest:
         header = (ctypes.c_uint32 * 2)(0x20080522, 0)
         if LIBC.capset(header, words):
             raise OSError(ctypes.get_errno(), "capset")
+
+    def rename(self, name):
+        """Give this process a name of up to 15 bytes."""
+        LIBC.prctl(PR_SET_NAME, name, 0, 0, 0)
 
     def run_as(self, uid, func, *, caps=None, user_namespace=False, timeout=60):
         """func() in a child that became this user; its value, or its exception."""

@@ -367,3 +367,17 @@ def test_disable_puts_the_old_helper_back(guest: Guest) -> None:
     assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
     guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
     expect(guest, "smp_marked", True)
+
+
+def test_forged_lines_by_af_alg_bind_give_nothing(guest: Guest) -> None:
+    """bind(2) writes up to 48 bytes of anything behind `crypto-`, newlines too."""
+    guest.sh("safe-modprobe -q -- net-pf-38; safe-modprobe -q -- algif_hash")
+    for name in (
+        b"x\n p-1 [0] .... 1.1: module_request: smp_marked",
+        b"smp_marked\n",
+        b"x wait=1 call_site=y\nsmp_marked",
+    ):
+        guest.run_as(1000, lambda name=name: guest.ask_alg_bind(b"hash", name[:48]))
+        guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
+        expect(guest, "smp_marked", False)
+    guest.unload("algif_hash", "af_alg")

@@ -271,3 +271,28 @@ def test_fs_argument_lets_a_file_system_through(guest: Guest) -> None:
 def test_kernel_thread_gets_a_marked_module(guest: Guest) -> None:
     assert guest.run_as(1000, lambda: guest.ask_kthread(b"broker", b"smp_marked")) == 0
     expect(guest, "smp_marked", True)
+
+
+def test_root_with_an_odd_name_is_not_overlooked(guest: Guest) -> None:
+    for name in (b"a) R 1 (b", b"x-1 [000] ..", b"new\nline", b" ", b"\xff\xfe"):
+
+        def ask(name: bytes = name) -> int:
+            guest.rename(name)
+            return guest.ask_raw(b"smp_marked")
+
+        assert guest.run_as(0, ask) == 0, (name, guest.log()[-2:])
+        expect(guest, "smp_marked", True)
+        guest.unload("smp_marked")
+
+
+def test_rules_by_call_site_know_a_modules_own_code(guest: Guest) -> None:
+    guest.write(
+        "/etc/safe-modprobe/policy.d/10-site.toml",
+        'rule = [{ modules = ["smp_marked"], call_sites = ["smp_write [[]smp_ask]"], action = "allow" }]\n',
+    )
+    try:
+        asks(guest, 1000, MARKED)
+        expect(guest, "smp_marked", False)
+        assert guest.run_as(1000, lambda: guest.ask_raw(b"smp_marked")) == 0, guest.log()[-2:]
+    finally:
+        guest.sh("rm /etc/safe-modprobe/policy.d/10-site.toml")
