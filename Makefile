@@ -38,7 +38,7 @@ install: build
 	for name in safe-modprobe safe-modprobectl; do \
 		sed -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|' packaging/$$name.in \
 			> $(BUILD)/$$name && install -m 755 $(BUILD)/$$name $(DESTDIR)$(prefix)/sbin/$$name || exit 1; done
-	$(PYTHON) -m compileall -q -f --invalidation-mode unchecked-hash -s $(abspath $(DESTDIR)/) -p / $(PACKAGE)
+	$(PYTHON) -m compileall -q -f --invalidation-mode unchecked-hash $(if $(DESTDIR),-s $(abspath $(DESTDIR)) -p /) $(PACKAGE)
 
 setup:
 	@tests/setup

@@ -7,6 +7,7 @@ itself be waiting for a module.
 from safe_modprobe.read.waiting import read
 
 _MAX_BYTES = 8 << 20
+_DIGITS = 10  # of 2**32 - 1
 
 
 class Accounts:
@@ -35,6 +36,6 @@ def parse_numbers(text: bytes) -> dict[bytes, int]:
     numbers: dict[bytes, int] = {}
     for line in text.split(b"\n"):
         fields = line.split(b":")
-        if len(fields) > 3 and fields[0] and fields[2].isdigit():
+        if len(fields) > 3 and fields[0] and fields[2].isdigit() and len(fields[2]) <= _DIGITS:
             numbers.setdefault(fields[0], int(fields[2]))
     return numbers

@@ -145,6 +145,7 @@ def test_a_folder_that_others_may_write_spoils_the_policy(folders: list[Path], b
         (b"bob:x:1:\nbob:x:2:\n", {b"bob": 1}),
         (b"bob:x:-1:\n:x:1:\nbob\nbob:x\n+::::\nx:x:0x1:\n", {}),
         (b"\xff:x:7:7\n", {b"\xff": 7}),
+        (b"big:x:" + b"9" * 5000 + b":7\n", {}),
     ],
 )
 def test_accounts(text: bytes, numbers: dict[bytes, int]) -> None:

@@ -195,8 +195,7 @@ def test_hostile_names_reach_nothing(guest: Guest) -> None:
     )  # fmt: skip
     before = guest.modules()
     for number, name in enumerate(names):
-        for uid in (1000, 0) if number < 10 else (0,):
-            guest.run_as(uid, lambda name=name: guest.ask_raw(name))
+        guest.run_as((0, 1000)[number % 2], lambda name=name: guest.ask_raw(name))
     assert guest.modules() == before
     assert not os.path.exists("/tmp/pwned")
     assert not [line for line in guest.log() if "Traceback" in line or "failed (" in line], guest.log()[-5:]
@@ -222,28 +221,6 @@ def test_long_names_from_a_shell_get_one_sentence(guest: Guest) -> None:
         assert done.returncode == 1
         assert b"Traceback" not in done.stderr and done.stderr.count(b"\n") <= 1, done.stderr[:500]
     expect(guest, "smp_marked", False)
-
-
-def test_root_gets_it_next_to_40_users_who_ask_in_a_loop(guest: Guest) -> None:
-    users = []
-    for number in range(40):
-        pid = os.fork()
-        if pid == 0:
-            guest.become(2000 + number)
-            while True:
-                guest.ask_socket(MARKED, 1, 0)
-        users.append(pid)
-    try:
-        time.sleep(2)
-        expect(guest, "smp_marked", False)
-        guest.run_as(0, lambda: guest.ask_socket(MARKED, 1, 0), timeout=300)
-        expect(guest, "smp_marked", True)
-    finally:
-        for pid in users:
-            os.kill(pid, signal.SIGKILL)
-        for pid in users:
-            reap(pid)
-        all_done()
 
 
 def test_broken_policy_keeps_root_and_refuses_users(guest: Guest) -> None:
@@ -294,9 +271,8 @@ def test_a_request_that_nobody_waits_for_is_refused_to_a_user(guest: Guest) -> N
 
 
 BREAKABLE = (
-    "model", "kernel_args", "decide", "report", "helper", "policy/schema", "policy/match", "policy/text",
-    "policy/builtin", "read/callers", "read/trace", "read/ring", "read/tasks", "read/modules", "read/image",
-    "read/policy_files", "read/behalf", "act/load", "act/behalf",
+    "model", "kernel_args", "decide", "report", "policy/schema", "policy/builtin", "read/callers", "read/trace",
+    "read/modules", "act/load",
 )  # fmt: skip
 LIBRARY = "/usr/lib/safe-modprobe/safe_modprobe"
 
@@ -381,3 +357,25 @@ def test_forged_lines_by_af_alg_bind_give_nothing(guest: Guest) -> None:
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", False)
     guest.unload("algif_hash", "af_alg")
+
+
+def test_root_gets_it_next_to_40_users_who_ask_in_a_loop(guest: Guest) -> None:
+    """The last test here: its helpers take their time to end, and the machine goes off instead."""
+    users = []
+    for number in range(40):
+        pid = os.fork()
+        if pid == 0:
+            guest.become(2000 + number)
+            while True:
+                guest.ask_socket(MARKED, 1, 0)
+        users.append(pid)
+    try:
+        time.sleep(1)
+        expect(guest, "smp_marked", False)
+        guest.run_as(0, lambda: guest.ask_socket(MARKED, 1, 0), timeout=300)
+        expect(guest, "smp_marked", True)
+    finally:
+        for pid in users:
+            os.kill(pid, signal.SIGKILL)
+        for pid in users:
+            reap(pid)
