@@ -189,9 +189,9 @@ def test_hostile_names_reach_nothing(guest: Guest) -> None:
     guest.sh("cp /lib/modules/$(uname -r)/*/smp_open.ko /tmp/x.ko 2>/dev/null || cp $(modinfo -n smp_open) /tmp/x.ko")
     guest.sh("rm -f /tmp/pwned")
     names = (
-        b"../x", b"/tmp/x.ko", b"./x.ko", b"-r", b"-rf", b"*", b"[", b"[a-", b"smp_*", b"net-pf-*", b"\n", b" ",
-        b"$(touch /tmp/pwned)", b"`touch /tmp/pwned`", b";touch /tmp/pwned;", b"%s%n%x", b"'", b'"', b"\\",
-        bytes(range(1, 56)), bytes(range(200, 255)), b"A" * 55, b"-C/tmp", b"--", b"--version", b"\xff\xfe",
+        b"../x", b"/tmp/x.ko", b"./x.ko", b"-r", b"*", b"[", b"smp_*", b"\n", b"$(touch /tmp/pwned)",
+        b"`touch /tmp/pwned`", b";touch /tmp/pwned;", b"%s%n%x'\"\\", bytes(range(1, 56)),
+        bytes(range(200, 255)), b"A" * 55, b"--",
     )  # fmt: skip
     before = guest.modules()
     for number, name in enumerate(names):
@@ -271,8 +271,7 @@ def test_a_request_that_nobody_waits_for_is_refused_to_a_user(guest: Guest) -> N
 
 
 BREAKABLE = (
-    "model", "kernel_args", "decide", "report", "policy/schema", "policy/builtin", "read/callers", "read/trace",
-    "read/modules", "act/load",
+    "model", "kernel_args", "decide", "policy/schema", "read/callers", "read/trace", "read/modules", "act/load",
 )  # fmt: skip
 LIBRARY = "/usr/lib/safe-modprobe/safe_modprobe"
 
@@ -297,9 +296,8 @@ def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> 
 
 def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Guest) -> None:
     rows = (
-        ("decide", "decide"), ("policy/match", "first_rule"), ("read/modules", "read_plan"), ("act/load", "load"),
-        ("report", "line"), ("read/callers", "find_callers"), ("read/policy_files", "read_policy"),
-        ("report", "fields"),
+        ("decide", "decide"), ("read/modules", "read_plan"), ("act/load", "load"), ("read/callers", "find_callers"),
+        ("read/policy_files", "read_policy"),
     )  # fmt: skip
     for name, function in rows:
         path = f"{LIBRARY}/{name}.py"
@@ -350,7 +348,6 @@ def test_forged_lines_by_af_alg_bind_give_nothing(guest: Guest) -> None:
     guest.sh("safe-modprobe -q -- net-pf-38; safe-modprobe -q -- algif_hash")
     for name in (
         b"x\n p-1 [0] .... 1.1: module_request: smp_marked",
-        b"smp_marked\n",
         b"x wait=1 call_site=y\nsmp_marked",
     ):
         guest.run_as(1000, lambda name=name: guest.ask_alg_bind(b"hash", name[:48]))

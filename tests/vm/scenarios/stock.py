@@ -51,14 +51,3 @@ def test_without_tracefs_by_proc(guest: Guest) -> None:
     assert "af_alg" not in guest.modules()
     guest.run_as(0, lambda: guest.ask_socket(38, 5))
     assert "af_alg" in guest.modules(), guest.log()[-2:]
-
-
-def test_deputy_asks_for_those_who_wait_behind_it(guest: Guest) -> None:
-    """cryptomgr_probe, a kernel thread, asks for authencesn, which is marked, on behalf of whoever binds."""
-    guest.sh("safe-modprobe -q -- net-pf-38; safe-modprobe -q -- algif_aead")
-    name = b"authencesn(hmac(sha256),cbc(aes))"
-    guest.run_as(1000, lambda: guest.ask_alg_bind(b"aead", name))
-    assert "authencesn" not in guest.modules()
-    assert guest.run_as(0, lambda: guest.ask_alg_bind(b"aead", name)) == 0, guest.log()[-3:]
-    assert "authencesn" in guest.modules(), guest.log()[-3:]
-    guest.unload("authencesn")
