@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from tests.vm.cache import TOP, Progress, cached, digest, run, say
+from tests.vm.kernels import KEYRING, NATIVE, mirror
 
 _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "libkmod2", "libzstd1", "procps"]
 PACKAGES = {
@@ -20,9 +21,11 @@ def root(name: str, progress: Progress = say) -> Path:
 
 def _make(into: Path, packages: list[str]) -> None:
     tree = into / "tree"
+    # Left to itself, mmdebstrap asks Debian's default hosts, which this machine may not reach.
+    source = f"deb [signed-by={KEYRING}] {mirror()} {NATIVE} main"
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
     run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *excluded, "bookworm", tree],
+        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *excluded, NATIVE, tree, source],
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
     )
     for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/perl", "usr/share/info"):
