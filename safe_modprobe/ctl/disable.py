@@ -4,12 +4,16 @@ import argparse
 
 from safe_modprobe.act import switch
 from safe_modprobe.ctl.enable import HELPER
-from safe_modprobe.ctl.parsers import Commands
+from safe_modprobe.ctl.parsers import Commands, add_command
+
+_EXAMPLES = """
+  safe-modprobectl disable   plain modprobe is the kernel's helper again
+"""
 
 
 def add_parser(commands: Commands) -> None:
     """Add `disable`."""
-    parser = commands.add_parser("disable", help="put the old helper back", description=__doc__)
+    parser = add_command(commands, "disable", "put the old helper back", __doc__, _EXAMPLES)
     parser.set_defaults(run=run)
 
 

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 from safe_modprobe.act import switch
-from safe_modprobe.ctl.parsers import Commands
+from safe_modprobe.ctl.parsers import Commands, add_command
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.read.policy_files import read_policy
 
@@ -17,9 +17,14 @@ PROBE = "safe-modprobe-self-test"
 _SECONDS = 60
 
 
+_EXAMPLES = """
+  safe-modprobectl enable --runtime   until the next boot or 'disable'
+"""
+
+
 def add_parser(commands: Commands) -> None:
     """Add `enable`."""
-    parser = commands.add_parser("enable", help="become the kernel's module helper", description=__doc__)
+    parser = add_command(commands, "enable", "become the kernel's module helper", __doc__, _EXAMPLES)
     parser.add_argument("--runtime", action="store_true", required=True, help="until the next boot")
     parser.set_defaults(run=run)
 

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 from safe_modprobe import capability, kernel_args
-from safe_modprobe.ctl.parsers import Commands
+from safe_modprobe.ctl import machine
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
 from safe_modprobe.decide import among, decide
 from safe_modprobe.errors import UsageError
 from safe_modprobe.kernel_args import escape
@@ -13,12 +14,10 @@ from safe_modprobe.model import Caller, Mark, Policy, Request, Source, StepVerdi
 from safe_modprobe.policy.match import first_mark
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.callers import find_callers
-from safe_modprobe.read.modules import modules_folder, read_plan
-from safe_modprobe.read.policy_files import read_policy
 from safe_modprobe.read.tasks import read_caller
 from safe_modprobe.report import line, who
 
-_EXAMPLES = """examples:
+_EXAMPLES = """
   safe-modprobectl explain net-pf-38 --uid 1000
   safe-modprobectl explain rtnl-link-bond --user systemd-network --cap CAP_NET_ADMIN
   safe-modprobectl explain fs-xfs --uid 0 --user-namespace --json
@@ -27,13 +26,7 @@ _EXAMPLES = """examples:
 
 def add_parser(commands: Commands) -> None:
     """Add `explain`."""
-    parser = commands.add_parser(
-        "explain",
-        help="what a caller would get, and why",
-        description=__doc__,
-        epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = add_command(commands, "explain", "what a caller would get, and why", __doc__, _EXAMPLES)
     parser.add_argument("alias", metavar="ALIAS", help="what the kernel asks for, such as net-pf-38")
     asker = parser.add_mutually_exclusive_group()
     asker.add_argument("--uid", type=_uid, metavar="N", help="the caller's user id; default: yours")
@@ -49,18 +42,19 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--kernel-arg", action="append", default=[], metavar="ARG", help="what a patched kernel would pass"
     )
-    parser.add_argument("-d", "--dirname", metavar="DIR", help="the root of lib/modules, as modprobe -d")
-    parser.add_argument("-S", "--set-version", metavar="VERSION", help="the kernel's version")
-    parser.add_argument("--json", action="store_true", help="for machines")
+    add_root(parser)
+    add_kernel(parser)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 for allow and log, 1 for deny."""
-    policy = read_policy()
+    on = machine.of(arguments)
+    policy = on.policy()
     request = kernel_args.parse(["--", arguments.alias, *arguments.kernel_arg]).request
-    plan = read_plan(request, modules_folder(arguments.dirname, arguments.set_version))
-    callers = _callers(arguments, request, policy)
+    plan = on.plan(request)
+    callers = _callers(arguments, request, policy, on.accounts())
     verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
     if arguments.json:
         print(json.dumps(as_json(policy, verdict), indent=2))
@@ -82,12 +76,12 @@ def _capability(text: str) -> capability.Capability:
     return found
 
 
-def _callers(arguments: argparse.Namespace, request: Request, policy: Policy) -> tuple[Caller, ...]:
+def _callers(arguments: argparse.Namespace, request: Request, policy: Policy, accounts: Accounts) -> tuple[Caller, ...]:
     if request.claim.unprivileged:
         return find_callers(request, policy.settings)
     uid = arguments.uid
     if arguments.user is not None:
-        uid = Accounts().uid(arguments.user)
+        uid = accounts.uid(arguments.user)
         if uid is None:
             raise UsageError(f"--user: {arguments.user!r} is not in /etc/passwd; give --uid instead")
     mask = sum({1 << each for each in arguments.cap or ()})

@@ -14,6 +14,14 @@ _EXAMPLES = """examples:
   safe-modprobectl reload                         check the policy after an edit
 """
 
+# In the order of a day's work.
+_COMMANDS = (
+    enable,
+    disable,
+    reload,
+    explain,
+)
+
 
 def parser() -> argparse.ArgumentParser:
     """The parser, with every subcommand's own part."""
@@ -25,7 +33,7 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)
-    for command in (enable, disable, reload, explain):
+    for command in _COMMANDS:
         command.add_parser(commands)
     return top
 

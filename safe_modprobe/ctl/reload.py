@@ -2,13 +2,17 @@
 
 import argparse
 
-from safe_modprobe.ctl.parsers import Commands
+from safe_modprobe.ctl.parsers import Commands, add_command
 from safe_modprobe.read.policy_files import read_policy
+
+_EXAMPLES = """
+  safe-modprobectl reload   after an edit
+"""
 
 
 def add_parser(commands: Commands) -> None:
     """Add `reload`."""
-    parser = commands.add_parser("reload", help="check the policy; a good one is in force at once")
+    parser = add_command(commands, "reload", "check the policy; a good one is in force at once", __doc__, _EXAMPLES)
     parser.set_defaults(run=run)
 
 

@@ -1,6 +1,7 @@
 """alias -> Plan: every target module and every step towards it, by libkmod, with the markers read."""
 
 import os
+from collections.abc import Sequence
 
 from safe_modprobe.capability import SYS_MODULE, named
 from safe_modprobe.errors import UntrustedInputError, UsageError
@@ -20,22 +21,22 @@ def modules_folder(directory: str | None, version: str | None) -> str | None:
     return next((path for path in choices if os.path.isdir(path)), choices[0])
 
 
-def read_plan(request: Request, folder: str | None = None) -> Plan:
+def read_plan(request: Request, folder: str | None = None, config: Sequence[str] | None = None) -> Plan:
     """What modprobe(8) would do for the alias, step by step, with every file opened and its marker read.
 
+    `config` are the folders of modprobe.d, None for this system's.
     The descriptors stay open for the load; the process ends soon after. Raises OSError (KmodError) when
     libkmod cannot read its indexes, UsageError when the folder is not there.
     """
     if folder is not None and not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
-    return _Reader(request, folder).plan()
+    return _Reader(request, Kmod(folder, config)).plan()
 
 
 class _Reader:
-    def __init__(self, request: Request, folder: str | None) -> None:
+    def __init__(self, request: Request, kmod: Kmod) -> None:
         self.request = request
-        self.folder = folder
-        self.kmod = Kmod(folder)
+        self.kmod = kmod
         self.steps: dict[str, Step] = {}
 
     def plan(self) -> Plan:

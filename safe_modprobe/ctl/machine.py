@@ -1,0 +1,73 @@
+"""The machine that a subcommand looks at: the running one, or an image below a folder."""
+
+import argparse
+import os
+
+from safe_modprobe.errors import UsageError
+from safe_modprobe.frozen import NamedTuple
+from safe_modprobe.model import Plan, Policy, Request
+from safe_modprobe.read.accounts import Accounts
+from safe_modprobe.read.modules import modules_folder, read_plan
+from safe_modprobe.read.policy_files import FOLDERS, read_policy
+
+_CONFIG = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
+
+
+class Machine(NamedTuple):
+    """`--root DIR` and `--kernel VERSION`; None stands for the running system's own."""
+
+    root: str | None = None
+    kernel: str | None = None
+
+    def path(self, absolute: str) -> str:
+        """Where a file of that machine is for us."""
+        return absolute if self.root is None else os.path.join(self.root, absolute.lstrip("/"))
+
+    def folders(self) -> list[str]:
+        """The policy's folders, the admin's last."""
+        return [self.path(folder) for folder in FOLDERS]
+
+    def accounts(self) -> Accounts:
+        """That machine's users and groups."""
+        return Accounts(self.path("/etc/passwd"), self.path("/etc/group"))
+
+    def policy(self) -> Policy:
+        """That machine's policy. Raises PolicyError."""
+        return read_policy(self.folders(), self.accounts())
+
+    def modules(self) -> str | None:
+        """The folder of its modules; None, libkmod's own choice, for the running kernel."""
+        return modules_folder(self.root, self.kernel)
+
+    def config(self) -> list[str] | None:
+        """The folders of its modprobe.d; None, libkmod's own choice, for the running system."""
+        return None if self.root is None else [self.path(folder) for folder in _CONFIG]
+
+    def plan(self, request: Request) -> Plan:
+        """What the alias would bring in there. Raises OSError, UsageError where there are no modules."""
+        return read_plan(request, self.modules(), self.config())
+
+
+def of(arguments: argparse.Namespace) -> Machine:
+    """The machine that the options name. Raises UsageError for a root that is no folder."""
+    root, kernel = arguments.root, getattr(arguments, "kernel", None)
+    if root is not None and not os.path.isdir(root):
+        raise UsageError(f"--root: {root}: no such folder; give the top of a system's files")
+    if root is not None and "kernel" in arguments and kernel is None:
+        kernel = _only_kernel(root)
+    return Machine(root, kernel)
+
+
+def _only_kernel(root: str) -> str | None:
+    """The version, where an image has just one kernel's modules; the running one's where it has that."""
+    for folder in ("lib/modules", "usr/lib/modules"):
+        try:
+            versions = os.listdir(os.path.join(root, folder))
+        except OSError:
+            continue
+        if os.uname().release in versions:
+            return None
+        if len(versions) == 1:
+            return versions[0]
+        raise UsageError(f"--kernel: {root} has {', '.join(sorted(versions)) or 'no kernel'}; name one of them")
+    return None

@@ -1,0 +1,60 @@
+"""How subcommands speak: JSON for machines, tables and progress for people. Colours only on a terminal.
+
+rich is imported where a table or a bar is drawn: switching on and off, and JSON, must not depend on it.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safe_modprobe.kernel_args import escape
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_T = TypeVar("_T")
+_WIDE = 10_000
+
+_STYLES = {"allow": "green", "log": "yellow", "deny": "red"}
+
+
+def print_json(value: Any) -> None:
+    """One JSON value, in ASCII: names are attacker's bytes."""
+    print(json.dumps(value, indent=2))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
+    """Rows under their headings; numbers to the right. Off a terminal nothing is cut or wrapped."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for row in rows:
+        for column, value in zip(table.columns, row, strict=True):
+            if isinstance(value, int):
+                column.justify = "right"
+        texts = ["" if value is None else printable(str(value)) for value in row]
+        table.add_row(*(Text(text, style=_STYLES.get(text, "")) for text in texts))
+    console().print(table)
+
+
+def printable(text: str) -> str:
+    """Untrusted text for a terminal: what it could do to one, and what is not UTF-8, as escapes."""
+    return "".join(char if char.isprintable() else escape(char) for char in text)
+
+
+def console() -> "Console":
+    """rich's console on standard output: NO_COLOR counts, and a pipe gets plain, unwrapped text."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+
+
+def progress(what: str, of: Iterable[_T], total: int) -> Iterable[_T]:
+    """The same items; a bar on standard error while they are worked at, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    errors = Console(stderr=True)
+    return track(of, what, total, console=errors, transient=True, disable=not errors.is_terminal)
