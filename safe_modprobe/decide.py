@@ -5,6 +5,7 @@ to do in the case of mismatches?
 """
 
 from safe_modprobe.capability import SYS_MODULE, Capability, holds, name_of
+from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import (
     UNKNOWN_CALLER,
     Action,
@@ -106,7 +107,7 @@ def _judge_target(
         blocker = next((refused[name] for name in step.needs if name in refused), None)
         if verdict.action is not Action.DENY and blocker is not None:
             reason = f"needs {blocker.step.module}, which is refused ({blocker.reason})"
-            verdict = verdict._replace(action=Action.DENY, reason=reason, origin=blocker.origin, barred=blocker.barred)
+            verdict = blocker._replace(step=step, reason=reason)
         if verdict.action is Action.DENY:
             refused[step.module] = verdict
         judged.append(verdict)
@@ -138,14 +139,14 @@ def _judge_step(
         why = rule.reason or (f"rule {rule.name}" if rule.name else f"a rule says {rule.action}")
         barred = "that rule" if rule.action is Action.DENY else ""
         return StepVerdict(step, rule.action, why, rule.origin, None, rule.quiet, barred)
-    need, why, origin = _need(policy, request, step)
+    need, why, origin, quiet = _need(policy, request, step)
     if need is None:
         return StepVerdict(step, Action.ALLOW, why, origin)
     if suffices(policy, caller, need, site):
         return StepVerdict(step, Action.ALLOW, f"{why}; the caller may", origin, need)
     enough = " or ".join(name_of(each) for each in _enough(need, site))
     why = f"{why}; the caller holds no capability that suffices ({enough})"
-    return StepVerdict(step, settings.mismatch, why, origin, need)
+    return StepVerdict(step, settings.mismatch, why, origin, need, quiet)
 
 
 KERNEL = Origin("grsecurity's kernel argument")
@@ -155,20 +156,30 @@ def _refuse(step: Step, why: str, origin: Origin, barred: str) -> StepVerdict:
     return StepVerdict(step, Action.DENY, why, origin, barred=barred)
 
 
-def _need(policy: Policy, request: Request, step: Step) -> tuple[Capability | None, str, Origin]:
+class _Need(NamedTuple):
     """The capability that a step asks for, if any, with the reason and its place."""
+
+    capability: Capability | None
+    why: str
+    origin: Origin
+    quiet: bool = False
+
+
+def _need(policy: Policy, request: Request, step: Step) -> _Need:
     mode, mode_origin = policy.settings.mode, policy.settings.origin("mode")
     if mode is Mode.ALLOWED:
-        return None, "mode is allowed", mode_origin
+        return _Need(None, "mode is allowed", mode_origin)
     mark = first_mark(policy, request.alias, step.module)
-    if mark is not None:
-        return mark.capability, mark.reason or "marked", mark.origin
+    if mark is not None and not mark.by_marker:
+        return _Need(mark.capability, mark.reason or "marked", mark.origin, mark.quiet)
     if step.marker.written is not None:
         origin = Origin(step.path) if step.path else Origin(MODULE_FILE)
-        return step.marker.capability, f"its marker is privileged={step.marker.written}", origin
+        return _Need(step.marker.capability, f"its marker is privileged={step.marker.written}", origin)
     if mode is Mode.PRIVILEGED:
-        return SYS_MODULE, "mode is privileged, for all modules", mode_origin
-    return None, "not marked", mode_origin
+        return _Need(SYS_MODULE, "mode is privileged, for all modules", mode_origin)
+    if mark is not None:
+        return _Need(None, mark.reason or "left to its marker, and it has none", mark.origin)
+    return _Need(None, "not marked", mode_origin)
 
 
 def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | None) -> bool:

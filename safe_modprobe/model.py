@@ -167,16 +167,23 @@ class Origin(NamedTuple):
 BUILT_IN = Origin("built-in")
 
 
+BY_MARKER = "marker"
+"""A mark's `privileged = "marker"`."""
+
+
 class Mark(NamedTuple):
     """The policy's word on modules, over their markers. Empty patterns match anything.
 
-    `capability` None says that no privilege is needed.
+    `capability` None says that no privilege is needed; `by_marker` leaves that to the module's own marker, as
+    if no mark were there. `quiet`: a refusal for its sake is not recorded.
     """
 
     origin: Origin
     modules: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ()
     capability: Capability | None = None
+    by_marker: bool = False
+    quiet: bool = False
     reason: str = ""
 
 

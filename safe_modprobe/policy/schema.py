@@ -9,6 +9,7 @@ from safe_modprobe.capability import NAMES, SYS_MODULE, Capability, named
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import (
+    BY_MARKER,
     Action,
     CallSite,
     Mark,
@@ -184,12 +185,15 @@ def _cap(value: Any, accounts: Accounts) -> Capability:
     return found
 
 
-def _privilege(value: Any, accounts: Accounts) -> Capability | None:
+_PRIVILEGES = f"true, false, '{BY_MARKER}' or a capability such as 'CAP_NET_ADMIN'"
+
+
+def _privilege(value: Any, accounts: Accounts) -> Capability | str | None:
     if isinstance(value, bool):
         return SYS_MODULE if value else None
     if not isinstance(value, str):
-        raise _WrongError(f"{_shown(value)} is not true, false or a capability such as 'CAP_NET_ADMIN'")
-    return _cap(value, accounts)
+        raise _WrongError(f"{_shown(value)} is not {_PRIVILEGES}")
+    return BY_MARKER if value == BY_MARKER else _cap(value, accounts)
 
 
 def _account(kind: str, file: str) -> _Check:
@@ -234,6 +238,7 @@ _MARK: Mapping[str, _Check] = {
     "modules": _PATTERNS,
     "aliases": _PATTERNS,
     "privileged": _privilege,
+    "quiet": _flag,
     "reason": _string,
 }
 _CALL_SITE: Mapping[str, _Check] = {
@@ -303,9 +308,11 @@ class _Builder:
             if "modules" not in values and "aliases" not in values:
                 self._fail(path, "it names nothing; give 'modules' or 'aliases'")
             if "privileged" not in values:
-                self._fail(path, "'privileged' is missing; it is true, false or a capability such as 'CAP_NET_ADMIN'")
-            capability = values.pop("privileged")
-            marks.append(Mark(self._origin(path), capability=capability, **values))
+                self._fail(path, f"'privileged' is missing; it is {_PRIVILEGES}")
+            privileged = values.pop("privileged")
+            by_marker = privileged == BY_MARKER
+            capability = None if by_marker else privileged
+            marks.append(Mark(self._origin(path), capability=capability, by_marker=by_marker, **values))
         return marks
 
     def call_sites(self) -> list[CallSite]:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from safe_modprobe.capability import SYS_MODULE, Capability, name_of
-from safe_modprobe.model import Caller, Policy, Settings
+from safe_modprobe.model import BY_MARKER, Caller, Policy, Settings
 
 
 def remedy(modules: Sequence[str], caller: Caller) -> str:
@@ -17,7 +17,9 @@ def dump(policy: Policy) -> str:
     """The whole policy as one drop-in; origins are lost, and so is which keys stood there by default."""
     parts = ["[settings]\n" + _pairs(_settings(policy.settings))]
     for mark in policy.marks:
-        row = mark._asdict() | {"privileged": _privileged(mark.capability), "capability": None}
+        privileged = BY_MARKER if mark.by_marker else _privileged(mark.capability)
+        row = mark._asdict() | {"privileged": privileged, "capability": None, "by_marker": None}
+        row["quiet"] = mark.quiet or None
         parts.append("[[mark]]\n" + _pairs(row))
     parts += [
         "[[call_site]]\n" + _pairs(site._asdict() | {"deputy": site.deputy or None}) for site in policy.call_sites

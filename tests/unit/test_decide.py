@@ -51,6 +51,12 @@ ROWS = [
     ("x", NET_ADMIN, MARK.format('"CAP_NET_ADMIN"'), MY, "allow", "50-test.toml:1"),
     ("x", USER, MARK.format("false") + MARK.format("true"), MY, "allow", "50-test.toml:1"),
     ("x", USER, MARK.format("true") + MARK.format("false"), MY, "deny", "50-test.toml:1"),
+    ("x", USER, MARK.format('"marker"') + MARK.format("true"), MY, "deny", "/m/m.ko"),
+    ("x", USER, MARK.format('"marker"') + MARK.format("true"), MN, "allow", "/m/m.ko"),
+    ("x", USER, MARK.format('"marker"') + MARK.format("true"), M, "allow", "50-test.toml:1"),
+    ("x", USER, MARK.format("true") + MARK.format('"marker"'), M, "deny", "50-test.toml:1"),
+    ("x", USER, MARK.format('"marker"') + MODE.format("privileged"), M, "deny", "50-test.toml:5"),
+    ("x", NET_ADMIN, MARK.format('"marker"'), MNET, "allow", "/m/m.ko"),
     ("fs-x", USER, '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"', M, "deny", "50-test.toml:1"),
     ("fs-x", SYS_ADMIN, '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"', M, "allow", "50-test.toml:1"),
     ("gs-x", USER, '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"', M, "allow", "built-in"),
@@ -192,6 +198,21 @@ def test_one_caller_by_proc_alone_makes_the_strictest_count() -> None:
     every = [decide(policy(""), parse(["x"]).request, each, MY) for each in who]
     for order in permutations(every):
         assert among(order).action == "deny"
+
+
+@pytest.mark.parametrize(
+    ("text", "who", "steps", "quiet"),
+    [
+        (MARK.format("true") + "quiet = true", USER, M, True),
+        (MARK.format("true") + "quiet = true", USER, plan(step("m"), step("n", N, "m")), True),
+        (MARK.format("true") + "quiet = true", ROOT, M, False),
+        (MARK.format("true") + "quiet = false", USER, M, False),
+        (MARK.format('"marker"') + "quiet = true", USER, MY, False),
+        (MARK.format("true"), USER, M, False),
+    ],
+)
+def test_a_quiet_mark_quiets_its_refusals_alone(text: str, who: Caller, steps: Plan, quiet: bool) -> None:
+    assert decide(policy(text), parse(["x"]).request, who, steps).quiet is quiet
 
 
 def test_reason_names_the_capability() -> None:

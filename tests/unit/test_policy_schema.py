@@ -14,7 +14,7 @@ RULE_KEYS = (
 ERRORS = [
     # unknown keys and tables
     ("[[rule]]\nmodule = ['x']\n", f"2: module: no such key; rule has {RULE_KEYS}"),
-    ("[[mark]]\nmodules = ['x']\nusers = [1]\n", "3: users: no such key; mark has 'modules', 'aliases', 'privileged', 'reason'"),
+    ("[[mark]]\nmodules = ['x']\nusers = [1]\n", "3: users: no such key; mark has 'modules', 'aliases', 'privileged', 'quiet', 'reason'"),
     ("\n[rules]\n", "2: rules: no such table; a policy has 'settings', 'mark', 'call_site', 'rule'"),
     ("mode = 'x'\n", "1: mode: no such table; a policy has 'settings', 'mark', 'call_site', 'rule'"),
     ("[settings]\nx = 1\n", "2: x: no such key; settings has 'mode', 'mismatch', 'unknown_caller', 'sources', 'kernel_args', 'forward_kernel_args'"),
@@ -54,8 +54,8 @@ ERRORS = [
     ("\n\n[[rule]]\naction = 'deny'\n", "3: rule: it has no condition; aliases = [\"*\"] would match every request"),
     ("[[rule]]\nname = 'a'\naliases = ['*']\naction = 'deny'\n" * 2, "6: name: 'a' is the name of t.toml:1 already"),
     ("[[mark]]\nprivileged = true\n", "1: mark: it names nothing; give 'modules' or 'aliases'"),
-    ("[[mark]]\nmodules = ['x']\n", "1: mark: 'privileged' is missing; it is true, false or a capability such as 'CAP_NET_ADMIN'"),
-    ("[[mark]]\nmodules = ['x']\nprivileged = 1\n", "3: privileged: 1 is not true, false or a capability such as 'CAP_NET_ADMIN'"),
+    ("[[mark]]\nmodules = ['x']\n", "1: mark: 'privileged' is missing; it is true, false, 'marker' or a capability such as 'CAP_NET_ADMIN'"),
+    ("[[mark]]\nmodules = ['x']\nprivileged = 1\n", "3: privileged: 1 is not true, false, 'marker' or a capability such as 'CAP_NET_ADMIN'"),
     ("[[mark]]\nmodules = ['x']\nprivileged = 'Y'\n", "3: privileged: 'Y' is not a capability such as 'CAP_NET_ADMIN', see capabilities(7)"),
     ("[[call_site]]\ndeputy = true\n", "1: call_site: 'aliases' is missing; it says which requests are meant"),
     ("[[call_site]]\naliases = ['x']\n", "1: call_site: it has both or neither of 'capability' and 'deputy = true'; give one"),
@@ -71,7 +71,7 @@ ERRORS = [
     ("a = \"\n", "1: Illegal character '\\n', so this is not TOML"),
     ("\n\na = '''", "3: Expected \"'''\", so this is not TOML"),
     # the line is right behind multi-line strings that look like headers
-    ('[[mark]]\nreason = """\\\n  [[mark]] \\\n  modules = 1"""\nmodules = ["m"]\nprivileged = 3\n', "6: privileged: 3 is not true, false or a capability such as 'CAP_NET_ADMIN'"),
+    ('[[mark]]\nreason = """\\\n  [[mark]] \\\n  modules = 1"""\nmodules = ["m"]\nprivileged = 3\n', "6: privileged: 3 is not true, false, 'marker' or a capability such as 'CAP_NET_ADMIN'"),
     ("rule = [\n  { modules = ['m'], action = 'allow' },\n  { modules = ['m'], action = 'alow' },\n]\n", "3: action: 'alow' is not one of 'allow', 'log', 'deny'"),
 ]  # fmt: skip
 
@@ -142,7 +142,7 @@ quiet = true
     assert str(found.settings.origin("mode")) == "50-test.toml:3"
     at = lambda line: Origin("50-test.toml", line)
     assert found.marks == (
-        Mark(at(10), ("af_alg", "algif_*"), (), cap("CAP_SYS_MODULE"), "CVE"),
+        Mark(at(10), ("af_alg", "algif_*"), (), cap("CAP_SYS_MODULE"), reason="CVE"),
         Mark(at(15), (), ("fs-*",), cap("CAP_SYS_ADMIN")),
     )
     assert found.call_sites == (CallSite(at(19), ("netdev-*",), cap("CAP_NET_ADMIN")),)

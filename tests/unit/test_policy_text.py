@@ -23,7 +23,11 @@ patterns = st.lists(words, min_size=1, max_size=3).map(tuple)
 capabilities = st.integers(0, len(NAMES) - 1).map(Capability)
 numbers = st.frozensets(st.integers(0, 2**32 - 2), min_size=1, max_size=3)
 maybe = lambda of: st.none() | of
-marks = st.builds(Mark, st.just(HERE), patterns, st.just(()) | patterns, maybe(capabilities), st.just("") | words)
+_marked = (st.just(HERE), patterns, st.just(()) | patterns)
+_more = (st.booleans(), st.just("") | words)
+marks = st.builds(Mark, *_marked, maybe(capabilities), st.just(False), *_more) | st.builds(
+    Mark, *_marked, st.none(), st.just(True), *_more
+)
 sites = st.builds(CallSite, st.just(HERE), patterns, capabilities, st.just(False), st.just("") | words)
 rules = st.builds(
     Rule, st.just(HERE), st.sampled_from(list(Action)), st.just(""), patterns, maybe(patterns), maybe(numbers), maybe(numbers),

@@ -86,6 +86,12 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
 _CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0"
 """The last two for speed alone: emulation is slow enough."""
 
+_TEST_POLICY = """\
+[[mark]]  # our test modules answer protocol families, which the default policy calls privileged as a class
+modules = ["smp_*"]
+privileged = "marker"
+"""
+
 _INIT = {"bare": "/init", "systemd": "/sbin/init"}
 
 
@@ -102,6 +108,7 @@ def _job(tree: Path, what: Machine, job: list[str]) -> None:
         shutil.copy(scenario, tree / "agent")
     (tree / "job").write_text("\n".join(job) + "\n")
     (tree / "etc/safe-modprobe/policy.d").mkdir(parents=True)
+    (tree / "etc/safe-modprobe/policy.d/30-test-modules.toml").write_text(_TEST_POLICY)
     init = tree / ("init" if what.root == "bare" else "agent/start")
     init.write_text((HERE / "guest" / f"start-{what.root}").read_text())
     init.chmod(0o755)
