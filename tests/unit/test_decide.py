@@ -206,6 +206,8 @@ def test_one_caller_by_proc_alone_makes_the_strictest_count() -> None:
         (MARK.format("true") + "quiet = true", USER, M, True),
         (MARK.format("true") + "quiet = true", USER, plan(step("m"), step("n", N, "m")), True),
         (MARK.format("true") + "quiet = true", ROOT, M, False),
+        (MARK.format("true") + "quiet = true", USER, plan(step("d", Y), step("m", N, "d")), False),
+        (MARK.format("true") + "quiet = true", USER, plan(step("m"), step("n", Y, "m")), False),
         (MARK.format("true") + "quiet = false", USER, M, False),
         (MARK.format('"marker"') + "quiet = true", USER, MY, False),
         (MARK.format("true"), USER, M, False),

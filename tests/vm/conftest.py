@@ -54,11 +54,20 @@ class MachineFile(pytest.File):
         what = machine(self.path.parent.name)
         for scenario in what.scenarios:
             source = HERE / "scenarios" / f"{scenario}.py"
-            for node in ast.parse(source.read_text()).body:
-                if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
-                    yield GuestTest.from_parent(
-                        self, name=f"{scenario}::{node.name}", what=what, place=(source, node.lineno)
-                    )
+            for test, line in tests_of(source):
+                yield GuestTest.from_parent(self, name=f"{scenario}::{test}", what=what, place=(source, line))
+
+
+def tests_of(source: Path) -> Iterator[tuple[str, int]]:
+    """(name, line) of the test_* functions, and of the rows in the dictionary ROWS."""
+    for node in ast.parse(source.read_text()).body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name, node.lineno
+        elif isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "ROWS":
+            assert isinstance(node.value, ast.Dict), f"{source}:{node.lineno}: ROWS is not written out as a dictionary"
+            for key in node.value.keys:
+                assert isinstance(key, ast.Constant), f"{source}:{node.lineno}: a row's name is not written out"
+                yield key.value, key.lineno
 
 
 class GuestTest(pytest.Item):
@@ -67,7 +76,7 @@ class GuestTest(pytest.Item):
     def __init__(self, *, what: Machine, place: tuple[Path, int], **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.machine = what
-        self.scenario, self.test = self.name.split("::")
+        self.scenario, self.test = self.name.split("::", 1)
         self.place = place
 
     def runtest(self) -> None:

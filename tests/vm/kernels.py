@@ -11,6 +11,16 @@ from tests.vm.cache import CACHE, Progress, cached, digest, run, say
 SOURCES = Path(__file__).parent / "modules"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NATIVE = "bookworm"
+_WHOLE = "-amd64"
+"""bookworm-amd64 is the whole kernel, which physical machines have; without it, the cloud flavour."""
+
+_NOT_NEEDED = (
+    "drivers/gpu", "drivers/media", "drivers/net/ethernet", "drivers/net/wireless", "drivers/infiniband/hw", "drivers/iio",
+    "drivers/staging", "drivers/hwmon", "drivers/usb", "drivers/scsi", "drivers/mtd", "drivers/input", "drivers/platform",
+    "drivers/leds", "drivers/mfd", "drivers/i2c", "drivers/power", "drivers/rtc", "sound/pci", "sound/soc", "sound/usb",
+    "sound/firewire", "drivers/comedi", "drivers/misc", "drivers/edac", "drivers/regulator", "drivers/pinctrl",
+)  # fmt: skip
+"""Folders of hardware drivers that no guest has: a third of the size to unpack under emulation."""
 
 
 class Kernel(NamedTuple):
@@ -21,12 +31,13 @@ class Kernel(NamedTuple):
     root: Path
 
 
-def kernel(suite: str, progress: Progress = say) -> Kernel:
-    """The newest cloud kernel of a suite; with the test modules where their headers are at hand (bookworm)."""
+def kernel(name: str, progress: Progress = say) -> Kernel:
+    """The newest kernel of a suite, by name; with the test modules where their headers are at hand (bookworm)."""
+    suite = name.removesuffix(_WHOLE)
     options = _apt(suite, progress)
-    package = _newest(options)
-    key = digest(package, Path(__file__), SOURCES if suite == NATIVE else "")
-    folder = cached(f"kernel-{suite}", key, lambda into: _make(into, suite, package, options), progress)
+    package = _newest(options, "amd64" if suite != name else "cloud-amd64")
+    key = digest(package, Path(__file__), SOURCES if name == NATIVE else "")
+    folder = cached(f"kernel-{name}", key, lambda into: _make(into, name, package, options), progress)
     return Kernel(*_found(folder))
 
 
@@ -67,15 +78,15 @@ def mirror() -> str:
     raise SystemExit("apt has no Debian archive in its sources; add one and run 'apt-get update'")
 
 
-def _newest(options: list[str]) -> str:
-    text = run(["apt-cache", *options, "depends", "linux-image-cloud-amd64"])
-    found = re.search(r"Depends: (linux-image-\S+-cloud-amd64)", text)
+def _newest(options: list[str], flavour: str) -> str:
+    text = run(["apt-cache", *options, "depends", f"linux-image-{flavour}"])
+    found = re.search(rf"Depends: (linux-image-\S+-{flavour})", text)
     if found is None:
-        raise SystemExit("apt knows no linux-image-cloud-amd64; run 'apt-get update'")
+        raise SystemExit(f"apt knows no linux-image-{flavour}; run 'apt-get update'")
     return found[1]
 
 
-def _make(into: Path, suite: str, package: str, options: list[str]) -> None:
+def _make(into: Path, name: str, package: str, options: list[str]) -> None:
     wanted = [package]
     depends = run(["apt-cache", *options, "depends", package])
     # Newer releases keep the modules, or the image, in packages of their own.
@@ -86,10 +97,13 @@ def _make(into: Path, suite: str, package: str, options: list[str]) -> None:
         deb.unlink()
     version = package.removeprefix("linux-image-")
     _merged(into / "root")
-    if suite == NATIVE:
+    if name.endswith(_WHOLE):
+        for folder in _NOT_NEEDED:
+            shutil.rmtree(into / "root/lib/modules" / version / "kernel" / folder, ignore_errors=True)
+    if name == NATIVE:
         _test_modules(into / "root/lib/modules" / version, version)
     run(["depmod", "-b", into / "root", version])
-    if suite == NATIVE:
+    if name == NATIVE:
         _gzip_modules(into / "root/lib/modules" / version)
 
 

@@ -64,7 +64,7 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
         "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "Nehalem", "-smp", "2", "-m", str(what.memory),
         "-nodefaults", "-display", "none", "-no-reboot", "-kernel", linux.image, "-initrd", folder / "initrd",
         "-serial", f"file:{console}", "-serial", f"file:{lines}",
-        "-append", f"{_CMDLINE} rdinit={_INIT[what.root]} {what.cmdline}",
+        "-append", f"{_CMDLINE} rdinit={_INIT.get(what.root, '/init')} {what.cmdline}",
     ]  # fmt: skip
     try:
         subprocess.run(command, timeout=what.seconds, check=True, stdin=subprocess.DEVNULL, capture_output=True)
@@ -92,7 +92,7 @@ modules = ["smp_*"]
 privileged = "marker"
 """
 
-_INIT = {"bare": "/init", "systemd": "/sbin/init"}
+_INIT = {"systemd": "/sbin/init"}
 
 
 def _modules(tree: Path, into: Path) -> None:
@@ -109,10 +109,11 @@ def _job(tree: Path, what: Machine, job: list[str]) -> None:
     (tree / "job").write_text("\n".join(job) + "\n")
     (tree / "etc/safe-modprobe/policy.d").mkdir(parents=True)
     (tree / "etc/safe-modprobe/policy.d/30-test-modules.toml").write_text(_TEST_POLICY)
-    init = tree / ("init" if what.root == "bare" else "agent/start")
-    init.write_text((HERE / "guest" / f"start-{what.root}").read_text())
+    systemd = what.root == "systemd"
+    init = tree / ("agent/start" if systemd else "init")
+    init.write_text((HERE / "guest" / ("start-systemd" if systemd else "start-bare")).read_text())
     init.chmod(0o755)
-    if what.root == "systemd":
+    if systemd:
         wants = tree / "etc/systemd/system/multi-user.target.wants"
         wants.mkdir(parents=True)
         shutil.copy(HERE / "guest/job.service", tree / "etc/systemd/system")

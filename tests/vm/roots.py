@@ -6,8 +6,14 @@ from tests.vm.cache import TOP, Progress, cached, digest, run, say
 from tests.vm.kernels import KEYRING, NATIVE, mirror
 
 _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "libkmod2", "libzstd1", "procps"]
-PACKAGES = {
+PACKAGES = {  # "programs" are those of policy.d's promise: who must still get through, and by what
+
     "bare": _BARE,
+    "programs": [
+        *_BARE, "bubblewrap", "cifs-utils", "cryptsetup-bin", "dmsetup", "dosfstools", "e2fsprogs", "fuse3", "ipset",
+        "iptables", "iw", "nfs-kernel-server", "nftables", "python3-rich", "squashfs-tools", "squashfuse", "uidmap",
+        "wireguard-tools", "xfsprogs",
+    ],
     "systemd": [*_BARE, "systemd", "systemd-sysv", "udev", "dbus"],
 }
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/zoneinfo/*")

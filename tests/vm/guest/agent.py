@@ -30,13 +30,22 @@ def main() -> None:
         except Exception:
             say({"scenario": name, "error": traceback.format_exc()})
             continue
-        for test in [each for each in vars(scenario) if each.startswith("test_")]:
+        for test, run in tests_of(scenario):
             started = time.monotonic()
-            error = alone(lambda scenario=scenario, test=test: (scenario.setup(guest), getattr(scenario, test)(guest)))
+            error = alone(lambda scenario=scenario, run=run: (scenario.setup(guest), run(guest)))
             say({"scenario": name, "test": test, "error": error, "seconds": round(time.monotonic() - started, 2)})
     say({"done": True})
     if "--power-off" in sys.argv:
         LIBC.reboot(RB_POWER_OFF)
+
+
+def tests_of(scenario):
+    """(name, function of the guest): the test_* functions, and a row of ROWS each, by the scenario's row()."""
+    for name, value in vars(scenario).items():
+        if name.startswith("test_"):
+            yield name, value
+    for name, values in getattr(scenario, "ROWS", {}).items():
+        yield name, lambda guest, values=values: scenario.row(guest, *values)
 
 
 def say(line: dict) -> None:

@@ -1,0 +1,127 @@
+"""Who asks in the scenarios of real programs, and what is laid ready for them."""
+
+import fcntl
+import os
+import pty
+import socket
+import stat
+import struct
+import subprocess
+import sys
+
+_SETPRIV = "setpriv --clear-groups --reuid 1000 --regid 1000"
+_NET_ADMIN = f"{_SETPRIV} --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin"
+WHO = {
+    "root": "",
+    "user": f"{_SETPRIV} --inh-caps=-all",
+    "userns": f"{_SETPRIV} --inh-caps=-all unshare --user --map-root-user --net --mount",
+    "audio": "setpriv --reuid 1000 --regid 1000 --groups 29 --inh-caps=-all",
+    "net-admin": _NET_ADMIN,
+    "net-admin-container": f"unshare --net --mount --pid --fork {_NET_ADMIN}",
+}
+"""The prefix of a command. `userns` is root of a user namespace of its own, as any user can be."""
+
+AUDIO = 29
+NODES = {
+    "fuse": (0o666, 0), "net/tun": (0o666, 0), "vfio/vfio": (0o666, 0), "vhost-net": (0o666, 0), "vhost-vsock": (0o666, 0),
+    "snd/seq": (0o660, AUDIO), "snd/timer": (0o660, AUDIO),
+}  # fmt: skip
+"""Modes and groups of static nodes, as udev's own rules have them (50-udev-default.rules); the others are root's."""
+
+MAKE_IMAGES = """set -e
+ln -sf /proc/self/mounts /etc/mtab && echo user:x:1000:1000::/tmp:/bin/sh >> /etc/passwd
+mkdir -p /run/images/tree && echo hello > /run/images/tree/hello && cd /run/images
+truncate -s 16M ext4 vfat && truncate -s 320M xfs && truncate -s 24M luks
+mkfs.ext4 -q ext4 && mkfs.vfat vfat && mkfs.xfs -q xfs && mksquashfs tree squashfs -quiet -no-progress
+chmod -R a+rX /run/images"""
+
+
+class People:
+    """The lasting part: images and device nodes are made once a boot."""
+
+    def prepare(self, guest):
+        """Switched on; images of file systems and device nodes there."""
+        if not os.path.exists("/run/images/squashfs"):
+            done = guest.sh(MAKE_IMAGES)
+            assert done.returncode == 0, done.stderr
+            static_nodes()
+            # What makes a LUKS image loads what opening it would: the ciphers are taken out again by loaded_by().
+            done = guest.sh(
+                "echo secret | cryptsetup -q luksFormat --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000"
+                " -c aes-xts-plain64 -s 256 /run/images/luks"
+            )
+            assert done.returncode == 0, done.stderr
+        if not guest.enabled():
+            done = guest.sh("safe-modprobectl enable --runtime")
+            assert done.returncode == 0, done.stderr
+
+
+PEOPLE = People()
+
+
+def static_nodes():
+    """The nodes of modules.devname, which a system makes at boot so that open(2) loads what is behind them."""
+    with open(f"/lib/modules/{os.uname().release}/modules.devname") as file:
+        lines = [line.split() for line in file if not line.startswith("#")]
+    for _, name, device in lines:
+        mode, group = NODES.get(name, (0o600, 0))
+        major, minor = device[1:].split(":")
+        path = f"/dev/{name}"
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        if not os.path.exists(path):
+            os.mknod(path, (stat.S_IFCHR if device[0] == "c" else stat.S_IFBLK) | mode, os.makedev(int(major), int(minor)))
+        os.chmod(path, mode)
+        os.chown(path, 0, group)
+
+
+def take_out(guest, name):
+    """Remove a module, after all that use it."""
+    with open("/proc/modules") as file:
+        users = {line.split()[0]: line.split()[3] for line in file}
+    for user in users.get(name, "-").split(","):
+        if user not in ("-", ""):
+            take_out(guest, user)
+    guest.sh(f"rmmod {name}")
+
+
+def loaded_by(guest, who, command, modules):
+    """(how it ended, the modules in then), with these taken out before as far as they can be."""
+    guest.sh("nft flush ruleset")
+    for name in sorted(modules):
+        take_out(guest, name)
+    left = modules & guest.modules()
+    assert not left, f"{left} cannot be taken out: the row would prove nothing"
+    done = guest.sh(f'exec {WHO[who]} sh -c "$COMMAND"', env={**os.environ, "COMMAND": command}, timeout=100)
+    return done, guest.modules()
+
+
+def ldisc(number):
+    """TIOCSETD on a terminal of one's own, which asks for tty-ldisc-NUMBER."""
+    _, terminal = pty.openpty()
+    fcntl.ioctl(terminal, 0x5423, struct.pack("i", number))
+
+
+def ktls():
+    """TCP_ULP, which asks for tcp-ulp-tls."""
+    server = socket.create_server(("127.0.0.1", 0))
+    client = socket.create_connection(server.getsockname())
+    client.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
+
+
+def nfs():
+    """An NFS 4 server on loopback, and a client's mount of it."""
+    script = """set -e
+mkdir -p /run/export /mnt /var/lib/nfs/v4recovery /run/rpcbind && echo hello > /run/export/hello
+mount -t tmpfs tmpfs /run/export && echo hello > /run/export/hello
+mount -t nfsd nfsd /proc/fs/nfsd
+exportfs -o rw,fsid=0,insecure,no_root_squash 127.0.0.1:/run/export
+rpc.mountd -N 3 && rpc.nfsd -N 3 -V 4 1
+mount -t nfs4 -o soft,timeo=50,retrans=1 127.0.0.1:/ /mnt && cat /mnt/hello && umount /mnt
+"""
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, timeout=90)
+    subprocess.run(["sh", "-c", "rpc.nfsd 0; pkill rpc.mountd; umount /proc/fs/nfsd /run/export"], capture_output=True)
+    sys.exit(done.stderr if done.returncode else 0)
+
+
+if __name__ == "__main__":
+    {"ldisc": lambda: ldisc(int(sys.argv[2])), "ktls": ktls, "nfs": nfs}[sys.argv[1]]()
