@@ -7,10 +7,11 @@ whatever bytes somebody chose.
 """
 
 import os
-from _thread import allocate_lock
 
-from libc.errno cimport ENOENT
+cimport cython
+from libc.errno cimport ENAMETOOLONG, ENOENT, EPERM
 from libc.stdlib cimport free, malloc
+from libc.string cimport strlen
 
 from safe_modprobe.libkmod cimport *
 
@@ -37,7 +38,7 @@ class KmodError(OSError):
 
 
 class BlacklistedError(KmodError):
-    """The module is blacklisted, under the KMOD_PROBE_APPLY_BLACKLIST* flag that was given."""
+    """The module is blacklisted, under the KMOD_PROBE_APPLY_BLACKLIST* flag that was given; `errno` is EPERM."""
 
 
 cdef bytes _bytes(object text):
@@ -45,6 +46,18 @@ cdef bytes _bytes(object text):
     cdef bytes raw = os.fsencode(text)
     if b"\0" in raw:
         raise ValueError("a name must not hold a NUL byte")
+    return raw
+
+
+cdef bytes _name(object text):
+    """A C string for libkmod's buffers of PATH_MAX. Raises KmodError for a longer one, ValueError as above.
+
+    libkmod would cut it, or, for an alias with an open bracket, write on behind the buffer on its stack
+    (alias_normalize() in shared/util.c, up to kmod 34 at least).
+    """
+    cdef bytes raw = _bytes(text)
+    if len(raw) >= PATH_MAX:
+        raise KmodError(ENAMETOOLONG, f"a name or path of {len(raw)} bytes is longer than libkmod's {PATH_MAX - 1}")
     return raw
 
 
@@ -65,67 +78,151 @@ cdef object _error(int err, str what):
 
 cdef void _deliver(void *owner, int priority, const char *file, int line, const char *function,
                    const char *message) noexcept with gil:
-    kmod = <Kmod>owner
+    inside = <_Inside>owner
+    # After an exception nobody is called any more. No callback: the garbage collector has taken it.
+    if inside.callback is None or inside.error is not None:
+        return
     try:
-        kmod._callback(priority, _text(file), line, _text(function), _text(message).rstrip("\n"))
+        inside.callback(priority, _text(file), line, _text(function), _text(message).rstrip("\n"))
     except BaseException as error:
-        kmod._callback_error = error
+        inside.error = error
 
 
+cdef struct late:
+    kmod_module *module
+    late *next
+
+
+@cython.final
+cdef class _Inside:
+    """`with inside:` one thread at a time in libkmod, and what its log callback raised is raised on the way out.
+
+    A Module may end at any moment: in another thread, or in the middle of a call by way of the garbage collector or
+    the callback. libkmod must not lose it just then, and to wait would be a deadlock; so who leaves frees it.
+    All fields are read and written under the GIL.
+    """
+
+    cdef PyThread_type_lock lock
+    cdef unsigned long holder
+    cdef late *ended
+    cdef log log
+    cdef object callback
+    cdef object error
+
+    def __cinit__(self):
+        self.log.owner = <void *>self
+        self.lock = PyThread_allocate_lock()
+        if self.lock is NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        if self.lock is not NULL:
+            PyThread_free_lock(self.lock)
+
+    def __enter__(self):
+        cdef int got = PyThread_acquire_lock_timed(self.lock, 0, 0)
+        if got != PY_LOCK_ACQUIRED and self.holder == PyThread_get_thread_ident():
+            raise RuntimeError("a Kmod cannot be used from within its own call")
+        while got != PY_LOCK_ACQUIRED:
+            with nogil:
+                got = PyThread_acquire_lock_timed(self.lock, -1, 1)
+            if got != PY_LOCK_ACQUIRED:
+                PyErr_CheckSignals()
+        self.holder = PyThread_get_thread_ident()
+
+    def __exit__(self, *exception):
+        error, self.error = self.error, None
+        self.leave()
+        if error is not None:
+            raise error
+
+    cdef void leave(self) noexcept:
+        cdef late *each
+        while self.ended is not NULL:
+            each = self.ended
+            self.ended = each.next
+            self.unref(each.module)
+            free(each)
+        self.holder = 0
+        PyThread_release_lock(self.lock)
+
+    cdef void unref(self, kmod_module *module) noexcept:
+        """Without a word to the callback: it could not raise anything, and would let other threads run."""
+        deliver = self.log.deliver
+        self.log.deliver = NULL
+        kmod_module_unref(module)
+        self.log.deliver = deliver
+
+    cdef void drop(self, kmod_module *module) noexcept:
+        """Give a reference back, now or at the end of the call that is under way."""
+        cdef late *each
+        if PyThread_acquire_lock_timed(self.lock, 0, 0) == PY_LOCK_ACQUIRED:
+            self.unref(module)
+            self.leave()
+            return
+        each = <late *>malloc(sizeof(late))
+        if each is not NULL:  # without memory it leaks
+            each.module = module
+            each.next = self.ended
+            self.ended = each
+
+
+@cython.no_gc_clear  # a Module that ends needs `_inside`; a cycle leads over its callback, which can be cleared
 cdef class Kmod:
     """A libkmod context: the modules of one kernel, and the configuration that goes with them.
 
-    `mod_dir` is a folder such as /lib/modules/6.1.0 (default: the running kernel's); `config` replaces the usual
-    modprobe.d folders. Raises KmodError.
+    `mod_dir` is a folder such as /lib/modules/6.1.0 (default: the running kernel's); `config`, a list of paths,
+    replaces the usual modprobe.d folders. Raises KmodError, ValueError for a NUL.
     """
 
     cdef kmod_ctx *_ctx
-    cdef log _log
-    cdef object _lock
-    cdef public object _callback
-    cdef public object _callback_error
+    cdef _Inside _inside
+    cdef list _config
 
     def __cinit__(self, mod_dir=None, config=None):
-        self._lock = allocate_lock()
-        self._ctx = NULL
-        self._log.deliver = NULL
-        self._log.owner = <void *>self
-        self._open(mod_dir, config)
+        if isinstance(config, (str, bytes)):
+            raise TypeError("config is a list of paths, not one path")
+        self._inside = _Inside()
+        self._config = None if config is None else [_name(path) for path in config]
+        self._open(mod_dir)
 
     def __dealloc__(self):
         if self._ctx is not NULL:
+            self._inside.log.deliver = NULL
             kmod_unref(self._ctx)
 
-    cdef _open(self, mod_dir, config):
-        cdef bytes folder = None if mod_dir is None else _bytes(mod_dir)
+    cdef _open(self, mod_dir):
+        cdef bytes folder = None if mod_dir is None else _name(mod_dir)
         cdef const char *c_folder = _or_null(folder)
-        cdef list paths = [] if config is None else [_bytes(path) for path in config]
         cdef const char **c_paths = NULL
+        cdef kmod_ctx *old = self._ctx
         cdef kmod_ctx *ctx
-        if config is not None:
-            c_paths = <const char **>malloc((len(paths) + 1) * sizeof(char *))
+        if self._config is not None:
+            c_paths = <const char **>malloc((len(self._config) + 1) * sizeof(char *))
             if c_paths is NULL:
                 raise MemoryError
-            for i in range(len(paths)):
-                c_paths[i] = <const char *>(<bytes>paths[i])
-            c_paths[len(paths)] = NULL
-        try:
-            with nogil:
-                ctx = kmod_new(c_folder, <const char * const *>c_paths)
-        finally:
-            free(<void *>c_paths)
-        if ctx is NULL:
-            raise KmodError(ENOENT, "libkmod could not make a context")
-        # Without a function of ours libkmod would write to standard error.
-        set_log(ctx, &self._log)
-        if self._ctx is not NULL:
-            kmod_unref(self._ctx)
+            for i in range(len(self._config)):
+                c_paths[i] = <const char *>(<bytes>self._config[i])
+            c_paths[len(self._config)] = NULL
+        with nogil:
+            ctx = quiet_new(c_folder, <const char * const *>c_paths)
+        free(<void *>c_paths)
+        set_log(ctx, &self._inside.log)
+        if ctx is NULL or kmod_get_dirname(ctx) is NULL:  # before kmod 34 it crashes later on for want of a folder
+            kmod_unref(ctx)
+            raise KmodError(ENOENT, "libkmod could not make a context, for want of memory or of a current folder")
+        if old is not NULL:
+            kmod_set_log_priority(ctx, kmod_get_log_priority(old))
         self._ctx = ctx
+        kmod_unref(old)
 
     def set_mod_dir(self, mod_dir):
-        """Look at another folder from now on. Modules that were made before keep the old one."""
-        with self._lock:
-            self._open(mod_dir, None)
+        """Look at another folder from now on, with the same `config`. Modules that were made before keep the old one.
+
+        Raises KmodError, ValueError, and then nothing has changed.
+        """
+        with self._inside:
+            self._open(mod_dir)
 
     @property
     def dirname(self):
@@ -142,37 +239,45 @@ cdef class Kmod:
         kmod_set_log_priority(self._ctx, priority)
 
     def set_log(self, callback):
-        """Call callback(priority, file, line, function, message) for libkmod's messages; None: say nothing."""
-        self._callback = callback
-        self._log.deliver = NULL if callback is None else &_deliver
+        """Call callback(priority, file, line, function, message) for libkmod's messages; None: say nothing.
+
+        What it raises is raised by the call that it was told of, when that has ended. It cannot use this Kmod
+        (RuntimeError). It never hears what libkmod says of modprobe.d, since that is read before, nor of freed modules.
+        """
+        self._inside.callback = callback
+        self._inside.log.deliver = NULL if callback is None else &_deliver
 
     def load_resources(self):
         """Keep the indexes open, for many look-ups. Raises KmodError."""
         cdef int err
-        with self._lock, nogil:
+        with self._inside, nogil:
             err = kmod_load_resources(self._ctx)
         if err < 0:
             raise _error(err, "the indexes could not be read")
 
     def unload_resources(self):
         """The other direction."""
-        kmod_unload_resources(self._ctx)
+        with self._inside, nogil:
+            kmod_unload_resources(self._ctx)
 
     def validate_resources(self):
         """0 when indexes and configuration are as on disk, 1 when the indexes, 2 when all must be read anew."""
-        return kmod_validate_resources(self._ctx)
+        cdef int state
+        with self._inside, nogil:
+            state = kmod_validate_resources(self._ctx)
+        return state
 
     def lookup(self, alias, int flags=0):
         """All modules that an alias or a name stands for. `flags`: KMOD_FILTER_*.
 
         Nothing answers: an empty list. Raises KmodError for what cannot be an alias, ValueError for a NUL.
         """
-        cdef bytes raw = _bytes(alias)
+        cdef bytes raw = _name(alias)
         cdef const char *c_alias = raw
         cdef kmod_list *found = NULL
         cdef kmod_list *kept = NULL
         cdef int err
-        with self._lock:
+        with self._inside:
             with nogil:
                 err = kmod_module_new_from_lookup(self._ctx, c_alias, &found)
                 if err >= 0 and flags:
@@ -187,33 +292,35 @@ cdef class Kmod:
 
     def module_from_name(self, name):
         """The module of this very name, which need not exist. Raises KmodError, ValueError."""
-        cdef bytes raw = _bytes(name)
+        cdef bytes raw = _name(name)
         cdef const char *c_name = raw
         cdef kmod_module *module = NULL
         cdef int err
-        with self._lock, nogil:
-            err = kmod_module_new_from_name(self._ctx, c_name, &module)
-        if err < 0:
-            raise _error(err, "module name")
-        return _module(self, module)
+        with self._inside:
+            with nogil:
+                err = kmod_module_new_from_name(self._ctx, c_name, &module)
+            if err < 0:
+                raise _error(err, "module name")
+            return _module(self, module)
 
     def module_from_path(self, path):
         """The module in this file; /proc/self/fd/N is one. Raises KmodError, ValueError."""
-        cdef bytes raw = _bytes(path)
+        cdef bytes raw = _name(path)
         cdef const char *c_path = raw
         cdef kmod_module *module = NULL
         cdef int err
-        with self._lock, nogil:
-            err = kmod_module_new_from_path(self._ctx, c_path, &module)
-        if err < 0:
-            raise _error(err, "module file")
-        return _module(self, module)
+        with self._inside:
+            with nogil:
+                err = kmod_module_new_from_path(self._ctx, c_path, &module)
+            if err < 0:
+                raise _error(err, "module file")
+            return _module(self, module)
 
     def loaded(self):
         """The modules in /proc/modules. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
-        with self._lock:
+        with self._inside:
             with nogil:
                 err = kmod_module_new_from_loaded(self._ctx, &found)
             if err < 0:
@@ -238,7 +345,7 @@ cdef class Kmod:
 
     def config(self):
         """modprobe.d and the kernel command line: {"blacklists": [(module, "")], "options": [(module, text)], …}."""
-        with self._lock:
+        with self._inside:
             return {
                 "blacklists": _config(kmod_config_get_blacklists(self._ctx)),
                 "install_commands": _config(kmod_config_get_install_commands(self._ctx)),
@@ -253,30 +360,45 @@ cdef list _config(kmod_config_iter *each):
     """[(key, value)] of one kind of line; "" where libkmod has no value."""
     cdef list found = []
     if each is NULL:
-        return found
-    while kmod_config_iter_next(each):
-        value = kmod_config_iter_get_value(each)
-        found.append((_text(kmod_config_iter_get_key(each)), "" if value is NULL else _text(value)))
-    kmod_config_iter_free_iter(each)
+        raise MemoryError
+    try:
+        while kmod_config_iter_next(each):
+            value = kmod_config_iter_get_value(each)
+            found.append((_text(kmod_config_iter_get_key(each)), "" if value is NULL else _text(value)))
+    finally:
+        kmod_config_iter_free_iter(each)
     return found
 
 
 cdef Module _module(Kmod kmod, kmod_module *module):
-    """Take over a reference."""
-    made = <Module>Module.__new__(Module)
+    """Take over a reference, in failure too; the caller is inside. Raises KmodError for a name that no file could have.
+
+    libkmod 30 puts names into buffers of PATH_MAX together with /sys/module/ and writes behind what is cut
+    (kmod_module_get_initstate()).
+    """
+    cdef size_t length = strlen(kmod_module_get_name(module))
+    try:
+        if length > NAME_MAX:
+            raise KmodError(ENAMETOOLONG, f"a module's name of {length} bytes is longer than a file's {NAME_MAX}")
+        made = <Module>Module.__new__(Module, _BY_A_KMOD)
+    except BaseException:
+        kmod_module_unref(module)
+        raise
     made._kmod = kmod
     made._module = module
     return made
 
 
 cdef list _modules(Kmod kmod, kmod_list *found):
-    """The modules of a list, which is freed."""
+    """The modules of a list, which is freed, in failure too; the caller is inside."""
     cdef list made = []
     cdef kmod_list *each = found
-    while each is not NULL:
-        made.append(_module(kmod, kmod_module_get_module(each)))
-        each = kmod_list_next(found, each)
-    kmod_module_unref_list(found)
+    try:
+        while each is not NULL:
+            made.append(_module(kmod, kmod_module_get_module(each)))
+            each = kmod_list_next(found, each)
+    finally:
+        kmod_module_unref_list(found)
     return made
 
 
@@ -291,18 +413,23 @@ class Action:
         self.options = options
 
 
+cdef object _BY_A_KMOD = object()
+
+
+@cython.no_gc_clear  # its end needs its Kmod
 cdef class Module:
     """A module of a Kmod's kernel, which it keeps alive."""
 
     cdef Kmod _kmod
     cdef kmod_module *_module
 
+    def __cinit__(self, made=None):
+        if made is not _BY_A_KMOD:
+            raise TypeError("a Module comes from a Kmod")
+
     def __dealloc__(self):
         if self._module is not NULL:
-            kmod_module_unref(self._module)
-
-    def __init__(self):
-        raise TypeError("a Module comes from a Kmod")
+            self._kmod._inside.drop(self._module)
 
     def __repr__(self):
         return f"<Module {ascii(self.name)}>"
@@ -316,51 +443,57 @@ cdef class Module:
     def path(self):
         """The file, None for what is built in or does not exist."""
         cdef const char *path
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             path = kmod_module_get_path(self._module)
         return _text(path)
 
     @property
     def options(self):
         """modprobe.d's options and the kernel command line's, None without any."""
-        with self._kmod._lock:
+        with self._kmod._inside:
             return _text(kmod_module_get_options(self._module))
 
     @property
     def install_command(self):
         """modprobe.d's `install` command, None without one."""
-        with self._kmod._lock:
+        with self._kmod._inside:
             return _text(kmod_module_get_install_commands(self._module))
 
     @property
     def remove_command(self):
         """modprobe.d's `remove` command, None without one."""
-        with self._kmod._lock:
+        with self._kmod._inside:
             return _text(kmod_module_get_remove_commands(self._module))
 
     @property
     def initstate(self):
         """builtin, live, coming or going; None for a module that is not in the kernel."""
         cdef int state
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             state = kmod_module_get_initstate(self._module)
         return None if state < 0 else _text(kmod_module_initstate_str(state))
 
     @property
     def refcount(self):
         """How many use it. Raises KmodError when it is not loaded."""
-        return _checked(kmod_module_get_refcnt(self._module), "refcount")
+        cdef int count
+        with self._kmod._inside, nogil:
+            count = kmod_module_get_refcnt(self._module)
+        return _checked(count, "refcount")
 
     @property
     def size(self):
         """Bytes in the kernel. Raises KmodError when it is not loaded."""
-        return _checked(kmod_module_get_size(self._module), "size")
+        cdef long size
+        with self._kmod._inside, nogil:
+            size = kmod_module_get_size(self._module)
+        return _checked(size, "size")
 
     @property
     def dependencies(self):
         """All modules that must be in before it, their own included (modules.dep)."""
         cdef kmod_list *found
-        with self._kmod._lock:
+        with self._kmod._inside:
             with nogil:
                 found = kmod_module_get_dependencies(self._module)
             return _modules(self._kmod, found)
@@ -371,19 +504,24 @@ cdef class Module:
         cdef kmod_list *pre = NULL
         cdef kmod_list *post = NULL
         cdef int err
-        with self._kmod._lock:
+        with self._kmod._inside:
             with nogil:
                 err = kmod_module_get_softdeps(self._module, &pre, &post)
             if err < 0:
                 raise _error(err, "softdeps")
-            return _modules(self._kmod, pre), _modules(self._kmod, post)
+            try:
+                before = _modules(self._kmod, pre)
+            except BaseException:
+                kmod_module_unref_list(post)
+                raise
+            return before, _modules(self._kmod, post)
 
     @property
     def weakdeps(self):
         """What it may ask for by itself, for initramfs makers; empty before libkmod 33. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
-        with self._kmod._lock:
+        with self._kmod._inside:
             with nogil:
                 err = weakdeps(self._module, &found)
             if err < 0:
@@ -393,15 +531,18 @@ cdef class Module:
     @property
     def holders(self):
         """The loaded modules that use it."""
-        with self._kmod._lock:
-            return _modules(self._kmod, kmod_module_get_holders(self._module))
+        cdef kmod_list *found
+        with self._kmod._inside:
+            with nogil:
+                found = kmod_module_get_holders(self._module)
+            return _modules(self._kmod, found)
 
     @property
     def info(self):
         """[(key, value)] of .modinfo in the file's order, then what libkmod says of a signature. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             err = kmod_module_get_info(self._module, &found)
         if err < 0:
             raise _error(err, "modinfo")
@@ -420,16 +561,18 @@ cdef class Module:
         """[(symbol, CRC)] that it was built against. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             err = kmod_module_get_versions(self._module, &found)
         if err < 0:
             raise _error(err, "versions")
         cdef list pairs = []
         cdef kmod_list *each = found
-        while each is not NULL:
-            pairs.append((_text(kmod_module_version_get_symbol(each)), kmod_module_version_get_crc(each)))
-            each = kmod_list_next(found, each)
-        kmod_module_versions_free_list(found)
+        try:
+            while each is not NULL:
+                pairs.append((_text(kmod_module_version_get_symbol(each)), kmod_module_version_get_crc(each)))
+                each = kmod_list_next(found, each)
+        finally:
+            kmod_module_versions_free_list(found)
         return pairs
 
     @property
@@ -437,16 +580,18 @@ cdef class Module:
         """[(symbol, CRC)] that it exports. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             err = kmod_module_get_symbols(self._module, &found)
         if err < 0:
             raise _error(err, "symbols")
         cdef list pairs = []
         cdef kmod_list *each = found
-        while each is not NULL:
-            pairs.append((_text(kmod_module_symbol_get_symbol(each)), kmod_module_symbol_get_crc(each)))
-            each = kmod_list_next(found, each)
-        kmod_module_symbols_free_list(found)
+        try:
+            while each is not NULL:
+                pairs.append((_text(kmod_module_symbol_get_symbol(each)), kmod_module_symbol_get_crc(each)))
+                each = kmod_list_next(found, each)
+        finally:
+            kmod_module_symbols_free_list(found)
         return pairs
 
     @property
@@ -454,16 +599,18 @@ cdef class Module:
         """The symbols that it needs from elsewhere. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             err = kmod_module_get_dependency_symbols(self._module, &found)
         if err < 0:
             raise _error(err, "dependency symbols")
         cdef list names = []
         cdef kmod_list *each = found
-        while each is not NULL:
-            names.append(_text(kmod_module_dependency_symbol_get_symbol(each)))
-            each = kmod_list_next(found, each)
-        kmod_module_dependency_symbols_free_list(found)
+        try:
+            while each is not NULL:
+                names.append(_text(kmod_module_dependency_symbol_get_symbol(each)))
+                each = kmod_list_next(found, each)
+        finally:
+            kmod_module_dependency_symbols_free_list(found)
         return names
 
     def plan(self, unsigned int flags=0, extra_options=None):
@@ -480,14 +627,14 @@ cdef class Module:
         found.each = NULL
         found.count = 0
         found.no_memory = False
-        with self._kmod._lock:
+        with self._kmod._inside:
             with nogil:
                 err = dry_run(self._module, flags, c_options, &found)
             try:
                 if err == -ENOENT and found.count:
                     err = 0  # a soft dependency that does not exist
                 if err > 0:
-                    raise BlacklistedError(err, f"{self.name} is blacklisted")
+                    raise BlacklistedError(EPERM, f"{self.name} is blacklisted")
                 if err < 0:
                     raise _error(err, "plan")
                 return [
@@ -506,16 +653,16 @@ cdef class Module:
         cdef bytes raw = None if extra_options is None else _bytes(extra_options)
         cdef const char *c_options = _or_null(raw)
         cdef int err
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             err = kmod_module_probe_insert_module(self._module, flags, c_options, NULL, NULL, NULL)
         if err > 0:
-            raise BlacklistedError(err, f"{self.name} is blacklisted")
+            raise BlacklistedError(EPERM, f"{self.name} is blacklisted")
         _checked(err, "insert")
 
     def remove(self, unsigned int flags=0):
         """Remove it. Raises KmodError."""
         cdef int err
-        with self._kmod._lock, nogil:
+        with self._kmod._inside, nogil:
             err = kmod_module_remove_module(self._module, flags)
         _checked(err, "remove")
 

@@ -12,7 +12,6 @@ cdef extern from "libkmod.h" nogil:
     struct kmod_config_iter:
         pass
 
-    kmod_ctx *kmod_new(const char *dirname, const char * const *config_paths)
     kmod_ctx *kmod_unref(kmod_ctx *ctx)
     int kmod_get_log_priority(const kmod_ctx *ctx)
     void kmod_set_log_priority(kmod_ctx *ctx, int priority)
@@ -79,9 +78,28 @@ cdef extern from "libkmod.h" nogil:
     const char *kmod_module_dependency_symbol_get_symbol(const kmod_list *entry)
     void kmod_module_dependency_symbols_free_list(kmod_list *list)
 
+cdef extern from "limits.h":
+    enum:
+        NAME_MAX
+        PATH_MAX
+
+cdef extern from "pythread.h":
+    ctypedef void *PyThread_type_lock
+    enum:
+        PY_LOCK_ACQUIRED
+    PyThread_type_lock PyThread_allocate_lock()
+    void PyThread_free_lock(PyThread_type_lock lock)
+    int PyThread_acquire_lock_timed(PyThread_type_lock lock, long long microseconds, int interruptible) nogil
+    void PyThread_release_lock(PyThread_type_lock lock)
+    unsigned long PyThread_get_thread_ident()
+
+cdef extern from "Python.h":
+    int PyErr_CheckSignals() except -1
+
 cdef extern from *:
     """
     #include <errno.h>
+    #include <pthread.h>
     #include <stdarg.h>
     #include <stdbool.h>
     #include <stdio.h>
@@ -125,10 +143,12 @@ cdef extern from *:
                        struct actions *into)
     {
         int err;
+        /* The log's callback may be in a dry run of another context. */
+        struct actions *outer = collecting;
         collecting = into;
         err = kmod_module_probe_insert_module(mod, flags | KMOD_PROBE_DRY_RUN, extra, NULL, NULL,
                                               collect);
-        collecting = NULL;
+        collecting = outer;
         return into->no_memory ? -ENOMEM : err;
     }
 
@@ -161,6 +181,52 @@ cdef extern from *:
         kmod_set_log_fn(ctx, log_message, log);
     }
 
+    /* kmod_new() reads modprobe.d, and complains of it, before anyone can give it a function for that: it writes to
+       what `stderr` is just then (libkmod.c). glibc's is a variable that can be set; so it is another stream
+       meanwhile, which passes on what other threads write. */
+    static __thread bool in_kmod_new;
+
+    static ssize_t write_quiet(void *unused, const char *text, size_t size)
+    {
+        ssize_t written;
+        (void)unused;
+        if (in_kmod_new)
+            return size;
+        written = write(STDERR_FILENO, text, size);
+        return written < 0 ? 0 : written;
+    }
+
+    static struct kmod_ctx *quiet_new(const char *dirname, const char *const *config_paths)
+    {
+        static pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
+        static FILE *quiet, *usual;
+        static unsigned int users;
+        struct kmod_ctx *ctx;
+
+        pthread_mutex_lock(&mutex);
+        if (!quiet && (quiet = fopencookie(NULL, "w", (cookie_io_functions_t){.write = write_quiet})))
+            setvbuf(quiet, NULL, _IONBF, 0);
+        if (!quiet) {
+            pthread_mutex_unlock(&mutex);
+            return NULL;
+        }
+        if (users++ == 0) {
+            usual = stderr;
+            stderr = quiet;
+        }
+        pthread_mutex_unlock(&mutex);
+
+        in_kmod_new = true;
+        ctx = kmod_new(dirname, config_paths);
+        in_kmod_new = false;
+
+        pthread_mutex_lock(&mutex);
+        if (--users == 0 && stderr == quiet)
+            stderr = usual;
+        pthread_mutex_unlock(&mutex);
+        return ctx;
+    }
+
     static int do_finit_module(int fd, const char *params, int flags)
     {
         return syscall(SYS_finit_module, fd, params, flags) < 0 ? errno : 0;
@@ -183,4 +249,5 @@ cdef extern from *:
     int dry_run(kmod_module *mod, unsigned int flags, const char *extra, actions *into) nogil
     void free_actions(actions *list) nogil
     void set_log(kmod_ctx *ctx, log *log) nogil
+    kmod_ctx *quiet_new(const char *dirname, const char * const *config_paths) nogil
     int do_finit_module(int fd, const char *params, int flags) nogil

@@ -33,7 +33,7 @@ def decompress(int source_fd, int target_fd):
     """
     cdef ZSTD_DStream *stream = ZSTD_createDStream()
     cdef char *buffer = <char *>malloc(CHUNK)
-    cdef size_t left = 0
+    cdef size_t left = 1  # until a first frame has ended
     cdef ZSTD_inBuffer src
     cdef ZSTD_outBuffer out
     cdef bytes chunk
@@ -61,7 +61,7 @@ def decompress(int source_fd, int target_fd):
                     view = view[count:]
                 if left == 0 and src.pos == src.size:
                     break
-        if left or not written:
+        if left:
             raise ValueError("it ends in the middle of a frame")
         return written
     finally:

@@ -1,0 +1,450 @@
+"""The bindings, against what would end the process, or say what nobody asked for."""
+
+import contextlib
+import copy
+import gc
+import os
+import pickle
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from safe_modprobe import kmod
+from safe_modprobe.kmod import BlacklistedError, Kmod, KmodError, Module
+from tests.tree.build import Mod, build_tree
+
+ROOT = Path(__file__).parents[2]
+LONG = "a name or path of {} bytes is longer than libkmod's 4095"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rows = [Mod(f"mod{i}", tuple(f"alias-{j}" for j in range(20))) for i in range(5)]
+    return build_tree(tmp_path_factory.mktemp("tree"), (*rows, Mod("needs", ("needs-it",), ("mod0", "mod1"))))
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    (tmp_path / "test.conf").write_text("blacklist needs\nalias mine mod1\n")
+    return tmp_path
+
+
+def child(code: str, *arguments: object, **environment: str) -> tuple[int, str, str]:
+    """(status, stdout, stderr) of a Python that has `code` to do: what ends it does not end the tests."""
+    done = subprocess.run(
+        [sys.executable, "-c", "import sys\nfrom safe_modprobe.kmod import *\n" + code, *map(str, arguments)],
+        cwd=ROOT, env={**os.environ, **environment}, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    return done.returncode, done.stdout, done.stderr
+
+
+NAMES = ["x" * 4096, "[" + "x" * 4095, "[" * 20_000, "x" * 4000 + "[" + "y" * 20_000 + "]", "\xe9" * 2048]
+
+
+@pytest.mark.parametrize("call", ["lookup", "module_from_name", "module_from_path", "modprobe", "rmmod", "set_mod_dir"])
+def test_no_name_smashes_the_stack(folder: Path, call: str) -> None:
+    code = f"""
+kernel = Kmod(sys.argv[1], [])
+for name in {NAMES!r}:
+    try:
+        kernel.{call}(name)
+    except KmodError as error:
+        print(error.errno, error.strerror)
+"""
+    expected = "".join(f"36 {LONG.format(len(name.encode()))}\n" for name in NAMES)
+    assert child(code, folder) == (0, expected, "")
+
+
+@pytest.mark.parametrize("config", [None, ["x" * 4096]])
+def test_no_path_of_the_constructor_is_too_long(config: list[str] | None) -> None:
+    with pytest.raises(KmodError, match=LONG.format(4096)):
+        Kmod("/nowhere" if config else "x" * 4096, config)
+
+
+@pytest.mark.parametrize("name", ["x" * 4095, "x" * 4094 + "[", "[" + "x" * 4093 + "]", "[" + "x" * 4094])
+def test_the_longest_alias_is_an_answer(folder: Path, name: str) -> None:
+    code = """
+try:
+    print(Kmod(sys.argv[1], []).lookup(sys.argv[2]))
+except KmodError as error:
+    print(error.errno)
+"""
+    assert child(code, folder, name) in [(0, "[]\n", ""), (0, "22\n", "")]
+
+
+@pytest.mark.parametrize("length", [256, 4074, 4085, 4095])
+def test_no_module_has_a_name_that_no_file_could_have(folder: Path, length: int) -> None:
+    """libkmod 30's kmod_module_get_initstate() writes behind its buffer for 4074 bytes or more."""
+    code = """
+try:
+    print(Kmod(sys.argv[1], []).module_from_name("x" * int(sys.argv[2])).initstate)
+except KmodError as error:
+    print(error.errno, error.strerror)
+"""
+    assert child(code, folder, length) == (0, f"36 a module's name of {length} bytes is longer than a file's 255\n", "")
+
+
+def test_no_found_module_has_a_name_that_no_file_could_have(folder: Path, tmp_path: Path) -> None:
+    name = "x" * 4090
+    (tmp_path / "long.conf").write_text(f"install {name} /bin/true\nalias short {'y' * 300}\n")
+    kernel = Kmod(str(folder), [str(tmp_path)])
+    for alias in (name, "short"):
+        with pytest.raises(KmodError) as error:
+            kernel.lookup(alias)
+        assert error.value.errno == 36
+
+
+@pytest.mark.parametrize("where", ["mod_dir", "config"])
+def test_no_nul_in_a_path(where: str) -> None:
+    with pytest.raises(ValueError, match="NUL"):
+        Kmod("a\0b" if where == "mod_dir" else None, ["a\0b"] if where == "config" else [])
+
+
+@pytest.mark.parametrize("config", ["/etc/modprobe.d", b"/etc/modprobe.d"])
+def test_one_path_is_no_list_of_paths(config: Any) -> None:
+    with pytest.raises(TypeError, match="config is a list of paths"):
+        Kmod("/nowhere", config)
+
+
+@pytest.mark.parametrize(
+    "make", ["Module()", "Module.__new__(Module)", "Module.__new__(Module, None)",
+             "type('M', (Module,), {}).__new__(type('M', (Module,), {}))", "object.__new__(Module)"],
+)  # fmt: skip
+def test_no_module_without_a_kmod(make: str) -> None:
+    code = f"""
+try:
+    {make}.path
+except TypeError:
+    print("refused")
+"""
+    assert child(code) == (0, "refused\n", "")
+
+
+def test_every_class_can_be_made_bare_without_a_crash() -> None:
+    code = """
+import gc, safe_modprobe.kmod as kmod
+for cls in [value for value in vars(kmod).values() if isinstance(value, type)]:
+    try:
+        made = cls.__new__(cls)
+        for name in dir(cls):
+            if not name.startswith("__") and name not in ("modprobe", "rmmod", "insert", "remove"):
+                try:
+                    value = getattr(made, name)
+                    value() if callable(value) else None
+                except Exception:
+                    pass
+        del made
+    except (TypeError, KmodError):
+        pass
+gc.collect()
+print("alive")
+"""
+    assert child(code) == (0, "alive\n", "")
+
+
+@pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_no_copies(folder: Path, how: Any) -> None:
+    kernel = Kmod(str(folder), [])
+    for thing in (kernel, kernel.lookup("mod0")[0]):
+        with pytest.raises(TypeError):
+            how(thing)
+
+
+BROKEN = "nonsense\nalias a[ b\nalias\ninclude /x\noptions\nsoftdep\n"
+
+
+@pytest.mark.parametrize("log", ["", "7", "debug"])
+@pytest.mark.parametrize("how", ["Kmod(*a)", "Kmod(*a).set_mod_dir(a[0])", "Kmod(*a).lookup('needs')[0].plan()"])
+def test_nothing_reaches_standard_error(folder: Path, tmp_path: Path, log: str, how: str) -> None:
+    (tmp_path / "broken.conf").write_text(BROKEN)
+    assert child(f"a = sys.argv[1], sys.argv[2:]\n{how}", folder, tmp_path, KMOD_LOG=log) == (0, "", "")
+
+
+def test_the_log_level_of_the_environment_counts(folder: Path) -> None:
+    assert child("print(Kmod(sys.argv[1], []).log_priority)", folder, KMOD_LOG="5") == (0, "5\n", "")
+
+
+def test_standard_error_is_the_old_one_after_it(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "broken.conf").write_text(BROKEN)
+    code = """
+import ctypes, threading
+libc = ctypes.CDLL(None)
+c_stderr = lambda: ctypes.c_void_p.in_dll(libc, "stderr").value
+before = c_stderr()
+def some():
+    for _ in range(200):
+        Kmod(sys.argv[1], [sys.argv[2]])
+threads = [threading.Thread(target=some) for _ in range(4)]
+[thread.start() for thread in threads]
+for _ in range(200):
+    libc.fputs(b"mine\\n", ctypes.c_void_p(c_stderr()))
+[thread.join() for thread in threads]
+print(c_stderr() == before)
+"""
+    assert child(code, folder, tmp_path) == (0, "True\n", "mine\n" * 200)
+
+
+def test_set_mod_dir_keeps_config_and_log_level(folder: Path, config: Path, tmp_path: Path) -> None:
+    kernel = Kmod("/nowhere", [str(config)])
+    kernel.log_priority = 6
+    old = kernel.module_from_name("mod2")
+    kernel.set_mod_dir(str(folder))
+    assert kernel.config()["blacklists"] == [("needs", "")]
+    assert ([module.name for module in kernel.lookup("mine")], kernel.log_priority) == (["mod1"], 6)
+    assert (kernel.dirname, old.path) == (str(folder), None)
+    with pytest.raises(ValueError, match="NUL"):
+        kernel.set_mod_dir("a\0b")
+    assert (kernel.dirname, len(kernel.lookup("needs"))) == (str(folder), 1)
+
+
+def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+    code = """
+import os
+os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])
+try:
+    Kmod("relative", [])
+except KmodError as error:
+    print(error.errno)
+"""
+    code = f"sys.path.insert(0, {str(ROOT)!r})" + code
+    assert child(code, tmp_path / "gone", KMOD_LOG="7") == (0, "2\n", "")
+
+
+def test_a_blacklisted_module_has_an_errno(folder: Path, config: Path) -> None:
+    module = Kmod(str(folder), [str(config)]).lookup("needs")[0]
+    for call in (module.plan, module.insert):
+        with pytest.raises(BlacklistedError) as error:
+            call(kmod.KMOD_PROBE_APPLY_BLACKLIST)
+        assert (error.value.errno, error.value.strerror) == (1, "needs is blacklisted")
+
+
+class UnlikeError(Exception):
+    """Nobody else's."""
+
+
+CALLS: dict[str, Callable[[Kmod, Module], object]] = {
+    "lookup": lambda kernel, module: kernel.lookup("needs-it"),
+    "lookup of what is no alias": lambda kernel, module: kernel.lookup("a["),
+    "load_resources": lambda kernel, module: kernel.load_resources(),
+    "module_from_name": lambda kernel, module: kernel.module_from_name("mod3"),
+    "path": lambda kernel, module: module.path,
+    "options": lambda kernel, module: kernel.module_from_name("needs").options,
+    "plan": lambda kernel, module: module.plan(),
+    "refcount": lambda kernel, module: module.refcount,
+    "holders": lambda kernel, module: module.holders,
+}
+
+
+@pytest.mark.parametrize("what", CALLS)
+@pytest.mark.parametrize("kind", [UnlikeError, KeyboardInterrupt, SystemExit])
+def test_what_the_callback_raises_is_raised(folder: Path, what: str, kind: type[BaseException]) -> None:
+    kernel = Kmod(str(folder), [])
+    module = kernel.lookup("needs")[0]
+    heard: list[str] = []
+
+    def callback(priority: int, file: str, line: int, function: str, message: str) -> None:
+        heard.append(message)
+        raise kind(len(heard))
+
+    kernel.log_priority = 7
+    kernel.set_log(callback)
+    with pytest.raises(kind) as error:
+        CALLS[what](kernel, module)
+    assert error.value.args == (1,)
+    assert error.traceback[-1].name == "callback"
+    # The first word is the last one: nobody calls somebody who has raised. And the Kmod goes on.
+    assert len(heard) == 1
+    kernel.set_log(None)
+    assert [each.name for each in kernel.lookup("needs-it")] == ["needs"]
+
+
+def test_the_callback_cannot_come_back_in(folder: Path) -> None:
+    """In the middle of a look-up unload_resources() would unmap what is being read."""
+    kernel = Kmod(str(folder), [])
+    kernel.load_resources()
+    module = kernel.lookup("mod0")[0]
+    calls: list[Any] = [kernel.unload_resources, lambda: module.path, lambda: kernel.set_mod_dir(None), kernel.loaded]
+    for call in calls:
+        kernel.set_log(lambda *_, call=call: call())
+        kernel.log_priority = 7
+        with pytest.raises(RuntimeError, match="^a Kmod cannot be used from within its own call$"):
+            kernel.lookup("needs-it")
+        kernel.set_log(None)
+    assert kernel.lookup("needs-it")
+
+
+def test_the_callback_may_use_another_kmod(folder: Path) -> None:
+    """A dry run in a dry run: each has its own list."""
+    kernel, other = Kmod(str(folder), []), Kmod(str(folder), [])
+    inner, outer = other.lookup("needs")[0], kernel.lookup("needs")[0]
+    names: list[list[str]] = []
+    kernel.log_priority = 7
+    kernel.set_log(lambda *_: names.append([each.module.name for each in inner.plan()]))
+    assert [each.module.name for each in outer.plan()] == ["mod0", "mod1", "needs"]
+    assert names
+    assert all(each == ["mod0", "mod1", "needs"] for each in names)
+
+
+def test_a_module_that_ends_in_another_thread(folder: Path) -> None:
+    """As below, by another thread: the callback only makes sure of the moment."""
+    code = """
+import threading
+kernel = Kmod(sys.argv[1], [])
+kernel.load_resources()
+held, found, freed = kernel.lookup("alias-1"), threading.Event(), threading.Event()
+def callback(priority, file, line, function, message):
+    if "get module" in message and "(nil)" not in message:
+        found.set()
+        freed.wait()
+kernel.set_log(callback)
+kernel.log_priority = 7
+got = []
+thread = threading.Thread(target=lambda: got.extend(kernel.lookup("alias-1")))
+thread.start()
+found.wait()
+held.clear()
+junk = [bytes(200 + n % 100) for n in range(10000)]
+freed.set()
+thread.join()
+kernel.set_log(None)
+print(sorted(module.name for module in got))
+"""
+    assert child(code, folder, MALLOC_PERTURB_="90") == (0, f"{[f'mod{i}' for i in range(5)]}\n", "")
+
+
+def test_a_module_that_ends_in_the_callback(folder: Path) -> None:
+    """libkmod has found it and not yet taken a reference: it must not be freed just then."""
+    code = """
+kernel = Kmod(sys.argv[1], [])
+kernel.load_resources()
+held = kernel.lookup("alias-1")
+def callback(priority, file, line, function, message):
+    if "get module" in message and "(nil)" not in message:
+        held.clear()
+kernel.set_log(callback)
+kernel.log_priority = 7
+got = kernel.lookup("alias-1")
+kernel.set_log(None)
+junk = [bytes(200 + n % 100) for n in range(10000)]
+print(held, sorted(module.name for module in got))
+"""
+    assert child(code, folder, MALLOC_PERTURB_="90") == (0, f"[] {[f'mod{i}' for i in range(5)]}\n", "")
+
+
+def test_a_cycle_is_collected(folder: Path) -> None:
+    kernel = Kmod(str(folder), [])
+    module = kernel.lookup("mod0")[0]
+
+    class Callback:
+        kept = (kernel, module)
+
+        def __call__(self, *_: object) -> None:
+            pass
+
+    callback = Callback()
+    ended = weakref.ref(callback)
+    kernel.log_priority = 7
+    kernel.set_log(callback)
+    Callback.kept = ()  # type: ignore[assignment]
+    callback.module = module  # type: ignore[attr-defined]
+    del kernel, module, callback
+    gc.collect()
+    assert ended() is None
+
+
+def test_modules_end_in_any_thread(folder: Path) -> None:
+    """By its own hand and by the garbage collector's, while others are in libkmod; and each does end."""
+    code = """
+import gc, threading
+sys.setswitchinterval(1e-6)
+kernel = Kmod(sys.argv[1], [])
+kernel.load_resources()
+def some(number):
+    for count in range(300):
+        held = [module for alias in range(20) for module in kernel.lookup(f"alias-{alias}")]
+        held[number].plan()
+        class Cycle: pass
+        cycle = Cycle(); cycle.itself = cycle; cycle.held = held
+        if count % 50 == 0:
+            gc.collect()
+threads = [threading.Thread(target=some, args=(number,)) for number in range(6)]
+[thread.start() for thread in threads]
+[thread.join() for thread in threads]
+gc.collect()
+# libkmod knows a module for as long as somebody holds it: with the last one its words change.
+said = []
+kernel.set_log(lambda *words: said.append(words[4]))
+kernel.log_priority = 7
+kernel.module_from_name("mod0")
+print(any("found=(nil)" in word for word in said))
+"""
+    assert child(code, folder, MALLOC_PERTURB_="90") == (0, "True\n", "")
+
+
+def test_a_signal_reaches_who_waits_for_the_lock(tmp_path: Path) -> None:
+    """A thread is in open(2) of a FIFO, and so in libkmod; ^C must end the one that waits for it."""
+    fifo = tmp_path / "module.ko"
+    os.mkfifo(fifo)
+    code = """
+import os, signal, threading, time
+kernel = Kmod(os.path.dirname(sys.argv[1]), [])
+module = kernel.module_from_path(sys.argv[1])
+threading.Thread(target=lambda: module.info, daemon=True).start()
+time.sleep(0.3)
+threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
+try:
+    kernel.lookup("anything")
+except KeyboardInterrupt:
+    os.write(1, b"interrupted")
+    os._exit(0)
+"""
+    assert child(code, fifo) == (0, "interrupted", "")
+
+
+def test_who_waits_lets_the_others_run(tmp_path: Path) -> None:
+    fifo = tmp_path / "module.ko"
+    os.mkfifo(fifo)
+    kernel = Kmod(str(tmp_path), [])
+    module, other = kernel.module_from_path(str(fifo)), kernel.module_from_name("other")
+
+    def read() -> None:
+        with pytest.raises(KmodError):
+            _ = module.info
+
+    threads = [threading.Thread(target=call, daemon=True) for call in (read, lambda: kernel.lookup("x"))]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.1)
+    del other  # somebody is in libkmod: this must not wait
+    with contextlib.suppress(BrokenPipeError), fifo.open("wb") as file:
+        file.write(b"no module")
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
+
+
+def test_no_leak_when_a_name_is_refused(folder: Path) -> None:
+    kernel = Kmod(str(folder), [])
+
+    def some(count: int) -> None:
+        for _ in range(count):
+            for name in ("x" * 300, "x" * 4096):
+                with pytest.raises(KmodError):
+                    kernel.module_from_name(name)
+            with pytest.raises(TypeError):
+                Module.__new__(Module)
+
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    some(500)
+    before = resident()
+    some(5_000)
+    assert resident() - before < 2 << 20
