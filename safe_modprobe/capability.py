@@ -1,8 +1,13 @@
 """The kernel's capability names and their bits (include/uapi/linux/capability.h)."""
 
-from typing import NewType
+from safe_modprobe.frozen import TYPE_CHECKING
 
-Capability = NewType("Capability", int)
+if TYPE_CHECKING:
+    from typing import NewType
+
+    Capability = NewType("Capability", int)
+else:
+    Capability = int
 """A capability's bit number, as in the hexadecimal masks of /proc/TID/status."""
 
 NAMES = (

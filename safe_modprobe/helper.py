@@ -14,9 +14,10 @@ from safe_modprobe.kernel_args import Invocation, parse
 from safe_modprobe.last_resort import last_resort
 from safe_modprobe.model import Action, Caller, Policy, Source, Verdict
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.modules import modules_folder, read_plan
-from safe_modprobe.read.policy_files import read_policy
+from safe_modprobe.read.policy_cache import cached_policy, snapshot
 from safe_modprobe.report import fields, line, priority, worth_a_record
 
 
@@ -58,9 +59,18 @@ def _open_standard_files() -> None:
 
 def _policy_or_builtin() -> Policy:
     """The files' policy, or the built-in one, mode privileged, with the error in the log."""
+    policy = cached_policy(FOLDERS)
+    if policy is not None:
+        return policy
+    from safe_modprobe.act.policy_cache import remember  # once after a boot or an edit; and the parser costs most
+    from safe_modprobe.read.policy_files import read_policy
+
     try:
-        return read_policy()
-    except PolicyError as error:
+        before = snapshot(FOLDERS)
+        policy = read_policy()
+        remember(policy, before)
+        return policy
+    except (PolicyError, OSError) as error:
         record(f"policy error, mode privileged is in force until it is mended: {error}", 3)
         return BUILTIN_POLICY
 

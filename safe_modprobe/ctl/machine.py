@@ -6,9 +6,10 @@ import os
 from safe_modprobe.errors import UsageError
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Plan, Policy, Request
+from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.modules import modules_folder, read_plan
-from safe_modprobe.read.policy_files import FOLDERS, read_policy
+from safe_modprobe.read.policy_files import read_policy
 
 _CONFIG = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
 

@@ -2,6 +2,13 @@
 
 from collections.abc import Sequence
 
+FOLDERS = (
+    "/usr/lib/safe-modprobe/policy.d",
+    "/run/safe-modprobe/policy.d",
+    "/etc/safe-modprobe/policy.d",
+)
+"""Ours, this boot's, the admin's: a name in a later one replaces the same name in an earlier one."""
+
 SUFFIX = ".toml"
 
 

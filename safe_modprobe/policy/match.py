@@ -6,9 +6,12 @@ from safe_modprobe.model import Action, Caller, CallSite, Mark, Policy, Request,
 
 def glob(pattern: str, text: str) -> bool:
     """glob(7) over the whole text, in which * matches anything, newlines too."""
-    head, star, tail = pattern.partition("*")
-    if "?" not in head and "[" not in head and not tail:
-        return text.startswith(head) if star else text == head
+    if "?" not in pattern and "[" not in pattern:
+        head, star, tail = pattern.partition("*")
+        if not star:
+            return text == pattern
+        if "*" not in tail:
+            return text.startswith(head) and text.endswith(tail) and len(text) >= len(head) + len(tail)
     from fnmatch import fnmatchcase  # a rare kind of pattern, and it has to compile it
 
     return fnmatchcase(text, pattern)
@@ -16,18 +19,39 @@ def glob(pattern: str, text: str) -> bool:
 
 def alias_glob(pattern: str, text: str) -> bool:
     """glob() for aliases and module names: - is _ outside of brackets, as in libkmod's alias_normalize()."""
+    return _any_name((pattern,), _normal(text))
+
+
+def _normal(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def _any_name(patterns: tuple[str, ...], normal: str) -> bool:
+    """alias_glob() for any of them; hundreds are tried for a request, so the name is normalized once."""
+    for pattern in patterns:
+        if "-" in pattern:
+            pattern = _normal_pattern(pattern)
+        if glob(pattern, normal):
+            return True
+    return False
+
+
+def _normal_pattern(pattern: str) -> str:
+    if "[" not in pattern:
+        return _normal(pattern)
     parts = pattern.split("[")
     for index, part in enumerate(parts):
         inside, bracket, outside = part.partition("]") if index else ("", "", part)
-        parts[index] = inside + bracket + outside.replace("-", "_")
-    return glob("[".join(parts), text.replace("-", "_"))
+        parts[index] = inside + bracket + _normal(outside)
+    return "[".join(parts)
 
 
 def first_mark(policy: Policy, alias: str, module: str) -> Mark | None:
     """The mark for a module that would be loaded for this alias."""
+    alias, module = _normal(alias), _normal(module)
     for mark in policy.marks:
-        if (not mark.modules or any(alias_glob(each, module) for each in mark.modules)) and (
-            not mark.aliases or any(alias_glob(each, alias) for each in mark.aliases)
+        if (not mark.modules or _any_name(mark.modules, module)) and (
+            not mark.aliases or _any_name(mark.aliases, alias)
         ):
             return mark
     return None
@@ -35,23 +59,25 @@ def first_mark(policy: Policy, alias: str, module: str) -> Mark | None:
 
 def call_site(policy: Policy, alias: str) -> CallSite | None:
     """The row that says which capability suffices for the alias, or that its asker is a deputy."""
+    alias = _normal(alias)
     for site in policy.call_sites:
-        if any(alias_glob(each, alias) for each in site.aliases):
+        if _any_name(site.aliases, alias):
             return site
     return None
 
 
 def first_rule(policy: Policy, request: Request, caller: Caller, module: str) -> Rule | None:
     """The rule for a module that would be loaded for this caller."""
+    alias, module = _normal(request.alias), _normal(module)
     for rule in policy.rules:
-        if _matches_what(rule, request, module) and _matches_who(rule, caller):
+        if _matches_what(rule, alias, module) and _matches_who(rule, caller):
             return rule
     return None
 
 
-def _matches_what(rule: Rule, request: Request, module: str) -> bool:
-    return (rule.modules is None or any(alias_glob(each, module) for each in rule.modules)) and (
-        rule.aliases is None or any(alias_glob(each, request.alias) for each in rule.aliases)
+def _matches_what(rule: Rule, alias: str, module: str) -> bool:
+    return (rule.modules is None or _any_name(rule.modules, module)) and (
+        rule.aliases is None or _any_name(rule.aliases, alias)
     )
 
 

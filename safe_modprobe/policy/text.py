@@ -1,16 +1,24 @@
 """Policy -> TOML: what parses to the same rows again, and the line that would let a request through."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 from safe_modprobe.capability import SYS_MODULE, Capability, name_of
-from safe_modprobe.model import BY_MARKER, Caller, Policy, Settings
+from safe_modprobe.frozen import TYPE_CHECKING
+from safe_modprobe.model import BY_MARKER, Caller, Policy, Rule, Settings
+
+if TYPE_CHECKING:
+    from typing import Any
 
 
 def remedy(modules: Sequence[str], caller: Caller) -> str:
     """One line of a drop-in that allows these modules to this caller."""
     who = f"users = {_value(sorted({caller.uid, caller.euid} - {None}))}" if caller.known else 'callers = "unknown"'
     return f'rule = [{{ modules = {_value(list(modules))}, {who}, action = "allow" }}]'
+
+
+def rule_table(rule: Rule) -> str:
+    """A rule as a `[[rule]]` table of its own."""
+    return "[[rule]]\n" + _pairs(rule._asdict() | {"quiet": rule.quiet or None})
 
 
 def dump(policy: Policy) -> str:
@@ -24,11 +32,11 @@ def dump(policy: Policy) -> str:
     parts += [
         "[[call_site]]\n" + _pairs(site._asdict() | {"deputy": site.deputy or None}) for site in policy.call_sites
     ]
-    parts += ["[[rule]]\n" + _pairs(rule._asdict() | {"quiet": rule.quiet or None}) for rule in policy.rules]
+    parts += [rule_table(rule) for rule in policy.rules]
     return "\n".join(parts)
 
 
-def _settings(settings: Settings) -> dict[str, Any]:
+def _settings(settings: Settings) -> "dict[str, Any]":
     return {
         "mode": settings.mode,
         "mismatch": settings.mismatch,
@@ -45,7 +53,7 @@ def _privileged(capability: Capability | None) -> bool | str:
     return True if capability == SYS_MODULE else name_of(capability)
 
 
-def _pairs(row: dict[str, Any]) -> str:
+def _pairs(row: "dict[str, Any]") -> str:
     """`key = value` lines, without what stands for "not given"."""
     lines = []
     for key, value in row.items():
@@ -59,7 +67,7 @@ def _pairs(row: dict[str, Any]) -> str:
     return "".join(lines)
 
 
-def _value(value: Any) -> str:
+def _value(value: "Any") -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, int):
@@ -69,7 +77,7 @@ def _value(value: Any) -> str:
     return f"[{', '.join(map(_value, _ordered(value)))}]"
 
 
-def _ordered(values: Iterable[Any]) -> list[Any]:
+def _ordered(values: "Iterable[Any]") -> "list[Any]":
     return sorted(values) if isinstance(values, frozenset) else list(values)
 
 

@@ -5,7 +5,6 @@ this very alias, none of them if nobody does. Each is a full Caller, or an unkno
 """
 
 import os
-import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -133,6 +132,8 @@ def _behind(seen: trace.Seen, event: Event) -> tuple[Caller, ...]:
     """
     part = event.name.removeprefix(b"crypto-").removesuffix(b"-all")
     # A whole part of the name: `authenc` is none of `authencesn(hmac(sha256),cbc(aes))`.
+    import re  # a deputy's request alone needs it
+
     whole = re.compile(rb"^crypto-(?:.*[(,])?" + re.escape(part) + rb"(?:$|[(),])", re.DOTALL)
     found = []
     for other in seen.events.values():

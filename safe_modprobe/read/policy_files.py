@@ -7,16 +7,9 @@ from collections.abc import Sequence
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
-from safe_modprobe.policy.dropins import effective
+from safe_modprobe.policy.dropins import FOLDERS, effective
 from safe_modprobe.policy.schema import MAX_BYTES, build
 from safe_modprobe.read.accounts import Accounts
-
-FOLDERS = (
-    "/usr/lib/safe-modprobe/policy.d",
-    "/run/safe-modprobe/policy.d",
-    "/etc/safe-modprobe/policy.d",
-)
-"""Ours, this boot's, the admin's: a name in a later one replaces the same name in an earlier one."""
 
 _NULL = os.makedev(1, 3)
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -28,12 +21,12 @@ def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = No
     Raises PolicyError: for a wrong file, one that others may write, one that cannot be read.
     """
     try:
-        opened = [_open_folder(path) for path in folders]
+        opened = [open_folder(path) for path in folders]
         try:
             listings = [[] if fd is None else os.listdir(fd) for fd in opened]
             files = []
             for name, index in effective(listings):
-                content = _read(opened[index], name, f"{folders[index]}/{name}")
+                content = read_file(opened[index], name, f"{folders[index]}/{name}")
                 if content is not None:
                     files.append((f"{folders[index]}/{name}", content))
         finally:
@@ -45,7 +38,8 @@ def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = No
         raise PolicyError(f"{error.filename or 'policy'}: {error.strerror}") from None
 
 
-def _open_folder(path: str) -> int | None:
+def open_folder(path: str) -> int | None:
+    """A descriptor of the folder, None where there is none. Raises OSError, and PolicyError where others may write."""
     try:
         fd = os.open(path, _OPEN | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -54,8 +48,8 @@ def _open_folder(path: str) -> int | None:
     return fd
 
 
-def _read(folder: int | None, name: str, path: str) -> bytes | None:
-    """The file's content, None when it is a link to /dev/null: a mask."""
+def read_file(folder: int | None, name: str, path: str) -> bytes | None:
+    """The file's content, None when it is a link to /dev/null: a mask. Raises PolicyError and OSError."""
     try:
         fd = os.open(name, _OPEN, dir_fd=folder)
     except OSError as error:
