@@ -41,9 +41,7 @@ def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verd
     site = call_site(policy, request.alias)
     targets = tuple(_judge_target(policy, request, caller, target, site) for target in plan.targets)
     action = _worst(tuple(target.action for target in targets))
-    steps = [
-        step for target in targets if target.action is action for step in target.steps if step.action is action
-    ]
+    steps = [step for target in targets if target.action is action for step in target.steps if step.action is action]
     # What a person wants to read about: of what was granted, what asked for most; else what is not noise.
     telling = [step for step in steps if (step.need is not None if action is Action.ALLOW else not step.quiet)]
     deciding = next(iter(telling or steps), None)

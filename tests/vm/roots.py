@@ -6,14 +6,13 @@ from tests.vm.cache import TOP, Progress, cached, digest, run, say
 from tests.vm.kernels import KEYRING, NATIVE, mirror
 
 _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "libkmod2", "libzstd1", "procps"]
-PACKAGES = {  # "programs" are those of policy.d's promise: who must still get through, and by what
+_PROGRAMS = """bubblewrap cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
+    nfs-kernel-server nftables python3-rich squashfs-tools squashfuse uidmap wireguard-tools xfsprogs""".split()
+"""Those of policy.d's promise: who must still get through, and by what."""
 
+PACKAGES = {
     "bare": _BARE,
-    "programs": [
-        *_BARE, "bubblewrap", "cifs-utils", "cryptsetup-bin", "dmsetup", "dosfstools", "e2fsprogs", "fuse3", "ipset",
-        "iptables", "iw", "nfs-kernel-server", "nftables", "python3-rich", "squashfs-tools", "squashfuse", "uidmap",
-        "wireguard-tools", "xfsprogs",
-    ],
+    "programs": [*_BARE, *_PROGRAMS],
     "systemd": [*_BARE, "systemd", "systemd-sysv", "udev", "dbus"],
 }
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/zoneinfo/*")
@@ -30,8 +29,9 @@ def _make(into: Path, packages: list[str]) -> None:
     # Left to itself, mmdebstrap asks Debian's default hosts, which this machine may not reach.
     source = f"deb [signed-by={KEYRING}] {mirror()} {NATIVE} main"
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
+    included = f"--include={','.join(packages)}"
     run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", f"--include={','.join(packages)}", *excluded, NATIVE, tree, source],
+        ["mmdebstrap", "--quiet", "--variant=minbase", included, *excluded, NATIVE, tree, source],
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
     )
     for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/perl", "usr/share/info"):

@@ -274,6 +274,8 @@ BREAKABLE = (
     "model", "kernel_args", "decide", "policy/schema", "read/callers", "read/trace", "read/modules", "act/load",
 )  # fmt: skip
 LIBRARY = "/usr/lib/safe-modprobe/safe_modprobe"
+POLICY_CACHE = "/run/safe-modprobe/policy.cache"
+"""Without it, the helper needs the policy's parser, too."""
 
 
 def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> None:
@@ -283,7 +285,7 @@ def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> 
             text = file.read()
         try:
             guest.write(path, "raise RuntimeError('broken on purpose')\n")
-            guest.sh(f"rm -f {os.path.dirname(path)}/__pycache__/{os.path.basename(name)}.*")
+            guest.sh(f"rm -f {os.path.dirname(path)}/__pycache__/{os.path.basename(name)}.* {POLICY_CACHE}")
             guest.unload(*SMP)
             assert guest.run_as(1000, lambda: guest.ask_raw(b"smp_open")) == 256, name
             assert "smp_open" not in guest.modules(), name
@@ -305,7 +307,7 @@ def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Gue
             text = file.read()
         try:
             guest.write(path, text + f"\ndef {function}(*a, **k):\n    raise MemoryError('broken on purpose')\n")
-            guest.sh(f"rm -f {os.path.dirname(path)}/__pycache__/{os.path.basename(name)}.*")
+            guest.sh(f"rm -f {os.path.dirname(path)}/__pycache__/{os.path.basename(name)}.* {POLICY_CACHE}")
             guest.unload(*SMP)
             guest.run_as(1000, lambda: guest.ask_raw(b"smp_marked"))
             assert "smp_marked" not in guest.modules(), (name, function)
@@ -313,6 +315,21 @@ def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Gue
             assert "smp_marked" in guest.modules(), (name, function)
         finally:
             guest.write(path, text)
+
+
+def test_a_broken_parser_is_not_missed_while_the_policy_is_remembered(guest: Guest) -> None:
+    wait_for(lambda: guest.run_as(0, lambda: guest.ask_raw(b"nothing-answers")) and os.path.exists(POLICY_CACHE))
+    path = f"{LIBRARY}/policy/schema.py"
+    with open(path) as file:
+        text = file.read()
+    try:
+        guest.write(path, "raise RuntimeError('broken on purpose')\n")
+        guest.sh(f"rm -f {LIBRARY}/policy/__pycache__/schema.*")
+        assert guest.run_as(1000, lambda: guest.ask_raw(b"smp_open")) == 0, guest.log()[-3:]
+        guest.run_as(1000, lambda: guest.ask_raw(b"smp_marked"))
+        expect(guest, "smp_marked", False)
+    finally:
+        guest.write(path, text)
 
 
 def test_enable_with_a_broken_helper_changes_nothing(guest: Guest) -> None:

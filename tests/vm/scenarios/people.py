@@ -69,7 +69,9 @@ def static_nodes():
         path = f"/dev/{name}"
         os.makedirs(os.path.dirname(path), exist_ok=True)
         if not os.path.exists(path):
-            os.mknod(path, (stat.S_IFCHR if device[0] == "c" else stat.S_IFBLK) | mode, os.makedev(int(major), int(minor)))
+            os.mknod(
+                path, (stat.S_IFCHR if device[0] == "c" else stat.S_IFBLK) | mode, os.makedev(int(major), int(minor))
+            )
         os.chmod(path, mode)
         os.chown(path, 0, group)
 

@@ -3,7 +3,6 @@
 import os
 
 from guest import Guest
-
 from people import PEOPLE, loaded_by
 
 IMAGES = "/run/images"
@@ -152,6 +151,6 @@ def test_an_odd_binary_is_refused_without_a_word(guest: Guest) -> None:
     with open("/run/odd", "wb") as file:
         file.write(b"\x80\x81\x82\x83" * 4)
     os.chmod("/run/odd", 0o755)
-    done, _ = loaded_by(guest, "user", "python3 -c 'import os; os.execv(\"/run/odd\", [\"odd\"])'", set())
+    done, _ = loaded_by(guest, "user", 'python3 -c \'import os; os.execv("/run/odd", ["odd"])\'', set())
     assert "Exec format error" in done.stderr, done
     assert guest.log()[before:] == []
