@@ -28,6 +28,9 @@ from safe_modprobe.policy.match import call_site, first_mark, first_rule
 
 MODULE_FILE = "the module's .modinfo"
 
+IN_TRIAL = "it would be refused, but for the trial"
+"""How the reason ends of what a trial let through."""
+
 
 def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verdict:
     """First matching rule wins; then the mismatch. Silence is a refusal.
@@ -104,6 +107,11 @@ def _judge_target(
     refused: dict[str, StepVerdict] = {}
     for step in target.steps:
         verdict = _judge_step(policy, request, caller, step, target, site)
+        if policy.settings.trial and verdict.action is Action.DENY:
+            # The one place that every refusal comes through, whoever said it: mode, rule, mismatch, the kernel's
+            # argument. Not `mismatch = "log"`, above which the first two and the last would still stand; and before
+            # a refused dependency takes others with it, since in a trial none does.
+            verdict = verdict._replace(action=Action.LOG, reason=f"{verdict.reason}; {IN_TRIAL}")
         blocker = next((refused[name] for name in step.needs if name in refused), None)
         if verdict.action is not Action.DENY and blocker is not None:
             reason = f"needs {blocker.step.module}, which is refused ({blocker.reason})"

@@ -11,7 +11,7 @@ from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.decide import among, askers, decide, suffices
 from safe_modprobe.errors import PolicyError, UsageError
 from safe_modprobe.kernel_args import Invocation, parse
-from safe_modprobe.last_resort import last_resort
+from safe_modprobe.last_resort import TRIAL, last_resort
 from safe_modprobe.model import Action, Caller, Policy, Source, Verdict
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.dropins import FOLDERS
@@ -71,8 +71,10 @@ def _policy_or_builtin() -> Policy:
         remember(policy, before)
         return policy
     except (PolicyError, OSError) as error:
-        record(f"policy error, mode privileged is in force until it is mended: {error}", 3)
-        return BUILTIN_POLICY
+        trial = os.path.exists(TRIAL)
+        what = "the trial goes on" if trial else "mode privileged is in force until it is mended"
+        record(f"policy error, {what}: {error}", 3)
+        return BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=trial))
 
 
 def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) -> int:
@@ -83,7 +85,9 @@ def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) 
         return _show(invocation, verdict)
     if worth_a_record(verdict):
         record(line(verdict), priority(verdict), fields(verdict))
-    extra = " ".join(request.kernel_args) if policy.settings.forward_kernel_args else ""
+    # In a trial nothing is refused, so a kernel that would refuse by its own argument does not get it.
+    forwards = policy.settings.forward_kernel_args and not policy.settings.trial
+    extra = " ".join(request.kernel_args) if forwards else ""
     tree = Tree(invocation.directory, invocation.version)
     if all(target.action is Action.DENY for target in verdict.targets):
         outcome = {}

@@ -227,6 +227,7 @@ class Settings(NamedTuple):
     sources: tuple[Source, ...] = (Source.KERNEL_ARGS, Source.BPF, Source.TRACEFS, Source.PROC)
     kernel_args_always: bool = False
     forward_kernel_args: bool = False
+    trial: bool = False
     origins: Mapping[str, Origin] = {}
 
     def origin(self, key: str) -> Origin:

@@ -43,6 +43,11 @@ def skipped(verdict: Verdict) -> list[str]:
     ]
 
 
+def barred(verdict: Verdict) -> str:
+    """What would have to be changed, where no new rule can help; "" where one can."""
+    return next((judged.barred for target in verdict.targets for judged in target.steps if judged.barred), "")
+
+
 def who(caller: Caller) -> str:
     """The caller in a few words."""
     if not caller.known:
@@ -67,9 +72,8 @@ def line(verdict: Verdict) -> str:
     what = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
     text = f"{_DONE[verdict.action]} {what} to {who(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
     if verdict.action is Action.DENY:
-        barred = [judged.barred for target in verdict.targets for judged in target.steps if judged.barred]
-        if barred:
-            return f"{text}; to let it through, change {barred[0]}"
+        if bar := barred(verdict):
+            return f"{text}; to let it through, change {bar}"
         return f"{text}; to let it through: {remedy(refused(verdict), verdict.caller)} in {ADMIN_FILE}"
     left_out = skipped(verdict)
     return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
@@ -93,12 +97,18 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
         "MESSAGE_ID": MESSAGE_ID,
         "SAFE_MODPROBE_VERDICT": str(verdict.action),
         "SAFE_MODPROBE_ALIAS": escape(verdict.request.alias),
+        "SAFE_MODPROBE_KERNEL_ARGS": " ".join(map(escape, verdict.request.kernel_args)),
         "SAFE_MODPROBE_MODULES": " ".join(map(escape, modules(verdict))),
         "SAFE_MODPROBE_REFUSED": " ".join(map(escape, refused(verdict))),
         "SAFE_MODPROBE_REASON": verdict.reason,
         "SAFE_MODPROBE_ORIGIN": str(verdict.origin),
+        "SAFE_MODPROBE_BARRED": barred(verdict),
         "SAFE_MODPROBE_SOURCE": str(caller.source),
         "SAFE_MODPROBE_CALLER_UID": _text(caller.uid),
+        "SAFE_MODPROBE_CALLER_EUID": _text(caller.euid),
+        "SAFE_MODPROBE_CALLER_USERNS": ("initial" if caller.initial_user_namespace else "other")
+        if caller.known
+        else "",
         "SAFE_MODPROBE_CALLER_TID": _text(caller.tid),
         "SAFE_MODPROBE_CALLER_CAPABILITIES": f"{caller.capabilities:016x}" if caller.known else "",
         "SAFE_MODPROBE_CALLER_COMM": escape(caller.comm or ""),

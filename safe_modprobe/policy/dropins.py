@@ -11,6 +11,9 @@ FOLDERS = (
 
 SUFFIX = ".toml"
 
+TRIAL = "00-trial.toml"
+"""In /run: what `safe-modprobectl enable --trial` writes. While it is there, nobody is refused anything."""
+
 
 def effective(folders: Sequence[Sequence[str]]) -> list[tuple[str, int]]:
     """(name, index of its folder) in the order of precedence.

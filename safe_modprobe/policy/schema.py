@@ -36,7 +36,15 @@ class Accounts(Protocol):
         """The group's number."""
 
 
-class _WrongError(Exception):
+class PlacedError(PolicyError):
+    """A PolicyError with its parts; `line` is 0 for a whole file, and `key` then empty."""
+
+    def __init__(self, path: str, line: int, key: str, message: str) -> None:
+        super().__init__(": ".join(filter(None, (f"{path}:{line}" if line else path, key, message))))
+        self.path, self.line, self.key, self.message = path, line, key, message
+
+
+class WrongError(Exception):
     """What a value was and what it may be; where it stands is known further out."""
 
 
@@ -45,8 +53,8 @@ def build(files: Sequence[tuple[str, bytes]], accounts: Accounts) -> Policy:
 
     Raises PolicyError, one sentence `path:line: key: what it was, what it may be`.
     """
-    documents = [_Document(path, content) for path, content in files]
-    builders = [_Builder(document, accounts) for document in documents]
+    documents = [Document(path, content) for path, content in files]
+    builders = [Builder(document, accounts) for document in documents]
     names: dict[str, Origin] = {}
     for builder in builders:
         builder.check_tables()
@@ -71,29 +79,29 @@ def _merged(every: Sequence[Mapping[str, tuple[Any, Origin]]]) -> Settings:
     return Settings(**values, origins=origins)
 
 
-class _Document:
+class Document:
     """One file's tables, and the lines that they stand on."""
 
     def __init__(self, path: str, content: bytes) -> None:
         self.path = path
         self.name = path.rpartition("/")[2]
         if len(content) > MAX_BYTES:
-            raise PolicyError(f"{path}: the file has {len(content)} bytes; it may have {MAX_BYTES}")
+            raise PlacedError(path, 0, "", f"the file has {len(content)} bytes; it may have {MAX_BYTES}")
         try:
             self.text = content.decode()
         except UnicodeDecodeError as error:
             line = content.count(b"\n", 0, error.start) + 1
-            raise PolicyError(
-                f"{path}:{line}: byte 0x{content[error.start]:02x} is not UTF-8; TOML is UTF-8 throughout"
-            ) from None
+            message = f"byte 0x{content[error.start]:02x} is not UTF-8; TOML is UTF-8 throughout"
+            raise PlacedError(path, line, "", message) from None
         self.text = self.text.replace("\r\n", "\n")
         try:
             self.tables: dict[str, Any] = tomli.loads(self.text)
         except tomli.TOMLDecodeError as error:
-            raise PolicyError(_toml_error(path, self.text, str(error))) from None
+            raise _toml_error(path, self.text, str(error)) from None
         except (RecursionError, ValueError, OverflowError) as error:
             what = "is nested too deep" if isinstance(error, RecursionError) else "holds an impossible value"
-            raise PolicyError(f"{path}: the file {what}; a policy needs two levels, as the manual shows") from None
+            message = f"the file {what}; a policy needs two levels, as the manual shows"
+            raise PlacedError(path, 0, "", message) from None
         self._lines: Mapping[Path, int] | None = None
 
     def line(self, path: Path) -> int:
@@ -105,64 +113,99 @@ class _Document:
         return self._lines.get(path, 1)
 
     def fail(self, path: Path, message: str) -> NoReturn:
+        """Raise PlacedError for this key or table."""
         keys = [str(key) for key in path if isinstance(key, str)]
-        raise PolicyError(f"{self.path}:{self.line(path)}: {keys[-1]}: {message}")
+        raise PlacedError(self.path, self.line(path), keys[-1], message)
+
+    def checked(
+        self, path: Path, row: Mapping[str, Any], checks: Mapping[str, "Check"], accounts: Accounts
+    ) -> dict[str, Any]:
+        """The row's values as the model has them, each checked by itself. Raises PlacedError."""
+        values = {}
+        for key, untrusted_value in row.items():
+            if key not in checks:
+                nearest = [str(each) for each in path if isinstance(each, str)][-1]
+                self.fail((*path, key), f"no such key; {nearest} has {', '.join(map(repr, checks))}")
+            try:
+                values[key] = checks[key](untrusted_value, accounts)
+            except WrongError as wrong:
+                self.fail((*path, key), str(wrong))
+        return values
 
 
-def _toml_error(path: str, text: str, message: str) -> str:
+def _toml_error(path: str, text: str, message: str) -> PlacedError:
     """tomli says `what (at line 3, column 5)` or `what (at end of document)`."""
     what, _, place = message.rpartition(" (at ")
     line = place.removeprefix("line ").partition(",")[0]
-    number = line if line.isdigit() else str(text.count("\n") + 1)
-    return f"{path}:{number}: {what or message}, so this is not TOML"
+    number = int(line) if line.isdigit() else text.count("\n") + 1
+    return PlacedError(path, number, "", f"{what or message}, so this is not TOML")
 
 
-_Check = Callable[[Any, Accounts], Any]
+Check = Callable[[Any, Accounts], Any]
+"""A value of the file -> a value of the model's. Raises WrongError."""
+
+PARTS: dict[Check, Sequence[str] | Check] = {}
+"""What a check was made of: the words that it takes, or the check of each member of a list; see json_schema.py."""
 
 
-def _flag(value: Any, accounts: Accounts) -> bool:
+def flag(value: Any, accounts: Accounts) -> bool:
+    """true or false."""
     if not isinstance(value, bool):
-        raise _WrongError(f"{_shown(value)} is not true or false")
+        raise WrongError(f"{shown(value)} is not true or false")
     return value
 
 
-def _string(value: Any, accounts: Accounts) -> str:
+def string(value: Any, accounts: Accounts) -> str:
+    """Any text of one line."""
     if not isinstance(value, str):
-        raise _WrongError(f"{_shown(value)} is not a string")
+        raise WrongError(f"{shown(value)} is not a string")
     if any(char < " " or char == "\x7f" for char in value):
-        raise _WrongError(f"{_shown(value)} holds a control character, which no name or reason needs")
+        raise WrongError(f"{shown(value)} holds a control character, which no name or reason needs")
     return value
 
 
-def _one_of(*words: str) -> _Check:
+def one_of(*words: str) -> Check:
+    """Any of these words."""
+
     def check(value: Any, accounts: Accounts) -> str:
         if not isinstance(value, str) or value not in words:
-            raise _WrongError(f"{_shown(value)} is not one of {', '.join(repr(str(word)) for word in words)}")
+            raise WrongError(f"{shown(value)} is not one of {', '.join(repr(str(word)) for word in words)}")
         return value
 
+    PARTS[check] = words
     return check
 
 
-def _list(of: _Check) -> _Check:
+def list_of(of: Check) -> Check:
+    """A list of one or more, as a tuple."""
+
     def check(value: Any, accounts: Accounts) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise _WrongError(f"{_shown(value)} is not a list; write [{_shown(value)}]")
+            raise WrongError(f"{shown(value)} is not a list; write [{shown(value)}]")
         if not value:
-            raise _WrongError("[] matches nothing; name at least one, or leave the key out to match any")
+            raise WrongError("[] matches nothing; name at least one, or leave the key out to match any")
         return tuple(of(each, accounts) for each in value)
 
+    PARTS[check] = of
     return check
 
 
-def _set(of: _Check) -> _Check:
-    check = _list(of)
-    return lambda value, accounts: frozenset(check(value, accounts))
+def set_of(of: Check) -> Check:
+    """A list of one or more, in whose order nothing lies."""
+    members = list_of(of)
+
+    def check(value: Any, accounts: Accounts) -> frozenset[Any]:
+        return frozenset(members(value, accounts))
+
+    PARTS[check] = of
+    return check
 
 
-def _glob(value: Any, accounts: Accounts) -> str:
-    text = _string(value, accounts)
+def pattern(value: Any, accounts: Accounts) -> str:
+    """A pattern of glob(7)."""
+    text = string(value, accounts)
     if not text:
-        raise _WrongError("'' is not a pattern; '*' matches everything")
+        raise WrongError("'' is not a pattern; '*' matches everything")
     rest = text
     while "[" in rest:
         body = rest.partition("[")[2]
@@ -170,91 +213,96 @@ def _glob(value: Any, accounts: Accounts) -> str:
         start = 2 if body.startswith("!") else 1
         end = body.find("]", start)
         if end < 0:
-            raise _WrongError(f"{_shown(value)} is not a pattern: a [ has no ]; write [[] for the character itself")
+            raise WrongError(f"{shown(value)} is not a pattern: a [ has no ]; write [[] for the character itself")
         rest = body[end + 1 :]
     return text
 
 
-def _cap(value: Any, accounts: Accounts) -> Capability:
+def capability(value: Any, accounts: Accounts) -> Capability:
+    """A name of capabilities(7)."""
     found = named(value) if isinstance(value, str) else None
     if found is None:
         near = value.upper() if isinstance(value, str) else ""
         near = near if near.startswith("CAP_") else f"CAP_{near}"
         hint = f"; did you mean '{near}'?" if near in NAMES else " such as 'CAP_NET_ADMIN', see capabilities(7)"
-        raise _WrongError(f"{_shown(value)} is not a capability{hint}")
+        raise WrongError(f"{shown(value)} is not a capability{hint}")
     return found
 
 
 _PRIVILEGES = f"true, false, '{BY_MARKER}' or a capability such as 'CAP_NET_ADMIN'"
 
 
-def _privilege(value: Any, accounts: Accounts) -> Capability | str | None:
+def privilege(value: Any, accounts: Accounts) -> Capability | str | None:
+    """What a mark says of its modules."""
     if isinstance(value, bool):
         return SYS_MODULE if value else None
     if not isinstance(value, str):
-        raise _WrongError(f"{_shown(value)} is not {_PRIVILEGES}")
-    return BY_MARKER if value == BY_MARKER else _cap(value, accounts)
+        raise WrongError(f"{shown(value)} is not {_PRIVILEGES}")
+    return BY_MARKER if value == BY_MARKER else capability(value, accounts)
 
 
-def _account(kind: str, file: str) -> _Check:
+def _account(kind: str, file: str) -> Check:
     def check(value: Any, accounts: Accounts) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise _WrongError(f"{_shown(value)} is not a {kind}'s name or number")
+            raise WrongError(f"{shown(value)} is not a {kind}'s name or number")
         if isinstance(value, int):
             if not 0 <= value <= UID_MAX:
-                raise _WrongError(f"{value} is not a {kind}'s number, which is from 0 to {UID_MAX}")
+                raise WrongError(f"{value} is not a {kind}'s number, which is from 0 to {UID_MAX}")
             return value
         number = accounts.uid(value) if kind == "user" else accounts.gid(value)
         if number is None:
-            raise _WrongError(
-                f"{_shown(value)} is not a {kind} in {file}; name services are not asked, so give the number"
+            raise WrongError(
+                f"{shown(value)} is not a {kind} in {file}; name services are not asked, so give the number"
             )
         return number
 
     return check
 
 
-_PATTERNS = _list(_glob)
+_PATTERNS = list_of(pattern)
+user = _account("user", "/etc/passwd")
+group = _account("group", "/etc/group")
 
-_RULE: Mapping[str, _Check] = {
-    "name": _string,
+_RULE: Mapping[str, Check] = {
+    "name": string,
     "modules": _PATTERNS,
     "aliases": _PATTERNS,
-    "users": _set(_account("user", "/etc/passwd")),
-    "groups": _set(_account("group", "/etc/group")),
-    "capabilities": _set(_cap),
+    "users": set_of(user),
+    "groups": set_of(group),
+    "capabilities": set_of(capability),
     "units": _PATTERNS,
     "executables": _PATTERNS,
     "call_sites": _PATTERNS,
-    "user_namespace": _one_of("initial", "other"),
-    "no_new_privs": _flag,
-    "callers": _one_of("known", "unknown"),
-    "action": _one_of(*Action),
-    "quiet": _flag,
-    "reason": _string,
+    "user_namespace": one_of("initial", "other"),
+    "no_new_privs": flag,
+    "callers": one_of("known", "unknown"),
+    "action": one_of(*Action),
+    "quiet": flag,
+    "reason": string,
 }
-_NOT_CONDITIONS = {"name", "action", "quiet", "reason"}
-_MARK: Mapping[str, _Check] = {
+NOT_CONDITIONS = {"name", "action", "quiet", "reason"}
+_MARK: Mapping[str, Check] = {
     "modules": _PATTERNS,
     "aliases": _PATTERNS,
-    "privileged": _privilege,
-    "quiet": _flag,
-    "reason": _string,
+    "privileged": privilege,
+    "quiet": flag,
+    "reason": string,
 }
-_CALL_SITE: Mapping[str, _Check] = {
+_CALL_SITE: Mapping[str, Check] = {
     "aliases": _PATTERNS,
-    "capability": _cap,
-    "deputy": _flag,
-    "reason": _string,
+    "capability": capability,
+    "deputy": flag,
+    "reason": string,
 }
-_SOURCES = _list(_one_of(*(source for source in Source if source is not Source.NONE)))
-_SETTINGS: Mapping[str, _Check] = {
-    "mode": _one_of(*Mode),
-    "mismatch": _one_of(*Action),
-    "unknown_caller": _one_of("unprivileged", "privileged"),
+_SOURCES = list_of(one_of(*(source for source in Source if source is not Source.NONE)))
+_SETTINGS: Mapping[str, Check] = {
+    "mode": one_of(*Mode),
+    "mismatch": one_of(*Action),
+    "unknown_caller": one_of("unprivileged", "privileged"),
     "sources": _SOURCES,
-    "kernel_args": _one_of("optional", "always"),
-    "forward_kernel_args": _flag,
+    "kernel_args": one_of("optional", "always"),
+    "forward_kernel_args": flag,
+    "trial": flag,
 }
 
 
@@ -272,88 +320,95 @@ _FIELDS = {
     "sources": _Setting("sources", lambda words: tuple(map(Source, dict.fromkeys(words)))),
     "kernel_args": _Setting("kernel_args_always", lambda word: word == "always"),
     "forward_kernel_args": _Setting("forward_kernel_args", bool),
+    "trial": _Setting("trial", bool),
 }
 _SETTINGS_KEYS = {setting.field: key for key, setting in _FIELDS.items()}
-_TABLES = ("settings", "mark", "call_site", "rule")
+KEYS = {"settings": _SETTINGS, "mark": _MARK, "call_site": _CALL_SITE, "rule": _RULE}
+"""Every table, its keys, and what checks their values."""
 
 
-class _Builder:
+class Builder:
     """One document's rows."""
 
-    def __init__(self, document: _Document, accounts: Accounts) -> None:
+    def __init__(self, document: Document, accounts: Accounts) -> None:
         self.document = document
         self.accounts = accounts
 
     def check_tables(self) -> None:
+        """Whether there are only tables of ours, each of its shape."""
         for key, value in self.document.tables.items():
-            if key not in _TABLES:
-                self._fail((key,), f"no such table; a policy has {', '.join(map(repr, _TABLES))}")
-            if key == "settings" and not isinstance(value, dict):
-                self._fail((key,), f"{_shown(value)} is not a table; write [settings]")
-            rows = value if isinstance(value, list) else [None]
-            if key != "settings" and not all(isinstance(row, dict) for row in rows):
-                self._fail((key,), f"{_shown(value)} is not an array of tables; write [[{key}]]")
+            self.check_table(key, value)
+
+    def check_table(self, key: str, value: Any) -> None:
+        """Whether it is one of ours: a table of settings, or an array of tables."""
+        if key not in KEYS:
+            self._fail((key,), f"no such table; a policy has {', '.join(map(repr, KEYS))}")
+        if key == "settings" and not isinstance(value, dict):
+            self._fail((key,), f"{shown(value)} is not a table; write [settings]")
+        rows = value if isinstance(value, list) else [None]
+        if key != "settings" and not all(isinstance(row, dict) for row in rows):
+            self._fail((key,), f"{shown(value)} is not an array of tables; write [[{key}]]")
 
     def settings(self) -> dict[str, tuple[Any, Origin]]:
+        """Fields of model.Settings: the value, and where it was set."""
         table = self.document.tables.get("settings", {})
-        values = self._checked(("settings",), table, _SETTINGS)
+        values = self.checked(("settings",), table)
         return {
             _FIELDS[key].field: (_FIELDS[key].convert(value), self._origin(("settings", key)))
             for key, value in values.items()
         }
 
     def marks(self) -> list[Mark]:
-        marks = []
-        for path, values in self._rows("mark", _MARK):
-            if "modules" not in values and "aliases" not in values:
-                self._fail(path, "it names nothing; give 'modules' or 'aliases'")
-            if "privileged" not in values:
-                self._fail(path, f"'privileged' is missing; it is {_PRIVILEGES}")
-            privileged = values.pop("privileged")
-            by_marker = privileged == BY_MARKER
-            capability = None if by_marker else privileged
-            marks.append(Mark(self._origin(path), capability=capability, by_marker=by_marker, **values))
-        return marks
+        """In the order of the file, as the next two are."""
+        return [self.mark(path, values) for path, values in self._rows("mark")]
+
+    def mark(self, path: Path, values: dict[str, Any]) -> Mark:
+        """One row of checked values."""
+        if "modules" not in values and "aliases" not in values:
+            self._fail(path, "it names nothing; give 'modules' or 'aliases'")
+        if "privileged" not in values:
+            self._fail(path, f"'privileged' is missing; it is {_PRIVILEGES}")
+        privileged = values.pop("privileged")
+        by_marker = privileged == BY_MARKER
+        need = None if by_marker else privileged
+        return Mark(self._origin(path), capability=need, by_marker=by_marker, **values)
 
     def call_sites(self) -> list[CallSite]:
-        sites = []
-        for path, values in self._rows("call_site", _CALL_SITE):
-            if "aliases" not in values:
-                self._fail(path, "'aliases' is missing; it says which requests are meant")
-            if ("capability" in values) == bool(values.get("deputy")):
-                self._fail(path, "it has both or neither of 'capability' and 'deputy = true'; give one")
-            sites.append(CallSite(self._origin(path), **values))
-        return sites
+        """Every [[call_site]]."""
+        return [self.call_site(path, values) for path, values in self._rows("call_site")]
+
+    def call_site(self, path: Path, values: dict[str, Any]) -> CallSite:
+        """One row of checked values."""
+        if "aliases" not in values:
+            self._fail(path, "'aliases' is missing; it says which requests are meant")
+        if ("capability" in values) == bool(values.get("deputy")):
+            self._fail(path, "it has both or neither of 'capability' and 'deputy = true'; give one")
+        return CallSite(self._origin(path), **values)
 
     def rules(self, names: dict[str, Origin]) -> list[Rule]:
-        rules = []
-        for path, values in self._rows("rule", _RULE):
-            if "action" not in values:
-                self._fail(path, f"'action' is missing; it is one of {', '.join(map(repr, map(str, Action)))}")
-            if not values.keys() - _NOT_CONDITIONS:
-                self._fail(path, 'it has no condition; aliases = ["*"] would match every request')
-            rule = Rule(self._origin(path), **{**values, "action": Action(values["action"])})
-            if rule.name:
-                if rule.name in names:
-                    self._fail((*path, "name"), f"{_shown(rule.name)} is the name of {names[rule.name]} already")
-                names[rule.name] = rule.origin
-            rules.append(rule)
-        return rules
+        """Every [[rule]]; `names` are those taken already, and grow."""
+        return [self.rule(path, values, names) for path, values in self._rows("rule")]
 
-    def _rows(self, table: str, checks: Mapping[str, _Check]) -> list[tuple[Path, dict[str, Any]]]:
+    def rule(self, path: Path, values: dict[str, Any], names: dict[str, Origin]) -> Rule:
+        """One row of checked values."""
+        if "action" not in values:
+            self._fail(path, f"'action' is missing; it is one of {', '.join(map(repr, map(str, Action)))}")
+        if not values.keys() - NOT_CONDITIONS:
+            self._fail(path, 'it has no condition; aliases = ["*"] would match every request')
+        rule = Rule(self._origin(path), **{**values, "action": Action(values["action"])})
+        if rule.name:
+            if rule.name in names:
+                self._fail((*path, "name"), f"{shown(rule.name)} is the name of {names[rule.name]} already")
+            names[rule.name] = rule.origin
+        return rule
+
+    def _rows(self, table: str) -> list[tuple[Path, dict[str, Any]]]:
         rows = self.document.tables.get(table, [])
-        return [((table, i), self._checked((table, i), row, checks)) for i, row in enumerate(rows)]
+        return [((table, i), self.checked((table, i), row)) for i, row in enumerate(rows)]
 
-    def _checked(self, path: Path, row: Mapping[str, Any], checks: Mapping[str, _Check]) -> dict[str, Any]:
-        values = {}
-        for key, untrusted_value in row.items():
-            if key not in checks:
-                self._fail((*path, key), f"no such key; {path[0]} has {', '.join(map(repr, checks))}")
-            try:
-                values[key] = checks[key](untrusted_value, self.accounts)
-            except _WrongError as wrong:
-                self._fail((*path, key), str(wrong))
-        return values
+    def checked(self, path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+        """The row's values as the model has them, each checked by itself."""
+        return self.document.checked(path, row, KEYS[str(path[0])], self.accounts)
 
     def _origin(self, path: Path) -> Origin:
         return Origin(self.document.name, self.document.line(path))
@@ -362,7 +417,7 @@ class _Builder:
         self.document.fail(path, message)
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """A value as the file might have it, cut to what a line can hold."""
     text = str(value).lower() if isinstance(value, bool) else ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -44,6 +44,7 @@ def _settings(settings: Settings) -> "dict[str, Any]":
         "sources": settings.sources,
         "kernel_args": "always" if settings.kernel_args_always else "optional",
         "forward_kernel_args": settings.forward_kernel_args,
+        "trial": settings.trial,
     }
 
 

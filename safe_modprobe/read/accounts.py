@@ -25,6 +25,11 @@ class Accounts:
         """The group's number, None for no group of that name."""
         return self._known(self._paths[1]).get(name.encode(errors="surrogateescape"))
 
+    def user_name(self, uid: int) -> str | None:
+        """The first name of this number, None for a number without one."""
+        known = self._known(self._paths[0])
+        return next((name.decode(errors="surrogateescape") for name, number in known.items() if number == uid), None)
+
     def _known(self, path: str) -> dict[bytes, int]:
         if path not in self._numbers:
             self._numbers[path] = parse_numbers(read(path, _MAX_BYTES))

@@ -17,7 +17,7 @@ ERRORS = [
     ("[[mark]]\nmodules = ['x']\nusers = [1]\n", "3: users: no such key; mark has 'modules', 'aliases', 'privileged', 'quiet', 'reason'"),
     ("\n[rules]\n", "2: rules: no such table; a policy has 'settings', 'mark', 'call_site', 'rule'"),
     ("mode = 'x'\n", "1: mode: no such table; a policy has 'settings', 'mark', 'call_site', 'rule'"),
-    ("[settings]\nx = 1\n", "2: x: no such key; settings has 'mode', 'mismatch', 'unknown_caller', 'sources', 'kernel_args', 'forward_kernel_args'"),
+    ("[settings]\nx = 1\n", "2: x: no such key; settings has 'mode', 'mismatch', 'unknown_caller', 'sources', 'kernel_args', 'forward_kernel_args', 'trial'"),
     # shapes
     ("settings = 1\n", "1: settings: 1 is not a table; write [settings]"),
     ("[rule]\naction = 'deny'\n", "1: rule: {'action': 'deny'} is not an array of tables; write [[rule]]"),

@@ -38,7 +38,7 @@ rules = st.builds(
 settings = st.builds(
     Settings, st.sampled_from(list(Mode)), st.sampled_from(list(Action)), st.booleans(),
     st.lists(st.sampled_from([each for each in Source if each is not Source.NONE]), min_size=1, unique=True).map(tuple),
-    st.booleans(), st.booleans(), st.just({}),
+    st.booleans(), st.booleans(), st.booleans(), st.just({}),
 )  # fmt: skip
 policies = st.builds(Policy, settings, *[st.lists(each, max_size=3).map(tuple) for each in (marks, sites, rules)])
 
