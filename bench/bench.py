@@ -21,7 +21,8 @@ from rich.table import Table
 
 from tests.vm.cache import cached, digest, run
 from tests.vm.kernels import Kernel, kernel
-from tests.vm.roots import product, root
+from tests.vm.product import product
+from tests.vm.roots import root
 
 ROUNDS = 60
 WARM = 3

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 
 from tests.vm.cache import CACHE, Progress, run, say
 from tests.vm.kernels import kernel
-from tests.vm.roots import archive, product, root
+from tests.vm.product import product
+from tests.vm.roots import archive, root, suite_of
 
 HERE = Path(__file__).parent
 MACHINES = HERE / "machines"
@@ -55,7 +56,8 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
     if not modules.exists():
         _modules(linux.root, folder / "modules")
         archive(folder / "modules", modules)
-    parts = [root(what.root, progress) / "root.cpio", modules, product(progress) / "product.cpio", folder / "job.cpio"]
+    installed = product(suite_of(what.root), progress) / "product.cpio"
+    parts = [root(what.root, progress) / "root.cpio", modules, installed, folder / "job.cpio"]
     run(["sh", "-c", 'to="$1"; shift; cat "$@" > "$to"', "sh", folder / "initrd", *parts])
     lines, console = folder / "lines", folder / "console"
     # One thread for both processors: with one each, emulation misses code that a kernel patches under the other's

@@ -2,36 +2,52 @@
 
 from pathlib import Path
 
-from tests.vm.cache import TOP, Progress, cached, digest, run, say
+from tests.vm.cache import Progress, cached, digest, run, say
 from tests.vm.kernels import KEYRING, NATIVE, mirror
 
 _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "libkmod2", "libzstd1", "procps"]
 _PROGRAMS = """bubblewrap cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
     nfs-kernel-server nftables python3-rich squashfs-tools squashfuse uidmap wireguard-tools xfsprogs""".split()
 """Those of policy.d's promise: who must still get through, and by what."""
+_BUILD = """cython3 gcc libkmod-dev libzstd-dev make pkgconf python3-dev python3-pyelftools python3-pytest
+    python3-setuptools xz-utils zstd""".split()
 
 PACKAGES = {
     "bare": _BARE,
+    "build": [*_BARE, *_BUILD],
     "programs": [*_BARE, *_PROGRAMS],
     "systemd": [*_BARE, "systemd", "systemd-sysv", "udev", "dbus"],
 }
+SUITES = ("trixie", "sid")
+"""Besides NATIVE: `bare-trixie` is trixie's `bare`."""
+
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/zoneinfo/*")
+
+
+def suite_of(name: str) -> str:
+    """The release of Debian that a root's name stands for."""
+    suite = name.rpartition("-")[2]
+    return suite if suite in SUITES else NATIVE
 
 
 def root(name: str, progress: Progress = say) -> Path:
     """The root's archive, root.cpio, with the folder beside it that it was made from."""
-    packages = PACKAGES[name]
-    return cached(f"root-{name}", digest(*packages, Path(__file__)), lambda into: _make(into, packages), progress)
+    suite = suite_of(name)
+    packages = PACKAGES[name.removesuffix(f"-{suite}")]
+    key = digest(suite, *packages, Path(__file__))
+    return cached(f"root-{name}", key, lambda into: _make(into, suite, packages), progress)
 
 
-def _make(into: Path, packages: list[str]) -> None:
+def _make(into: Path, suite: str, packages: list[str]) -> None:
     tree = into / "tree"
     # Left to itself, mmdebstrap asks Debian's default hosts, which this machine may not reach.
-    source = f"deb [signed-by={KEYRING}] {mirror()} {NATIVE} main"
+    source = f"deb [signed-by={KEYRING}] {mirror()} {suite} main"
     excluded = [f"--dpkgopt=path-exclude={pattern}" for pattern in _EXCLUDED]
-    included = f"--include={','.join(packages)}"
+    options = [f"--include={','.join(packages)}", *excluded]
+    if suite != NATIVE:  # a mirror may keep a copy of sid that is past its date
+        options.append('--aptopt=Acquire::Check-Valid-Until "false"')
     run(
-        ["mmdebstrap", "--quiet", "--variant=minbase", included, *excluded, NATIVE, tree, source],
+        ["mmdebstrap", "--quiet", "--variant=minbase", *options, suite, tree, source],
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
     )
     for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/perl", "usr/share/info"):
@@ -42,15 +58,3 @@ def _make(into: Path, packages: list[str]) -> None:
 def archive(tree: Path, to: Path) -> None:
     """A folder as an uncompressed newc archive, which the kernel unpacks fastest."""
     run(["sh", "-c", 'cd "$1" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0 > "$2"', "sh", tree, to])
-
-
-def product(progress: Progress = say) -> Path:
-    """What `make install` installs, as product.cpio."""
-    parts = [TOP / name for name in ("safe_modprobe", "policy.d", "packaging", "setup.py", "Makefile")]
-    key = digest(*[part for part in parts if part.exists()])
-
-    def make(into: Path) -> None:
-        run(["make", "-C", TOP, "install", f"DESTDIR={into}/tree", "PYTHON=/usr/bin/python3"])
-        archive(into / "tree", into / "product.cpio")
-
-    return cached("product", key, make, progress)

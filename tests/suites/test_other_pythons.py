@@ -1,0 +1,53 @@
+"""The bindings on other releases' Python, Cython and libkmod, and with Cython 3 on this one's."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.vm.cache import TOP
+from tests.vm.product import copy_sources, in_build_root
+
+BINDINGS = [
+    "tests/unit/test_kmod.py",
+    "tests/unit/test_kmod_hard.py",
+    "tests/unit/test_image.py",
+    "tests/unit/test_modules.py",
+]
+SAYS = "import sys, Cython; print(sys.version_info[:2], Cython.__version__.split('.')[0])"
+
+ROWS = [
+    ("trixie", "(3, 13) 3", "kmod version 34"),
+    ("sid", "(3, 14) 3", "kmod version 34"),
+]
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> Path:
+    """What is built from, and its tests."""
+    copy_sources(tmp_path / "sources")
+    subprocess.run(["cp", "-a", TOP / "tests", tmp_path / "sources"], check=True)
+    return tmp_path / "sources"
+
+
+@pytest.mark.parametrize(("suite", "versions", "kmod"), ROWS)
+def test_the_bindings_build_and_pass_on(suite: str, versions: str, kmod: str, sources: Path) -> None:
+    assert in_build_root(suite, sources, ["python3", "-c", SAYS]).strip() == versions
+    assert in_build_root(suite, sources, ["kmod", "--version"]).startswith(kmod)
+    in_build_root(suite, sources, ["python3", "setup.py", "-q", "build_ext", "--inplace"])
+    said = in_build_root(suite, sources, ["python3", "-m", "pytest", "-p", "no:cacheprovider", *BINDINGS])
+    last = said.strip().splitlines()[-1]
+    assert " passed" in last and "failed" not in last and "skipped" not in last, last
+
+
+def test_the_bindings_build_with_cython_3_on_this_python(sources: Path) -> None:
+    """The machine's own Cython is 0.29, by which everything else here is built."""
+    python = [sys.executable]  # the virtual environment's, which has Cython 3
+    done = subprocess.run([*python, "-c", SAYS], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "(3, 11) 3"
+    build = [*python, "setup.py", "-q", "build_ext", "--inplace"]
+    assert subprocess.run(build, cwd=sources, capture_output=True, text=True).returncode == 0
+    test = [*python, "-m", "pytest", "-p", "no:cacheprovider", BINDINGS[0]]
+    done = subprocess.run(test, cwd=sources, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:]

@@ -1,0 +1,52 @@
+"""What `make install` installs, made with a release's own Python, Cython and libkmod."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.vm.cache import TOP, Progress, cached, digest, run, say
+from tests.vm.kernels import NATIVE
+from tests.vm.roots import archive, root
+
+PARTS = [
+    TOP / name for name in ("safe_modprobe", "policy.d", "packaging", "docs", "setup.py", "pyproject.toml", "Makefile")
+]
+_CHROOT = """mount --bind "$2" "$1/mnt"
+for name in proc dev sys; do mount --rbind "/$name" "$1/$name"; done
+top="$1"; shift 2; exec chroot "$top" env -i -C /mnt PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@\""""
+
+
+def product(suite: str = NATIVE, progress: Progress = say) -> Path:
+    """The installed files, as product.cpio and in the folder `tree` beside it."""
+
+    def make(into: Path) -> None:
+        if suite == NATIVE:
+            run(["make", "-C", TOP, "install", f"DESTDIR={into}/tree", "PYTHON=/usr/bin/python3"])
+        else:
+            sources = into / "sources"
+            copy_sources(sources)
+            in_build_root(suite, sources, ["make", "install", "DESTDIR=/mnt/tree"], progress)
+            (sources / "tree").rename(into / "tree")
+            shutil.rmtree(sources)
+        archive(into / "tree", into / "product.cpio")
+
+    name = "product" if suite == NATIVE else f"product-{suite}"
+    return cached(name, digest(suite, *PARTS), make, progress)
+
+
+def copy_sources(into: Path) -> None:
+    """All that is built from, without what was built from it here."""
+    into.mkdir()
+    for part in PARTS:
+        if part.is_dir():
+            shutil.copytree(part, into / part.name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        else:
+            shutil.copy(part, into)
+
+
+def in_build_root(suite: str, folder: Path, command: Sequence[str], progress: Progress = say) -> str:
+    """What the command prints, run in this folder with that release's compiler and Python. Raises SystemExit."""
+    tree = root("build" if suite == NATIVE else f"build-{suite}", progress) / "tree"
+    return run(
+        ["unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c", _CHROOT, "sh", tree, folder, *command]
+    )
