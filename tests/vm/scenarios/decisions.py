@@ -150,6 +150,11 @@ def test_options_of_modprobe_d_reach_the_module(guest: Guest) -> None:
     assert guest.sh("cat /sys/module/smp_options/parameters/number").stdout.strip() == "42"
 
 
+def test_options_of_the_kernels_command_line_reach_the_module(guest: Guest) -> None:
+    assert guest.run_as(0, lambda: guest.ask_raw(b"smp_options")) == 0
+    assert guest.sh("cat /sys/module/smp_options/parameters/other").stdout.strip() == "43"
+
+
 def test_install_command_is_left_to_modprobe_for_root_and_refused_to_a_user(guest: Guest) -> None:
     guest.write("/etc/modprobe.d/install.conf", "install smp_open touch /run/ran-$MODPROBE_MODULE; touch /run/ran\n")
     try:
