@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from safe_modprobe import __version__
-from safe_modprobe.ctl import disable, enable, explain, reload
+from safe_modprobe.ctl import check, disable, enable, explain, reload
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
@@ -19,6 +19,7 @@ _COMMANDS = (
     enable,
     disable,
     reload,
+    check,
     explain,
 )
 

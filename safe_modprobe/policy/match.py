@@ -30,13 +30,14 @@ def _any_name(patterns: tuple[str, ...], normal: str) -> bool:
     """alias_glob() for any of them; hundreds are tried for a request, so the name is normalized once."""
     for pattern in patterns:
         if "-" in pattern:
-            pattern = _normal_pattern(pattern)
+            pattern = normal_pattern(pattern)
         if glob(pattern, normal):
             return True
     return False
 
 
-def _normal_pattern(pattern: str) -> str:
+def normal_pattern(pattern: str) -> str:
+    """A pattern of aliases or module names as alias_glob() reads it: - is _ outside of brackets."""
     if "[" not in pattern:
         return _normal(pattern)
     parts = pattern.split("[")

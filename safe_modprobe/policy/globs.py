@@ -1,0 +1,186 @@
+"""Patterns against patterns: whether one matches all that another one does, or anything that it does.
+
+A pattern of glob(7) is a small automaton: a place in the pattern is a state, `*` stays where it is. Two are compared by
+walking both at once. Exact, but for one bound: whoever meets it hears the answer that claims less.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+from fnmatch import translate
+from functools import lru_cache
+from itertools import chain
+
+from safe_modprobe.frozen import NamedTuple
+from safe_modprobe.policy.match import glob
+
+MAX_STATES = 4096
+"""Of one comparison: many stars in many patterns make exponentially many."""
+
+_TOKEN = re.compile(r"\[(?:![\s\S]|[^!])[^\]]*\]|[\s\S]")
+_State = frozenset[int]
+
+
+def literal(pattern: str) -> bool:
+    """Whether it matches nothing but itself."""
+    return not any(char in pattern for char in "*?[")
+
+
+def prefix(pattern: str) -> str:
+    """What every text that it matches begins with."""
+    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+
+
+@lru_cache(1 << 16)
+def covers(wide: tuple[str, ...], narrow: str, without: str = "") -> bool:
+    """Whether every text that `narrow` matches is matched by one of `wide`; texts with a char of `without` are none.
+
+    False where the comparison is too big.
+    """
+    begin = prefix(narrow)
+    near = tuple(each for each in dict.fromkeys(wide) if _near(prefix(each), begin))
+    if narrow in near or "*" in near:
+        return True
+    if literal(narrow):
+        return bool(set(without) & set(narrow)) or any(glob(each, narrow) for each in near)
+    # By themselves first: most are covered by a single one, and several together make many more states.
+    return any(_covers((each,), narrow, without) for each in near) or _covers(near, narrow, without)
+
+
+def overlap(one: str, other: str, without: str = "") -> bool:
+    """Whether some text is matched by both. True where the comparison is too big."""
+    if not _near(prefix(one), prefix(other)):
+        return False
+    if literal(one) or literal(other):
+        text, pattern = (one, other) if literal(one) else (other, one)
+        return not set(without) & set(text) and glob(pattern, text)
+    left, right = _compiled(one), _compiled(other)
+    chars = _alphabet((one, other), without)
+    seen: set[tuple[_State, _State]] = set()
+    todo = [(left.start(), right.start())]
+    while todo:
+        state = todo.pop()
+        if state in seen:
+            continue
+        if len(seen) >= MAX_STATES:
+            return True
+        seen.add(state)
+        if left.accepts(state[0]) and right.accepts(state[1]):
+            return True
+        for char in chars:
+            after = (left.step(state[0], char), right.step(state[1], char))
+            if all(after):
+                todo.append(after)
+    return False
+
+
+def matches_nothing(pattern: str, without: str = "") -> bool:
+    """Whether no text at all is matched: a range that runs backwards, a char that never occurs."""
+    if "[" not in pattern and not set(without) & set(pattern):
+        return False
+    return _covers((), pattern, without)
+
+
+class PatternIndex:
+    """Many patterns, of which those that begin alike are quickly found."""
+
+    def __init__(self, patterns: Iterable[str], without: str = "") -> None:
+        self._without = without
+        self._sorted = sorted((prefix(each), each) for each in set(patterns))
+        self._open = frozenset(begin for begin, each in self._sorted if begin != each)
+
+    def meets(self, pattern: str) -> bool:
+        """Whether some text is matched by the pattern and by one of these."""
+        begin = prefix(pattern)
+        shorter = [begin[:length] for length in range(len(begin)) if begin[:length] in self._open]
+        near = (each for start in shorter for each in self._from(start, exactly=True))
+        return any(
+            overlap(pattern, each, self._without) for each in chain(near, self._from(begin, exactly=literal(pattern)))
+        )
+
+    def _from(self, begin: str, exactly: bool) -> Iterator[str]:
+        """Those whose prefix begins so, or is just that."""
+        for index in range(bisect_left(self._sorted, (begin,)), len(self._sorted)):
+            start, pattern = self._sorted[index]
+            if not start.startswith(begin) or (exactly and start != begin):
+                return
+            yield pattern
+
+
+def _near(one: str, other: str) -> bool:
+    return one.startswith(other) or other.startswith(one)
+
+
+def _covers(wide: tuple[str, ...], narrow: str, without: str) -> bool:
+    left, right = _compiled(narrow), [_compiled(each) for each in wide]
+    chars = _alphabet((narrow, *wide), without)
+    seen: set[tuple[_State, tuple[_State, ...]]] = set()
+    todo = [(left.start(), tuple(each.start() for each in right))]
+    while todo:
+        state = todo.pop()
+        if state in seen:
+            continue
+        if len(seen) >= MAX_STATES:
+            return False
+        seen.add(state)
+        mine, theirs = state
+        if left.accepts(mine) and not any(each.accepts(its) for each, its in zip(right, theirs, strict=True)):
+            return False
+        for char in chars:
+            after = left.step(mine, char)
+            if after:
+                todo.append((after, tuple(each.step(its, char) for each, its in zip(right, theirs, strict=True))))
+    return True
+
+
+class _Pattern(NamedTuple):
+    """A regular expression for each place that takes one character, None for a star."""
+
+    places: tuple[re.Pattern[str] | None, ...]
+
+    def start(self) -> _State:
+        return self._closed({0})
+
+    def accepts(self, state: _State) -> bool:
+        return len(self.places) in state
+
+    def step(self, state: _State, char: str) -> _State:
+        after = set()
+        for index in state:
+            if index < len(self.places):
+                place = self.places[index]
+                if place is None:
+                    after.add(index)
+                elif place.match(char):
+                    after.add(index + 1)
+        return self._closed(after)
+
+    def _closed(self, indexes: set[int]) -> _State:
+        """With all that a star lets one skip to."""
+        found = set(indexes)
+        for index in indexes:
+            while index < len(self.places) and self.places[index] is None:
+                index += 1
+                found.add(index)
+        return frozenset(found)
+
+
+@lru_cache(4096)
+def _compiled(pattern: str) -> _Pattern:
+    # Each token by fnmatch itself, so that a bracket means here what it means to the helper.
+    return _Pattern(tuple(None if token == "*" else re.compile(translate(token)) for token in _TOKEN.findall(pattern)))
+
+
+def _alphabet(patterns: Iterable[str], without: str) -> list[str]:
+    """One character for each class that no place of these patterns tells apart."""
+    return sorted(set(_boundaries("".join(patterns) + without)) - set(without))
+
+
+def _boundaries(text: str) -> Iterator[str]:
+    # A place takes single characters and ranges between characters that it names; so what it takes changes only at
+    # one of those, and right after one.
+    yield "\0"
+    for char in set(text):
+        yield char
+        if ord(char) < 0x10FFFF:
+            yield chr(ord(char) + 1)

@@ -1,0 +1,70 @@
+"""A policy that holds, and what is odd about it: what never decides, and what this machine does not have. Pure."""
+
+from collections.abc import Iterator, Mapping
+
+from safe_modprobe.model import Action, Mode
+from safe_modprobe.policy.findings import Finding, Place, Severity, Sheet
+from safe_modprobe.policy.names import Facts, Names, listed
+from safe_modprobe.policy.shadow import Row, Shadow, impossible, patterns_of, shadows
+
+NOTHING_KNOWN = Facts()
+
+
+def lint(sheet: Sheet, facts: Facts = NOTHING_KNOWN) -> list[Finding]:
+    """Warnings and notes, file by file in the order of precedence, from top to bottom."""
+    places = _places(sheet)
+    names = Names(facts)
+    found = list(_settings(sheet))
+    for row, shadow in shadows(sheet.policy):
+        place = places[id(row)]
+        found += _of_shadow(row, shadow, places)
+        if not (shadow.never or shadow.before):
+            found += names.of(row, place)
+    order = {document.path: index for index, document in enumerate(sheet.documents)}
+    return sorted(found, key=lambda finding: (order[finding.path], finding.line))
+
+
+def _places(sheet: Sheet) -> Mapping[int, Place]:
+    """By id(): rows of different places may be equal."""
+    policy = sheet.policy
+    tables = (("mark", policy.marks), ("call_site", policy.call_sites), ("rule", policy.rules))
+    return {id(row): place for table, rows in tables for row, place in zip(rows, sheet.rows(table), strict=True)}
+
+
+def _of_shadow(row: Row, shadow: Shadow, places: Mapping[int, Place]) -> Iterator[Finding]:
+    place = places[id(row)]
+    if shadow.never:
+        yield place.finding(Severity.WARNING, "", f"it can never match: {shadow.never}")
+    elif shadow.before:
+        where = listed([str(places[id(each)]) for each in shadow.before])
+        match = "matches" if len(shadow.before) == 1 else "match"
+        yield place.finding(Severity.WARNING, "", f"it never decides: whatever it matches, {where} {match} first")
+    else:
+        if shadow.moot:
+            yield place.finding(Severity.WARNING, "", shadow.moot)
+        for key, patterns in patterns_of(row):
+            for pattern in patterns:
+                if why := impossible(key, pattern):
+                    yield place.finding(Severity.WARNING, key, f"{pattern!a} can never match: {why}")
+
+
+def _settings(sheet: Sheet) -> Iterator[Finding]:
+    """Settings that an earlier file has already, and those that put other parts of the policy out of force."""
+    settings, seen = sheet.policy.settings, set()
+    only = "only rules refuse" if sheet.policy.rules else "nothing is refused"
+    said = {
+        ("mode", Mode.DISABLED): "with 'disabled' nothing is loaded for anybody: no rule, mark or call site counts",
+        ("mode", Mode.ALLOWED): f"with 'allowed' {only}: no mark counts",
+        ("mismatch", Action.ALLOW): f"with 'allow' {only}: no mark counts",
+        ("mismatch", Action.LOG): f"with 'log' {only}: what a mark would refuse is recorded and let through",
+        ("trial", True): "with true nothing is refused: what would be is recorded and let through",
+    }
+    for document in sheet.documents:
+        place = Place(document, ("settings",))
+        for key in document.tables.get("settings", {}):
+            if key in seen:
+                message = f"it is never used: {settings.origin(key)} sets it first"
+                yield place.finding(Severity.WARNING, key, message)
+            elif (key, getattr(settings, key, None)) in said:
+                yield place.finding(Severity.NOTE, key, said[key, getattr(settings, key)])
+            seen.add(key)
