@@ -1,0 +1,301 @@
+"""Which rows can decide anything: tables, and that a row of which it is denied really never does."""
+
+import random
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from safe_modprobe.decide import decide
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import Action, Caller, CallSite, Mark, Origin, Policy, Request, Rule, Source
+from safe_modprobe.policy.match import call_site, first_mark, first_rule
+from safe_modprobe.policy.shadow import Shadow, impossible, shadows
+from tests.unit.make import UNKNOWN, cap, plan, policy, step
+
+NOT_LIKE_THAT = "no name is like that"
+IMPOSSIBLE = [
+    ("modules", "a-b", ""), ("modules", "*", ""), ("modules", "a[-_]b", ""), ("modules", "a[-]b", NOT_LIKE_THAT),
+    ("modules", "[z-a]", NOT_LIKE_THAT), ("modules", "kernel/fs/xfs", "a module's name has no folder and no .ko"),
+    ("modules", "xfs.ko", "a module's name has no folder and no .ko"), ("modules", "xfs.ko*", "a module's name has no folder and no .ko"),
+    ("modules", "xfs?ko", ""), ("aliases", "a.b/c", ""), ("aliases", "fs[-]x", NOT_LIKE_THAT),
+    ("units", "a-b.service", ""), ("units", "session-?.scope", ""), ("units", "*", ""), ("units", "asterisk*", ""),
+    ("units", "asterisk", "a unit's name ends in .service or .scope"), ("units", "a.socket", "a unit's name ends in .service or .scope"),
+    ("units", "*.slice", "a unit's name ends in .service or .scope"),
+    ("executables", "/usr/bin/x", ""), ("executables", "*/x", ""), ("executables", "[/]x", ""),
+    ("executables", "nginx", "a program's path starts with /"), ("executables", "usr/*", "a program's path starts with /"),
+    ("call_sites", "f[-]", ""), ("call_sites", "[z-a]", NOT_LIKE_THAT),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("key", "pattern", "why"), IMPOSSIBLE)
+def test_impossible_patterns(key: str, pattern: str, why: str) -> None:
+    assert impossible(key, pattern) == why
+
+
+NEVER = [
+    ('rule = [{ modules = ["a[-]b", "[z-a]"], action = "deny" }]', "'a[-]b', '[z-a]' in 'modules': no name is like that"),
+    ('rule = [{ modules = ["a"], units = ["x", "y"], action = "deny" }]', "'x', 'y' in 'units': a unit's name ends in .service or .scope"),
+    ('rule = [{ callers = "unknown", users = [1], action = "allow" }]', "callers = 'unknown' is who nobody knows anything about, and it asks for 'users'"),
+    ('rule = [{ callers = "unknown", no_new_privs = false, action = "allow" }]', "callers = 'unknown' is who nobody knows anything about, and it asks for 'no_new_privs'"),
+    ('rule = [{ capabilities = ["CAP_BPF"], user_namespace = "other", action = "allow" }]', "'capabilities' count in the initial user namespace only, and user_namespace = 'other' is outside of it"),
+    ('mark = [{ aliases = ["x[-]"], modules = ["m"], privileged = true }]', "'x[-]' in 'aliases': no name is like that"),
+    ('call_site = [{ aliases = ["x[-]"], deputy = true }]', "'x[-]' in 'aliases': no name is like that"),
+    # these may match
+    ('rule = [{ modules = ["a[-]b", "c"], action = "deny" }]', ""),
+    ('rule = [{ callers = "unknown", modules = ["m"], aliases = ["a"], action = "deny" }]', ""),
+    ('rule = [{ callers = "known", users = [1], action = "deny" }]', ""),
+    ('rule = [{ capabilities = ["CAP_BPF"], user_namespace = "initial", action = "deny" }]', ""),
+    ('mark = [{ modules = ["m"], privileged = true }]', ""),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "why"), NEVER)
+def test_what_can_never_match(text: str, why: str) -> None:
+    assert [shadow for _, shadow in shadows(policy(text))] == [Shadow(never=why)]
+
+
+def rules(*rows: str) -> str:
+    return "\n".join(f"[[rule]]\n{row.replace('; ', chr(10))}\n" for row in rows)
+
+
+def last(text: str) -> tuple[int, ...]:
+    """The numbers of the rows that leave nothing to the last one."""
+    every = list(shadows(policy(text)))
+    at = {id(row): index for index, (row, _) in enumerate(every)}
+    return tuple(at[id(row)] for row in every[-1][1].before)
+
+
+DENY, ALLOW = 'action = "deny"', 'action = "allow"'
+RULES = [
+    # what
+    (['modules = ["a"]'], 'modules = ["a"]', (0,)), (['modules = ["a*"]'], 'modules = ["ab", "ac"]', (0,)),
+    (['modules = ["ab"]'], 'modules = ["a*"]', ()), (['modules = ["a-b"]'], 'modules = ["a_b"]', (0,)),
+    (['modules = ["a"]', 'modules = ["b"]'], 'modules = ["a", "b"]', (0, 1)),
+    (['modules = ["a"]', 'modules = ["b"]'], 'modules = ["[ab]"]', (0, 1)),
+    (['modules = ["a"]', 'modules = ["x"]', 'modules = ["b"]'], 'modules = ["a", "b"]', (0, 2)),
+    (['modules = ["a"]', 'modules = ["b"]'], 'modules = ["a", "b", "c"]', ()),
+    (['modules = ["a"]'], 'aliases = ["a"]', ()), (['aliases = ["*"]'], 'modules = ["a"]', (0,)),
+    (['modules = ["a"]; aliases = ["x"]'], 'modules = ["a"]', ()), (['modules = ["a"]'], 'modules = ["a"]; aliases = ["x"]', (0,)),
+    (['modules = ["a"]; aliases = ["x"]', 'modules = ["a"]; aliases = ["y"]'], 'modules = ["a"]; aliases = ["x", "y"]', (0, 1)),
+    (['modules = ["a"]; aliases = ["x"]', 'modules = ["b"]; aliases = ["y"]'], 'modules = ["a", "b"]; aliases = ["x", "y"]', ()),
+    (['modules = ["a"]; aliases = ["x"]', 'modules = ["b"]; aliases = ["x"]'], 'modules = ["[ab]"]; aliases = ["x"]', (0, 1)),
+    (['modules = ["a", "[z-a]"]'], 'modules = ["a", "[z-a]"]', (0,)), (['modules = ["[z-a]"]'], 'modules = ["a"]', ()),
+    # a row that is named is one that it takes
+    (['modules = ["a"]', 'modules = ["a*"]'], 'modules = ["ab"]', (1,)), (['modules = ["a*"]', 'modules = ["ab"]'], 'modules = ["ab"]', (0,)),
+    # users
+    (['users = [1, 2]'], 'users = [1]', (0,)), (['users = [1]'], 'users = [1, 2]', ()), (['users = [1]'], 'modules = ["a"]', ()),
+    (['users = [1]', 'users = [2]'], 'users = [1, 2]', ()),
+    # the other keys about the caller
+    (['groups = [1, 2]'], 'groups = [2]', (0,)), (['groups = [1]'], 'groups = [2]', ()),
+    (['capabilities = ["CAP_BPF"]'], 'capabilities = ["CAP_BPF"]; users = [1]', (0,)),
+    (['capabilities = ["CAP_BPF"]'], 'capabilities = ["CAP_BPF", "CAP_CHOWN"]', ()),
+    (['units = ["*.service"]'], 'units = ["a.service"]', (0,)), (['units = ["*"]'], 'modules = ["a"]', ()),
+    (['units = ["a-b.service"]'], 'units = ["a_b.service"]', ()), (['executables = ["/usr/*"]'], 'executables = ["/usr/a", "/b"]', ()),
+    (['executables = ["/usr/*", "/b"]'], 'executables = ["/usr/a", "/b"]', (0,)), (['call_sites = ["f*"]'], 'call_sites = ["fg"]', (0,)),
+    (['user_namespace = "initial"'], 'user_namespace = "initial"; users = [1]', (0,)),
+    (['user_namespace = "initial"'], 'user_namespace = "other"', ()), (['user_namespace = "initial"'], 'users = [1]', ()),
+    (['user_namespace = "initial"'], 'capabilities = ["CAP_BPF"]', (0,)), (['no_new_privs = true'], 'no_new_privs = true', (0,)),
+    (['no_new_privs = true'], 'no_new_privs = false', ()), (['no_new_privs = false'], 'modules = ["a"]', ()),
+    # who is known
+    (['callers = "known"'], 'users = [1]', (0,)), (['callers = "known"'], 'modules = ["a"]', ()),
+    (['callers = "unknown"'], 'users = [1]', ()), (['callers = "unknown"'], 'callers = "unknown"; modules = ["a"]', (0,)),
+    (['callers = "unknown"'], 'callers = "known"', ()), (['users = [1]'], 'callers = "unknown"', ()),
+    (['callers = "known"', 'callers = "unknown"'], 'modules = ["a"]', ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("earlier", "row", "before"), RULES)
+def test_rules_that_earlier_ones_leave_nothing_to(earlier: list[str], row: str, before: tuple[int, ...]) -> None:
+    assert last(rules(*(f"{each}; {DENY}" for each in (*earlier, row)))) == before
+
+
+@pytest.mark.parametrize(
+    ("earlier", "action", "before"),
+    [(ALLOW, ALLOW, (0,)), (DENY, DENY, (0,)), (DENY, ALLOW, (0,)), (ALLOW, DENY, ()), ('action = "log"', ALLOW, (0,))],
+)  # fmt: skip
+def test_a_refusal_takes_either_uid_and_a_grant_both(earlier: str, action: str, before: tuple[int, ...]) -> None:
+    assert last(rules(f"users = [1]; {earlier}", f"users = [1]; {action}")) == before
+
+
+OTHER_TABLES = [
+    ('mark = [{ modules = ["a*"], privileged = true }, { modules = ["ab"], privileged = false }]', (0,)),
+    ('mark = [{ aliases = ["fs-*"], privileged = true }, { modules = ["xfs"], privileged = true }]', ()),
+    ('mark = [{ aliases = ["fs-*"], privileged = true }, { aliases = ["fs_x"], modules = ["x"], privileged = true }]', (0,)),
+    ('mark = [{ modules = ["a"], privileged = true }, { modules = ["a"], privileged = "marker" }]', (0,)),
+    ('call_site = [{ aliases = ["a-*"], deputy = true }, { aliases = ["a_b"], capability = "CAP_BPF" }]', (0,)),
+    ('call_site = [{ aliases = ["a-b"], deputy = true }, { aliases = ["a_*"], capability = "CAP_BPF" }]', ()),
+    # a rule and a mark, or a call site, are no rivals
+    ('mark = [{ aliases = ["*"], privileged = true }]\nrule = [{ modules = ["a"], action = "deny" }]', ()),
+    ('mark = [{ aliases = ["*"], privileged = true }]\ncall_site = [{ aliases = ["a"], deputy = true }]', ()),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "before"), OTHER_TABLES)
+def test_marks_and_call_sites(text: str, before: tuple[int, ...]) -> None:
+    assert last(text) == before
+
+
+MODULE_CAPABILITY = 'capabilities = ["CAP_SYS_MODULE"]'
+MOOT = [
+    ([f"{MODULE_CAPABILITY}; {ALLOW}"], True), ([f'{MODULE_CAPABILITY}; modules = ["m"]; users = [0]; {ALLOW}'], True),
+    ([f'{MODULE_CAPABILITY}; modules = ["m"]; {ALLOW}', f'modules = ["n*"]; {DENY}'], True),
+    ([f'{MODULE_CAPABILITY}; {ALLOW}', f'modules = ["n"]; {ALLOW}'], True),
+    ([f'{MODULE_CAPABILITY}; {ALLOW}', f'modules = ["n"]; {DENY}'], False),
+    ([f'{MODULE_CAPABILITY}; {ALLOW}', 'modules = ["n"]; action = "log"'], False),
+    ([f'{MODULE_CAPABILITY}; {ALLOW}', f'modules = ["n"]; quiet = true; {ALLOW}'], False),
+    ([f"{MODULE_CAPABILITY}; quiet = true; {ALLOW}"], False), ([f"{MODULE_CAPABILITY}; {DENY}"], False),
+    ([f'capabilities = ["CAP_SYS_MODULE", "CAP_BPF"]; {ALLOW}'], False), ([f"users = [0]; {ALLOW}"], False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rows", "moot"), MOOT)
+def test_a_rule_for_those_who_may_anyway(rows: list[str], moot: bool) -> None:
+    _, shadow = next(shadows(policy(rules(*rows))))
+    why = "it allows nothing new: who holds CAP_SYS_MODULE may have any module, and no later rule says otherwise"
+    assert shadow == Shadow(moot=why if moot else "")
+
+
+# What is said of a row must hold for every request and caller.
+
+some = lambda *values: st.lists(st.sampled_from(values), min_size=1, max_size=2, unique=True)
+maybe = lambda of: st.none() | st.none() | of
+names = some("*", "a*", "a-b", "a_b", "ab", "[ab]", "?", "a[-]b", "b*", "*b").map(tuple)
+numbers = some(0, 1, 2).map(frozenset)
+capabilities = some(cap("CAP_SYS_MODULE"), cap("CAP_NET_ADMIN")).map(frozenset)
+
+
+def fields(draw: Any, **keys: Any) -> dict[str, Any]:
+    return {key: draw(value) for key, value in keys.items()}
+
+
+@st.composite
+def a_rule(draw: Any) -> Rule:
+    keys = fields(
+        draw,
+        modules=maybe(names), aliases=maybe(names), users=maybe(numbers), groups=maybe(numbers), capabilities=maybe(capabilities),
+        units=maybe(some("*", "a.service", "*.scope").map(tuple)), executables=maybe(some("/*", "/a", "a").map(tuple)),
+        call_sites=maybe(some("f", "f*", "* [[]m]").map(tuple)), user_namespace=maybe(st.sampled_from(["initial", "other"])),
+        no_new_privs=maybe(st.booleans()), callers=maybe(st.sampled_from(["known", "unknown"])),
+    )  # fmt: skip
+    # Few keys at a time, or no row would ever lie in another's shadow.
+    kept = draw(st.sets(st.sampled_from(sorted(keys)), max_size=3))
+    action = draw(st.sampled_from(list(Action)))
+    return Rule(Origin("x"), action, quiet=draw(st.booleans()), **{key: keys[key] for key in kept})
+
+
+marks = st.builds(
+    lambda modules, aliases, privileged: Mark(Origin("x"), modules, aliases, privileged),
+    st.just(()) | names,
+    names,
+    maybe(st.just(cap("CAP_SYS_MODULE"))),
+)
+sites = st.builds(lambda aliases: CallSite(Origin("x"), aliases, cap("CAP_BPF")), names)
+
+
+@st.composite
+def some_rules(draw: Any) -> list[Rule]:
+    """Rows of which some are others with a key or two changed, as rows in another's shadow are."""
+    rows = [draw(a_rule())]
+    for _ in range(draw(st.integers(1, 3))):
+        new = draw(a_rule())
+        if draw(st.booleans()):
+            changed = {key: value for key, value in new._asdict().items() if key == "action" or value is not None}
+            new = draw(st.sampled_from(rows))._replace(**changed)
+        rows.append(new)
+    return [row._replace(origin=Origin("x", index + 1)) for index, row in enumerate(rows)]
+
+
+def some_callers(count: int) -> list[Caller]:
+    """The same in every run: what differs from run to run are the rows."""
+    pick = random.Random(1).choice
+    return [UNKNOWN] + [
+        Caller(
+            Source.TRACEFS, pick([0, 1, 2]), pick([0, 1, 2]), pick([frozenset({1}), frozenset({0, 2})]),
+            pick([0, 1 << 16, 1 << 12]), pick([True, True, False]), pick([True, False]), executable=pick([None, "/a", "/b"]),
+            unit=pick([None, "a.service", "b.service", "b.scope"]), call_site=pick([None, "f", "f [m]", "g"]),
+        )
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+CALLERS = some_callers(60)
+TEXTS = ["a", "b", "ab", "a-b", "ba"]
+ASKED = [
+    (parse(["--", alias]).request, module) for alias, module in (("a", "ab"), ("a-b", "a_b"), ("b", "a"), ("ba", "b"))
+]
+
+
+def known(rows: Any) -> Any:
+    """Rows that differ in their origin, so that the one that decided can be told."""
+    return [row._replace(origin=Origin("x", index + 1)) for index, row in enumerate(rows)]
+
+
+def said(found: Policy) -> dict[Origin, Shadow]:
+    return {row.origin: shadow for row, shadow in shadows(found)}
+
+
+def may_decide(shadow: Shadow) -> bool:
+    return not shadow.never and not shadow.before
+
+
+@given(some_rules())
+@settings(max_examples=150, deadline=None)
+def test_a_rule_of_which_it_is_denied_never_decides(rows: list[Rule]) -> None:
+    every = Policy(rules=tuple(rows))
+    shadow = said(every)
+    denied = [row for row in rows if not may_decide(shadow[row.origin])]
+    for caller, (request, module) in ((caller, asked) for caller in CALLERS for asked in ASKED if denied):
+        decided = first_rule(every, request, caller, module)
+        assert decided is None or may_decide(shadow[decided.origin])
+        for row in denied:
+            matches = first_rule(Policy(rules=(row,)), request, caller, module) is not None
+            before = Policy(rules=shadow[row.origin].before)
+            assert not matches or first_rule(before, request, caller, module) is not None
+
+
+@given(st.lists(marks, min_size=2, max_size=5).map(known), st.lists(sites, min_size=2, max_size=5).map(known))
+@settings(max_examples=80, deadline=None)
+def test_a_mark_or_call_site_of_which_it_is_denied_never_decides(rows: list[Mark], places: list[CallSite]) -> None:
+    of_marks, of_sites = said(Policy(marks=tuple(rows))), said(Policy(call_sites=tuple(places)))
+    for alias in TEXTS:
+        site = call_site(Policy(call_sites=tuple(places)), alias)
+        assert site is None or may_decide(of_sites[site.origin])
+        for module in TEXTS:
+            mark = first_mark(Policy(marks=tuple(rows)), alias, module)
+            assert mark is None or may_decide(of_marks[mark.origin])
+
+
+@given(st.lists(sites, min_size=2, max_size=4).map(known))
+@settings(max_examples=80, deadline=None)
+def test_of_one_key_all_that_lies_in_shadow_is_found(places: list[CallSite]) -> None:
+    """Over the texts of these patterns it is exact: who never decides any of them is called so."""
+    alphabet = [
+        f"{a}{b}{c}{d}"
+        for a in ("", "a", "b", "c", "_")
+        for b in ("", "a", "b", "c", "_")
+        for c in ("", "b", "c")
+        for d in ("", "b", "c")
+    ]
+    every = Policy(call_sites=tuple(places))
+    deciding = {site.origin for text in alphabet if (site := call_site(every, text)) is not None}
+    assert {origin for origin, shadow in said(every).items() if may_decide(shadow)} == deciding
+
+
+@given(some_rules(), st.integers(0, 2), st.lists(marks, max_size=2))
+@settings(max_examples=80, deadline=None)
+def test_without_a_moot_rule_the_same_is_done(rows: list[Rule], at: int, marked: list[Mark]) -> None:
+    may_anyway = dict(action=Action.ALLOW, capabilities=frozenset({cap("CAP_SYS_MODULE")}), quiet=False)
+    at = min(at, len(rows) - 1)
+    rows = [*rows[:at], rows[at]._replace(**may_anyway), *rows[at + 1 :]]
+    shadow = said(Policy(rules=tuple(rows)))
+    every = Policy(rules=tuple(rows), marks=tuple(marked))
+    fewer = every._replace(rules=tuple(row for row in rows if not shadow[row.origin].moot))
+    for caller, (request, module) in ((caller, asked) for caller in CALLERS for asked in ASKED if fewer != every):
+        assert done(every, request, caller, module) == done(fewer, request, caller, module)
+
+
+def done(rows: Policy, request: Request, caller: Caller, module: str) -> tuple[Action, bool]:
+    verdict = decide(rows, request, caller, plan(step("other"), step(module), alias=request.alias))
+    return verdict.action, verdict.quiet
