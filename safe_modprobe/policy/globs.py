@@ -31,20 +31,26 @@ def prefix(pattern: str) -> str:
     return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
 
 
-@lru_cache(1 << 16)
-def covers(wide: tuple[str, ...], narrow: str, without: str = "") -> bool:
-    """Whether every text that `narrow` matches is matched by one of `wide`; texts with a char of `without` are none.
+class PatternSet:
+    """Some patterns, as what they match together. Texts with a character of `without` are none."""
 
-    False where the comparison is too big.
-    """
-    begin = prefix(narrow)
-    near = tuple(each for each in dict.fromkeys(wide) if _near(prefix(each), begin))
-    if narrow in near or "*" in near:
-        return True
-    if literal(narrow):
-        return bool(set(without) & set(narrow)) or any(glob(each, narrow) for each in near)
-    # By themselves first: most are covered by a single one, and several together make many more states.
-    return any(_covers((each,), narrow, without) for each in near) or _covers(near, narrow, without)
+    def __init__(self, patterns: Iterable[str], without: str = "") -> None:
+        self.patterns = tuple(dict.fromkeys(patterns))
+        self._without = without
+        self._every = frozenset(self.patterns)
+        self._wild = tuple(each for each in self.patterns if not literal(each))
+
+    def covers(self, narrow: str) -> bool:
+        """Whether every text that this pattern matches is matched here. False where the comparison is too big."""
+        if narrow in self._every or "*" in self._every:
+            return True
+        if literal(narrow):
+            # First of all what most are asked: lists of thousands of names against each other.
+            return any(glob(each, narrow) for each in self._wild) or bool(set(self._without) & set(narrow))
+        begin = prefix(narrow)
+        near = tuple(each for each in self.patterns if _near(prefix(each), begin))
+        # By themselves first: most are covered by a single one, and several together make many more states.
+        return any(_covers((each,), narrow, self._without) for each in near) or _covers(near, narrow, self._without)
 
 
 def overlap(one: str, other: str, without: str = "") -> bool:

@@ -10,7 +10,7 @@ from typing import TypeAlias
 from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Action, CallSite, Mark, Policy, Rule
-from safe_modprobe.policy.globs import covers, matches_nothing, overlap, prefix
+from safe_modprobe.policy.globs import PatternSet, matches_nothing, overlap, prefix
 from safe_modprobe.policy.match import normal_pattern
 
 NO_DASH = "-"
@@ -98,16 +98,17 @@ class _Asked(NamedTuple):
     """A row, and the requests that it is for: any of its modules by any of its aliases."""
 
     row: Row
-    modules: tuple[str, ...]
-    aliases: tuple[str, ...]
+    modules: PatternSet
+    aliases: PatternSet
 
 
 def _asked(row: Row) -> _Asked:
     return _Asked(row, _normal(getattr(row, "modules", None)), _normal(row.aliases))
 
 
-def _normal(patterns: tuple[str, ...] | None) -> tuple[str, ...]:
-    return tuple(each for each in map(normal_pattern, patterns or "*") if not matches_nothing(each, NO_DASH))
+def _normal(patterns: tuple[str, ...] | None) -> PatternSet:
+    every = map(normal_pattern, patterns or "*")
+    return PatternSet([each for each in every if not matches_nothing(each, NO_DASH)], NO_DASH)
 
 
 def _before(earlier: Sequence[_Asked], asked: _Asked) -> tuple[Row, ...]:
@@ -116,7 +117,7 @@ def _before(earlier: Sequence[_Asked], asked: _Asked) -> tuple[Row, ...]:
     if isinstance(row, Rule):
         earlier = [each for each in earlier if isinstance(each.row, Rule) and _for_all_callers_of(row, each.row)]
     found: dict[int, Row] = {}
-    for module, alias in product(asked.modules, asked.aliases):
+    for module, alias in product(asked.modules.patterns, asked.aliases.patterns):
         rows = _covering(earlier, module, alias)
         if not rows:
             return ()
@@ -129,23 +130,23 @@ def _covering(earlier: Sequence[_Asked], module: str, alias: str) -> list[Row]:
 
     One row; or several that take the module whole and the alias together; or the other way round.
     """
-    of_module = [each for each in earlier if covers(each.modules, module, NO_DASH)]
+    of_module = [each for each in earlier if each.modules.covers(module)]
     for each in of_module:
-        if covers(each.aliases, alias, NO_DASH):
+        if each.aliases.covers(alias):
             return [each.row]
-    of_alias = [each for each in earlier if covers(each.aliases, alias, NO_DASH)]
+    of_alias = [each for each in earlier if each.aliases.covers(alias)]
     return _together(of_module, lambda each: each.aliases, alias) or _together(
         of_alias, lambda each: each.modules, module
     )
 
 
-def _together(rows: Sequence[_Asked], patterns: Callable[[_Asked], tuple[str, ...]], narrow: str) -> list[Row]:
+def _together(rows: Sequence[_Asked], patterns: Callable[[_Asked], PatternSet], narrow: str) -> list[Row]:
     """Those of the rows that it takes to match all that the pattern does; [] where all of them do not."""
 
     def enough(some: Sequence[_Asked]) -> bool:
-        return covers(tuple(pattern for each in some for pattern in patterns(each)), narrow, NO_DASH)
+        return PatternSet((pattern for each in some for pattern in patterns(each).patterns), NO_DASH).covers(narrow)
 
-    needed = [each for each in rows if any(overlap(pattern, narrow, NO_DASH) for pattern in patterns(each))]
+    needed = [each for each in rows if any(overlap(pattern, narrow, NO_DASH) for pattern in patterns(each).patterns)]
     if not enough(needed):
         return []
     for each in tuple(needed):
@@ -186,7 +187,7 @@ def _members(some: frozenset[int] | None, of: frozenset[int] | None) -> bool:
 
 
 def _patterns(some: tuple[str, ...] | None, of: tuple[str, ...] | None) -> bool:
-    return of is None or (some is not None and all(covers(of, each) for each in some))
+    return of is None or (some is not None and all(PatternSet(of).covers(each) for each in some))
 
 
 def _moot(row: Row, later: Sequence[Row]) -> str:
@@ -211,6 +212,6 @@ def _differs(rule: Rule) -> bool:
 def _meets(one: _Asked, other: _Asked) -> bool:
     """Whether both may be for one request."""
     return all(
-        any(overlap(mine, its, NO_DASH) for mine, its in product(*both))
-        for both in ((one.modules, other.modules), (one.aliases, other.aliases))
+        any(overlap(a, b, NO_DASH) for a, b in product(mine.patterns, its.patterns))
+        for mine, its in ((one.modules, other.modules), (one.aliases, other.aliases))
     )
