@@ -89,15 +89,15 @@ def _facts(on: machine.Machine, sheets: Sequence[Sheet]) -> tuple[Facts, list[Fi
     """What the machine has; a finding where its modules are not to be found. Raises UsageError for a wrong --kernel."""
     from safe_modprobe.read.machine_facts import read_facts
 
-    release = on.kernel or os.uname().release
-    folder = modules_folder(on.root, release) or ""
+    folder = modules_folder(on.root, on.kernel or os.uname().release) or ""
+    if on.kernel is not None and not os.path.isdir(folder):
+        raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
     facts = read_facts(on.root, folder, on.config(), asked(sheet.policy for sheet in sheets))
     if facts.modules is not None:
         return facts, []
-    if on.kernel is not None:
-        raise UsageError(f"{folder}: no such folder of modules, or no modules.dep in it; give the right -d and -S")
     message = (
-        "no modules.dep is here, so the names of modules and aliases were not looked up; --kernel names another kernel"
+        "it lacks modules.dep or modules.builtin, so names of modules and aliases were not looked up;"
+        " --kernel names another kernel"
     )
     return facts, [Finding(Severity.NOTE, folder, 0, "", message)]
 

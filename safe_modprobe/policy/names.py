@@ -172,17 +172,18 @@ def _of_absent(row: Row, absent: int, every: int) -> Severity:
     return Severity.WARNING if isinstance(row, Rule) or absent == every else Severity.NOTE
 
 
-_ALIKE = 0.75
-"""difflib's ratio: two swapped letters of four."""
-
-
 def _hint(absent: Iterable[str], names: Sequence[str]) -> str:
     """For a slip of the pen: of a list, most are names that other machines have."""
     from difflib import get_close_matches  # compares with all of them, which only a wrong name is worth
 
     few = list(absent)
     for wrong in few if len(few) < 3 else ():
-        alike = [name for name in names if name[:1] == wrong[:1]] if literal(wrong) and len(wrong) > 3 else []
-        if near := get_close_matches(wrong, alike, 1, _ALIKE):
+        if not literal(wrong) or len(wrong) < 4:
+            continue
+        alike = [name for name in names if name[:1] == wrong[:1]]
+        as_long = [name for name in alike if len(name) == len(wrong)]
+        # By difflib's ratio: a letter of four that is another one, a letter of nine too many.
+        near = get_close_matches(wrong, as_long, 1, 0.75) or get_close_matches(wrong, alike, 1, 0.88)
+        if near:
             return f"; did you mean {near[0]!a}?"
     return ""

@@ -35,11 +35,13 @@ def read_facts(root: str | None, modules: str, config: Sequence[str] | None, ask
 
     `config` are the folders of modprobe.d, None for this system's. What is not there, or cannot be read, is not known.
     """
-    names = _lines(f"{modules}/modules.dep")
+    loadable, built_in = _lines(f"{modules}/modules.dep"), _lines(f"{modules}/modules.builtin")
+    # Without the second, which some packages keep elsewhere, what is built in would seem not to be there at all.
+    known = loadable is not None and built_in is not None
     return Facts(
         kernel=os.path.basename(modules),
-        modules=None if names is None else frozenset(_module(line.partition(":")[0]) for line in names if line),
-        built_in=frozenset(_module(line) for line in _lines(f"{modules}/modules.builtin") or () if line),
+        modules=frozenset(_module(line.partition(":")[0]) for line in loadable or () if line) if known else None,
+        built_in=frozenset(_module(line) for line in built_in or () if line),
         aliases=tuple(_aliases(modules, config)),
         built_in_aliases=tuple(_built_in_aliases(modules)),
         users=_known(root, asked.users, "/etc/passwd", "/etc/subuid", pwd.getpwuid),

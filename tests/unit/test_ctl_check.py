@@ -268,21 +268,26 @@ def test_no_accounts_are_an_error_where_a_name_needs_them(image: Path, capsys: p
     assert check(capsys, "--root", image, "--strict")[0] == 0
 
 
-def test_an_image_without_modules_is_looked_at_without_them(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = put(image / SITE / "10-a.toml", "[[mark]]\nmodules = ['nosuch']\nprivileged = true\n")
-    (image / "lib/modules" / KERNEL / "modules.dep").unlink()
-    (image / "lib/modules" / KERNEL).rename(image / "lib/modules" / os.uname().release)
-    code, lines = check(capsys, "--root", image, "--strict")
-    assert (code, lines[0]) == (
-        0,
-        f"{image}/lib/modules/{os.uname().release}: note: no modules.dep is here, so the names of modules and aliases were"
-        " not looked up; --kernel names another kernel",
+@pytest.mark.parametrize("lost", ["modules.dep", "modules.builtin"])
+@pytest.mark.parametrize("options", [[], ["--kernel", KERNEL]])
+def test_where_modules_are_not_told_names_are_not_held_against_them(
+    image: Path, capsys: pytest.CaptureFixture[str], lost: str, options: list[str]
+) -> None:
+    path = put(image / SITE / "10-a.toml", "[[mark]]\nmodules = ['nosuch']\naliases = ['nosuch']\nprivileged = true\n")
+    assert check(capsys, "--root", image, "--strict", *options)[0] == 1
+    (image / "lib/modules" / KERNEL / lost).unlink()
+    note = (
+        f"{image}/lib/modules/{KERNEL}: note: it lacks modules.dep or modules.builtin, so names of modules and aliases were"
+        " not looked up; --kernel names another kernel"
     )
-    assert check(capsys, "--root", image, path)[1][:-1] == lines[:-1]
+    for paths in ([], [path]):
+        assert check(capsys, "--root", image, "--strict", *options, *paths) == (
+            0, [note, "1 file, no rules, 1 mark, no call sites: no errors, no warnings, 1 note"]
+        )  # fmt: skip
 
 
 USAGE = [
-    (["--kernel", "1.2"], "{image}/lib/modules/1.2: no such folder of modules, or no modules.dep in it; give the right -d and -S"),
+    (["--kernel", "1.2"], "{image}/lib/modules/1.2: no such folder of modules; give the right -d and -S"),
     (["--root", "{image}/nowhere"], "--root: {image}/nowhere: no such folder; give the top of a system's files"),
 ]  # fmt: skip
 
