@@ -39,6 +39,7 @@ class PatternSet:
         self._without = without
         self._every = frozenset(self.patterns)
         self._wild = tuple(each for each in self.patterns if not literal(each))
+        self._known: dict[str, bool] = {}
 
     def covers(self, narrow: str) -> bool:
         """Whether every text that this pattern matches is matched here. False where the comparison is too big."""
@@ -47,10 +48,17 @@ class PatternSet:
         if literal(narrow):
             # First of all what most are asked: lists of thousands of names against each other.
             return any(glob(each, narrow) for each in self._wild) or bool(set(self._without) & set(narrow))
+        if narrow not in self._known:
+            self._known[narrow] = self._together(narrow)
+        return self._known[narrow]
+
+    def _together(self, narrow: str) -> bool:
         begin = prefix(narrow)
         near = tuple(each for each in self.patterns if _near(prefix(each), begin))
         # By themselves first: most are covered by a single one, and several together make many more states.
-        return any(_covers((each,), narrow, self._without) for each in near) or _covers(near, narrow, self._without)
+        return any(_covers((each,), narrow, self._without) for each in near) or (
+            len(near) != 1 and _covers(near, narrow, self._without)
+        )
 
 
 def overlap(one: str, other: str, without: str = "") -> bool:

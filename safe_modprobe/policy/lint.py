@@ -1,6 +1,6 @@
 """A policy that holds, and what is odd about it: what never decides, and what this machine does not have. Pure."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from safe_modprobe.model import Action, Mode
 from safe_modprobe.policy.findings import Finding, Place, Severity, Sheet
@@ -36,16 +36,21 @@ def _of_shadow(row: Row, shadow: Shadow, places: Mapping[int, Place]) -> Iterato
     if shadow.never:
         yield place.finding(Severity.WARNING, "", f"it can never match: {shadow.never}")
     elif shadow.before:
-        where = listed([str(places[id(each)]) for each in shadow.before])
-        match = "matches" if len(shadow.before) == 1 else "match"
-        yield place.finding(Severity.WARNING, "", f"it never decides: whatever it matches, {where} {match} first")
+        yield place.finding(Severity.WARNING, "", f"it never decides: {_first(shadow.before, places)}")
     else:
         if shadow.moot:
             yield place.finding(Severity.WARNING, "", shadow.moot)
+        for key, pattern, before in shadow.parts:
+            yield place.finding(Severity.WARNING, key, f"{pattern!a} never decides: {_first(before, places)}")
         for key, patterns in patterns_of(row):
             for pattern in patterns:
                 if why := impossible(key, pattern):
                     yield place.finding(Severity.WARNING, key, f"{pattern!a} can never match: {why}")
+
+
+def _first(before: Sequence[Row], places: Mapping[int, Place]) -> str:
+    where = listed([str(places[id(each)]) for each in before])
+    return f"whatever it matches, {where} {'matches' if len(before) == 1 else 'match'} first"
 
 
 def _settings(sheet: Sheet) -> Iterator[Finding]:

@@ -3,14 +3,14 @@
 Pure, and for the desk. What is claimed is certain; of a row about which nothing is said, nothing is known.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import TypeAlias
 
 from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Action, CallSite, Mark, Policy, Rule
-from safe_modprobe.policy.globs import PatternSet, matches_nothing, overlap, prefix
+from safe_modprobe.policy.globs import PatternSet, literal, matches_nothing, overlap, prefix
 from safe_modprobe.policy.match import normal_pattern
 
 NO_DASH = "-"
@@ -22,12 +22,14 @@ Row: TypeAlias = Mark | CallSite | Rule
 class Shadow(NamedTuple):
     """Why a row decides nothing; all empty where it may.
 
-    `never`: it matches no request of anybody. `before`: the earlier rows that match whatever it does. `moot`: it says
-    what would happen without it.
+    `never`: it matches no request of anybody. `before`: the earlier rows that match whatever it does. `parts`: the same
+    of single patterns, where something is left to the row: the key, the pattern, the rows. `moot`: it says what would
+    happen without it.
     """
 
     never: str = ""
     before: tuple[Row, ...] = ()
+    parts: tuple[tuple[str, str, tuple[Row, ...]], ...] = ()
     moot: str = ""
 
 
@@ -37,12 +39,13 @@ def shadows(policy: Policy) -> Iterator[tuple[Row, Shadow]]:
     for rows in every:
         earlier: list[_Asked] = []
         for index, row in enumerate(rows):
+            if never := _never(row):
+                yield row, Shadow(never)
+                continue
             asked = _asked(row)
-            never = _never(row)
-            before = () if never else _before(earlier, asked)
-            yield row, Shadow(never, before, "" if never or before else _moot(row, rows[index + 1 :]))
-            if not never:
-                earlier.append(asked)
+            shadow = _earlier(earlier, asked)
+            yield row, shadow if shadow.before else shadow._replace(moot=_moot(row, rows[index + 1 :]))
+            earlier.append(asked)
 
 
 def impossible(key: str, pattern: str) -> str:
@@ -111,18 +114,35 @@ def _normal(patterns: tuple[str, ...] | None) -> PatternSet:
     return PatternSet([each for each in every if not matches_nothing(each, NO_DASH)], NO_DASH)
 
 
-def _before(earlier: Sequence[_Asked], asked: _Asked) -> tuple[Row, ...]:
-    """The earlier rows that match all that is asked; () where something may be left."""
+def _earlier(earlier: Sequence[_Asked], asked: _Asked) -> Shadow:
+    """What the earlier rows take of all that is asked."""
     row = asked.row
     if isinstance(row, Rule):
         earlier = [each for each in earlier if isinstance(each.row, Rule) and _for_all_callers_of(row, each.row)]
-    found: dict[int, Row] = {}
-    for module, alias in product(asked.modules.patterns, asked.aliases.patterns):
-        rows = _covering(earlier, module, alias)
-        if not rows:
-            return ()
-        found |= {id(each): each for each in rows}
-    return tuple(each.row for each in earlier if id(each.row) in found)
+    modules, aliases = asked.modules.patterns, asked.aliases.patterns
+    taken = {pair: _covering(earlier, *pair) for pair in product(modules, aliases)}
+
+    def before(pairs: Iterable[tuple[str, str]]) -> tuple[Row, ...]:
+        every = [taken[pair] for pair in pairs]
+        found = {id(each) for rows in every for each in rows} if all(every) else set()
+        return tuple(each.row for each in earlier if id(each.row) in found)
+
+    if whole := before(taken):
+        return Shadow(before=whole)
+    parts = [("modules", each, before(product([each], aliases))) for each in modules]
+    parts += [("aliases", each, before(product(modules, [each]))) for each in aliases]
+    return Shadow(parts=tuple((key, _written(row, key, each), rows) for key, each, rows in parts if rows))
+
+
+def _written(row: Row, key: str, normal: str) -> str:
+    """The pattern as it stands in the row."""
+    return next(
+        pattern
+        for each, patterns in patterns_of(row)
+        if each == key
+        for pattern in patterns
+        if normal_pattern(pattern) == normal
+    )
 
 
 def _covering(earlier: Sequence[_Asked], module: str, alias: str) -> list[Row]:
@@ -134,10 +154,11 @@ def _covering(earlier: Sequence[_Asked], module: str, alias: str) -> list[Row]:
     for each in of_module:
         if each.aliases.covers(alias):
             return [each.row]
+    found = [] if literal(alias) else _together(of_module, lambda each: each.aliases, alias)
+    if found or literal(module):  # which several match only where one alone does
+        return found
     of_alias = [each for each in earlier if each.aliases.covers(alias)]
-    return _together(of_module, lambda each: each.aliases, alias) or _together(
-        of_alias, lambda each: each.modules, module
-    )
+    return _together(of_alias, lambda each: each.modules, module)
 
 
 def _together(rows: Sequence[_Asked], patterns: Callable[[_Asked], PatternSet], narrow: str) -> list[Row]:

@@ -111,6 +111,7 @@ SHADOWED = [
     ([rule("modules = ['sctp']") + rule("modules = ['xfs']"), rule("modules = ['xfs', 'sctp']")], ["1.toml:1: warning: rule: it never decides: whatever it matches, 0.toml:1, 0.toml:4 match first"]),
     ([mark("aliases = ['fs-*']"), "\n" + mark("aliases = ['fs-xfs']")], ["1.toml:2: warning: mark: it never decides: whatever it matches, 0.toml:1 matches first"]),
     (["[settings]\nmode = 'marked'\n", "[settings]\nmismatch = 'deny'\nmode = 'marked'\n"], ["1.toml:3: warning: mode: it is never used: 0.toml:2 sets it first"]),
+    ([mark("modules = ['sctp']"), mark("modules = ['sctp', 'xfs']", "false")], ["1.toml:3: warning: modules: 'sctp' never decides: whatever it matches, 0.toml:1 matches first"]),
     # rows of other tables do not count, and equal rows are told apart by their places
     ([mark("modules = ['sctp']"), rule("modules = ['sctp']")], []),
     ([rule("modules = ['sctp']") * 3], ["0.toml:4: warning: rule: it never decides: whatever it matches, 0.toml:1 matches first", "0.toml:7: warning: rule: it never decides: whatever it matches, 0.toml:1 matches first"]),
