@@ -166,7 +166,7 @@ def _real(root: str | None, path: str) -> str:
         there = below(root, f"{done}/{part}")
         try:
             target = os.readlink(there)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return ""
         except OSError:  # not a link: or not ours to look at, and then it is as it is written
             done = f"{done}/{part}"

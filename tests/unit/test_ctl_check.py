@@ -315,6 +315,7 @@ def test_the_facts_of_an_image(image: Path) -> None:
         "/bin/up": "/usr/bin/x",
         "/bin/loop": "",
         "/bin/gone": "",
+        "/bin/x/y": "",
     }
     asked = Asked(frozenset({0, 5, 107, 100000, 165535, 165536}), frozenset({29, 30}), frozenset(paths))
     facts = read_facts(str(image), f"{image}/lib/modules/{KERNEL}", [f"{image}/etc/modprobe.d"], asked)
