@@ -42,6 +42,9 @@ else:
             pairs = ", ".join(f"{key}={value!r}" for key, value in self._asdict().items())
             return f"{type(self).__name__}({pairs})"
 
+        def __getnewargs__(self):
+            return tuple(self)  # for pickle and copy: a process pool hands values over
+
         def _asdict(self):
             return dict(zip(self._fields, self, strict=True))
 

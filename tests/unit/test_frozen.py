@@ -1,5 +1,7 @@
 """Our NamedTuple does what typing's does, as far as we use it."""
 
+import copy
+import pickle
 import typing
 from collections.abc import Callable
 
@@ -34,6 +36,14 @@ SAME: list[Callable[[type], object]] = [
     lambda t: t(1) == t(1), lambda t: t(1) == t(2), lambda t: hash(t(1)) == hash((1, "b", ())), lambda t: (t(1).a, t(1).b, t(1).c),
     lambda t: repr(t(1)).partition("(")[2],
 ]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_goes_through_a_pipe(protocol: int) -> None:
+    """To a pool of processes and back."""
+    value = Ours(1, "x", (2,))
+    again = pickle.loads(pickle.dumps(value, protocol))
+    assert (again, type(again), copy.copy(value)) == (value, Ours, value)
 
 
 @pytest.mark.parametrize("use", SAME)
