@@ -1,11 +1,19 @@
 """alias -> Plan: every target module and every step towards it, by libkmod, with the markers read."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from safe_modprobe.capability import SYS_MODULE, named
 from safe_modprobe.errors import UntrustedInputError, UsageError
-from safe_modprobe.kmod import KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY, BlacklistedError, Kmod, KmodError, Module
+from safe_modprobe.kmod import (
+    KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY,
+    KMOD_PROBE_IGNORE_LOADED,
+    Action,
+    BlacklistedError,
+    Kmod,
+    KmodError,
+    Module,
+)
 from safe_modprobe.model import UNMARKED, Marker, Plan, Request, Step, Target, TargetState
 from safe_modprobe.read.image import compression, kernel_decompresses, sealed_copy
 
@@ -28,9 +36,26 @@ def read_plan(request: Request, folder: str | None = None, config: Sequence[str]
     The descriptors stay open for the load; the process ends soon after. Raises OSError (KmodError) when
     libkmod cannot read its indexes, UsageError when the folder is not there.
     """
+    return _Reader(request, _kmod(folder, config)).plan()
+
+
+def read_plans(
+    requests: Iterable[Request], folder: str | None = None, config: Sequence[str] | None = None, fresh: bool = False
+) -> Iterator[Plan]:
+    """The plans of many requests, to look at: every module is read once, and no descriptor stays open.
+
+    `fresh`: as if nothing were loaded yet, for a kernel that is not the running one. Raises as read_plan() does.
+    """
+    kmod = _kmod(folder, config)
+    steps: dict[str, Step] = {}
+    for request in requests:
+        yield _Onlooker(request, kmod, steps, fresh).plan()
+
+
+def _kmod(folder: str | None, config: Sequence[str] | None) -> Kmod:
     if folder is not None and not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
-    return _Reader(request, Kmod(folder, config)).plan()
+    return Kmod(folder, config)
 
 
 class _Reader:
@@ -51,10 +76,11 @@ class _Reader:
 
     def _target(self, module: Module) -> Target:
         weak = tuple(other.name for other in module.weakdeps)
-        if module.initstate in ("live", "builtin"):
-            return Target(module.name, TargetState(module.initstate), (), weak)
+        state = self._state(module)
+        if state in ("live", "builtin"):
+            return Target(module.name, TargetState(state), (), weak)
         try:
-            actions = module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY)
+            actions = self._actions(module)
         except BlacklistedError:
             return Target(module.name, TargetState.BLACKLISTED)
         steps = []
@@ -66,6 +92,12 @@ class _Reader:
         if self.request.claim.filesystem:
             steps = [self._with_filesystem(step, module.name) for step in steps]
         return Target(module.name, TargetState.NEW, tuple(steps), weak)
+
+    def _state(self, module: Module) -> str | None:
+        return module.initstate
+
+    def _actions(self, module: Module) -> list[Action]:
+        return module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY)
 
     def _step(self, module: Module, options: str, install: bool) -> Step:
         needs = tuple(other.name for other in module.dependencies)
@@ -82,6 +114,13 @@ class _Reader:
 
     def _opened(self, step: Step, path: str) -> Step:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            return self._read(step, fd)
+        except (OSError, UntrustedInputError):
+            os.close(fd)
+            raise
+
+    def _read(self, step: Step, fd: int) -> Step:
         kind = compression(fd)
         if kind is None or kind == kernel_decompresses():
             try:
@@ -96,7 +135,11 @@ class _Reader:
             finally:
                 os.close(copy)
         image = sealed_copy(fd, kind)
-        return step._replace(fd=fd, image=image, marker=self._marker(image))
+        try:
+            return step._replace(fd=fd, image=image, marker=self._marker(image))
+        except KmodError:
+            os.close(image)
+            raise
 
     def _marker(self, fd: int) -> Marker:
         return marker(self.kmod.module_from_path(f"/proc/self/fd/{fd}").info)
@@ -110,6 +153,32 @@ class _Reader:
         except KmodError:
             symbols = []
         return step._replace(registers_filesystem="register_filesystem" in symbols)
+
+
+class _Onlooker(_Reader):
+    """Shares its steps with the readers of other requests, and keeps no file open: nothing of it is to be loaded."""
+
+    def __init__(self, request: Request, kmod: Kmod, steps: dict[str, Step], fresh: bool) -> None:
+        super().__init__(request, kmod)
+        self.steps = steps
+        self.fresh = fresh
+
+    def _state(self, module: Module) -> str | None:
+        state = module.initstate
+        return None if self.fresh and state == "live" else state
+
+    def _actions(self, module: Module) -> list[Action]:
+        if not self.fresh:
+            return super()._actions(module)
+        # That flag means to libkmod what is built in, too.
+        actions = module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY | KMOD_PROBE_IGNORE_LOADED)
+        return [action for action in actions if action.module.initstate != "builtin"]
+
+    def _step(self, module: Module, options: str, install: bool) -> Step:
+        step = super()._step(module, options, install)
+        for fd in {step.fd, step.image} - {-1}:
+            os.close(fd)
+        return step._replace(fd=-1, image=-1)
 
 
 _NO_ALIAS = (2, 22, 36)  # ENOENT, EINVAL, ENAMETOOLONG: libkmod's words for what is no alias

@@ -8,8 +8,8 @@ import pytest
 from safe_modprobe.capability import SYS_MODULE, Capability
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import UNMARKED, Marker, TargetState
-from safe_modprobe.read.modules import marker, modules_folder, read_plan
+from safe_modprobe.model import UNMARKED, Marker, Target, TargetState
+from safe_modprobe.read.modules import marker, modules_folder, read_plan, read_plans
 from tests.tree.build import Mod, build_tree
 
 Y = (b"privileged=Y",)
@@ -125,3 +125,54 @@ def test_folders(tmp_path: Path) -> None:
     assert modules_folder(str(tmp_path), "8") == f"{tmp_path}/lib/modules/8"
     with pytest.raises(SafeModprobeError, match="no such folder of modules"):
         read_plan(parse(["x"]).request, f"{tmp_path}/lib/modules/8")
+
+
+REQUESTS = ["plain", "marked", "needs", "soft", "built_in", "nothing", "[", "two-x", "marked_xz", "marked_gz", "broken"]
+
+
+@pytest.mark.parametrize("fresh", [False, True])
+def test_many_plans_are_the_same_as_one_by_one(folder: Path, fresh: bool) -> None:
+    """But for the descriptors: nothing that is only looked at stays open."""
+    asked = [parse(["--", alias]).request for alias in REQUESTS]
+    before = os.listdir("/proc/self/fd")
+    plans = list(read_plans(asked, str(folder), [], fresh))
+    assert os.listdir("/proc/self/fd") == before
+    assert [plan.alias for plan in plans] == REQUESTS
+    for request, plan in zip(asked, plans, strict=True):
+        alone = read_plan(request, str(folder), [])
+        assert plan == alone._replace(targets=tuple(map(closed, alone.targets)))
+
+
+def closed(target: Target) -> Target:
+    for step in target.steps:
+        for fd in {step.fd, step.image} - {-1}:
+            os.close(fd)
+    return target._replace(steps=tuple(step._replace(fd=-1, image=-1) for step in target.steps))
+
+
+def test_many_plans_read_a_module_once(folder: Path) -> None:
+    first, second = read_plans([parse(["needs"]).request, parse(["soft"]).request], str(folder), [])
+    assert first.targets[0].steps[0] is second.targets[0].steps[0]
+
+
+def test_what_modprobe_d_says_counts_in_both(folder: Path, tmp_path: Path) -> None:
+    """Aliases of modprobe.d, blacklists and install commands; `fresh` changes nothing about them."""
+    (tmp_path / "x.conf").write_text(
+        "alias net-pf-99 plain\nblacklist fs\ninstall no_fs /bin/false\nsoftdep plain pre: built_in\n"
+    )
+    for fresh in (False, True):
+        plans = list(
+            read_plans([parse([a]).request for a in ("net-pf-99", "fs-x", "fs-y")], str(folder), [str(tmp_path)], fresh)
+        )
+        assert [[(each.module, each.state) for each in plan.targets] for plan in plans] == [
+            [("plain", TargetState.NEW)],
+            [("fs", TargetState.BLACKLISTED)],
+            [("no_fs", TargetState.NEW)],
+        ]
+        assert [step.module for step in plans[0].targets[0].steps] == ["plain"]
+        assert plans[2].targets[0].steps[0].install
+
+
+def test_many_plans_want_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(SafeModprobeError, match="no such folder of modules; give the right -d and -S"):
+        next(read_plans([parse(["x"]).request], f"{tmp_path}/lib/modules/8"))
