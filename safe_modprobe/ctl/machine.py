@@ -40,6 +40,18 @@ class Machine(NamedTuple):
         """The folder of its modules; None, libkmod's own choice, for the running kernel."""
         return modules_folder(self.root, self.kernel)
 
+    def folder(self) -> str:
+        """That folder by its path, for the running kernel, too. It may not be there."""
+        return self.modules() or str(modules_folder("/", None))
+
+    def release(self) -> str:
+        """The kernel's version."""
+        return os.path.basename(self.folder())
+
+    def running(self) -> bool:
+        """Whether it is this very machine with the kernel that runs on it: what is loaded here is loaded there."""
+        return self.root is None and self.release() == os.uname().release
+
     def config(self) -> list[str] | None:
         """The folders of its modprobe.d; None, libkmod's own choice, for the running system."""
         return None if self.root is None else [self.path(folder) for folder in _CONFIG]

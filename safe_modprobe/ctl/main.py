@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from safe_modprobe import __version__
-from safe_modprobe.ctl import check, disable, enable, explain, reload
+from safe_modprobe.ctl import check, disable, enable, explain, reload, scan
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
@@ -21,6 +21,7 @@ _COMMANDS = (
     reload,
     check,
     explain,
+    scan,
 )
 
 
@@ -47,6 +48,8 @@ def main(argv: Sequence[str]) -> int:
         sys.stdout.flush()
     except BrokenPipeError:
         return 1
+    except KeyboardInterrupt:
+        return 130  # the shell's number for SIGINT; what was under way only looked
     except SafeModprobeError as error:
         return _fail(str(error))
     except OSError as error:

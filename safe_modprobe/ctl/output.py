@@ -30,6 +30,8 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
     from rich.text import Text
 
     table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
+    for column in table.columns:
+        column.overflow = "fold"  # a path is of no use without its end
     for row in rows:
         for column, value in zip(table.columns, row, strict=True):
             if isinstance(value, int):
@@ -57,4 +59,6 @@ def progress(what: str, of: Iterable[_T], total: int) -> Iterable[_T]:
     from rich.progress import track
 
     errors = Console(stderr=True)
-    return track(of, what, total, console=errors, transient=True, disable=not errors.is_terminal)
+    if not errors.is_interactive:  # rich would still end it with an empty line
+        return of
+    return track(of, what, total, console=errors, transient=True)

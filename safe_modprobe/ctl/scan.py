@@ -1,0 +1,147 @@
+"""`scan`: read every module of a kernel twice, by libkmod and by pyelftools, and say what is odd about it.
+
+libkmod is what the helper goes by; pyelftools reads the same bytes with other code. Where the two disagree, where
+.modinfo is there twice or cut short, or where a privileged= marker is not one, a module may not be what it seems.
+Nothing is loaded.
+"""
+
+import argparse
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from safe_modprobe.capability import name_of
+from safe_modprobe.ctl import machine, output
+from safe_modprobe.ctl.libraries import library
+from safe_modprobe.ctl.machine import Machine
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
+from safe_modprobe.frozen import NamedTuple
+from safe_modprobe.policy.reach import ORDER, TITLES, Reach, Reached, requests, weakest
+
+if TYPE_CHECKING:
+    from safe_modprobe.read.scan import Scanned
+
+_EXAMPLES = """
+  safe-modprobectl scan                                  the running kernel's modules: a summary, and what is odd
+  safe-modprobectl scan --all                            every module, with who can have the kernel ask for it
+  safe-modprobectl scan --root /mnt/image || echo odd    an image, before it boots
+  safe-modprobectl scan --kernel 6.12.0 --json | jq '.modules[] | select(.marker)'
+
+exit code:
+  0  both readers agree on every module, and every marker is one
+  1  there are findings, or the modules could not be read
+"""
+
+
+class Found(NamedTuple):
+    """A scanned module, and the requests that bring it in."""
+
+    scanned: "Scanned"
+    requests: tuple[Reached, ...]
+    reach: Reach
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `scan`."""
+    parser = add_command(commands, "scan", "read every module twice, and say what is odd", __doc__, _EXAMPLES)
+    parser.add_argument("-a", "--all", action="store_true", help="list every module, not only the odd and the marked")
+    add_root(parser)
+    add_kernel(parser)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 without a finding, 1 with one."""
+    on = machine.of(arguments)
+    found = _scan(on, quiet=arguments.json)
+    if arguments.json:
+        output.print_json(as_json(on, found))
+    else:
+        _print(on, found, arguments.all)
+    return 1 if any(each.scanned.findings for each in found) else 0
+
+
+def _scan(on: Machine, quiet: bool) -> list[Found]:
+    with library("elftools", "scan"):
+        from safe_modprobe.read.scan import module_files, scan
+    files = module_files(on.folder())
+    scanned = scan(on.folder(), files)
+    if not quiet:
+        scanned = iter(output.progress("reading modules", scanned, len(files)))
+    return [_found(each) for each in sorted(scanned)]
+
+
+def _found(scanned: "Scanned") -> Found:
+    asked = requests(scanned.module, scanned.aliases)
+    return Found(scanned, asked, weakest(asked))
+
+
+def as_json(on: Machine, found: Sequence[Found]) -> dict[str, Any]:
+    """Everything, for machines."""
+    return {
+        "kernel": on.release(),
+        "folder": on.folder(),
+        "classes": {reach: dict(zip(_COUNTS, _counts(found, reach), strict=True)) for reach in ORDER},
+        "modules": [_json_module(each) for each in found],
+    }
+
+
+def _json_module(each: Found) -> dict[str, Any]:
+    scanned = each.scanned
+    needs = scanned.marker.capability
+    return {
+        "module": scanned.module,
+        "path": scanned.path,
+        "marker": scanned.marker.written,
+        "needs": None if needs is None else name_of(needs),
+        "class": each.reach,
+        "aliases": scanned.aliases,
+        "requests": [
+            {"request": request, "family": family.name, "class": family.reach, "site": family.site}
+            for request, family in each.requests
+        ],
+        "findings": scanned.findings,
+    }
+
+
+_COUNTS = ("modules", "marked", "odd")
+
+
+def _counts(found: Sequence[Found], reach: Reach) -> tuple[int, int, int]:
+    """Of a class: modules, those with a marker, and those with a finding."""
+    here = [each.scanned for each in found if each.reach is reach]
+    marked = sum(each.marker.written is not None and not each.findings for each in here)
+    return len(here), marked, sum(bool(each.findings) for each in here)
+
+
+def _print(on: Machine, found: Sequence[Found], every: bool) -> None:
+    output.print_table(
+        ("who can have the kernel ask for it", "class", *_COUNTS),
+        [(TITLES[reach], reach, *_counts(found, reach)) for reach in ORDER],
+        f"{len(found)} modules of {output.printable(on.release())}, each read by libkmod and by pyelftools",
+    )
+    if every:
+        _print_modules("every module", found)
+    elif marked := [each for each in found if each.scanned.marker.written is not None and not each.scanned.findings]:
+        _print_modules("marked privileged= by their own .modinfo", marked)
+    odd = [each for each in found if each.scanned.findings]
+    if odd:
+        print()
+        rows = [(each.scanned.path, finding) for each in odd for finding in each.scanned.findings]
+        output.print_table(("file", "finding"), rows, f"odd: {len(odd)} of {len(found)}")
+
+
+def _print_modules(title: str, found: Sequence[Found]) -> None:
+    print()
+    rows = [
+        (each.scanned.module, each.reach, each.scanned.marker.written or "", _asked(each.requests), each.scanned.path)
+        for each in found
+    ]
+    output.print_table(("module", "class", "marker", "asked for as", "file"), rows, title)
+
+
+def _asked(asked: Sequence[Reached]) -> str:
+    """The request of the weakest caller, and how many more there are."""
+    if not asked:
+        return ""
+    return asked[0].request + (f" (+{len(asked) - 1})" if len(asked) > 1 else "")
