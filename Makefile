@@ -32,7 +32,7 @@ build:
 # sources install the same bytes.
 install: build
 	install -d $(PACKAGE) $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(LIBDIR)/policy.d
-	cd safe_modprobe && find . -name '*.py' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
+	cd safe_modprobe && find . '(' -name '*.py' -o -name '*.jinja' ')' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
 	install -m 644 $(BUILD)/lib/safe_modprobe/*.so $(PACKAGE)
 	install -m 644 policy.d/*.toml $(DESTDIR)$(LIBDIR)/policy.d
 	for name in safe-modprobe safe-modprobectl; do \

@@ -20,6 +20,16 @@ def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = No
 
     Raises PolicyError: for a wrong file, one that others may write, one that cannot be read.
     """
+    return policy_of(read_drop_ins(folders), accounts)
+
+
+def policy_of(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = None) -> Policy:
+    """What read_policy() makes of the files that read_drop_ins() found. Raises PolicyError."""
+    return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
+
+
+def read_drop_ins(folders: Sequence[str] = FOLDERS) -> list[tuple[str, bytes]]:
+    """The path and content of every drop-in that counts, in order. Raises PolicyError."""
     try:
         opened = [open_folder(path) for path in folders]
         try:
@@ -33,7 +43,7 @@ def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = No
             for fd in opened:
                 if fd is not None:
                     os.close(fd)
-        return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
+        return files
     except OSError as error:
         raise PolicyError(f"{error.filename or 'policy'}: {error.strerror}") from None
 

@@ -1,0 +1,405 @@
+"""`surface` as an admin and an auditor see it: the command's words, and its page in a real browser.
+
+The image has hostile names wherever a name can come from: aliases, module files, reasons, paths.
+"""
+
+import base64
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium import webdriver
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+
+from safe_modprobe.ctl.main import main
+from tests.tree.build import VERSION, Mod, build_tree
+
+TOP = Path(__file__).parents[2]
+SCRIPT = "<script>alert(1)</script>"
+IMAGE = "<img src=x onerror=alert(1)>"
+MODULES = (
+    Mod("af_alg", ("net-pf-38",)),
+    Mod("plain", ("net-pf-98",)),
+    Mod("scripted", (f"net-pf-{SCRIPT}",)),
+    Mod("quoted", ("net-pf-\"'><svg onload=alert(1)>",)),
+    Mod("templated", ("net-pf-{{7}}{%raw%}$x^2$",)),
+    Mod("control", ("net-pf-\x01\x1b(B",)),
+    Mod("long", ("net-pf-" + "w" * 48,)),
+    Mod("base"),
+    Mod("sch_up", ("net-sch-up",), depends=("base",)),
+    Mod("ext9", ("fs-ext9",), info=(b"privileged=CAP_SYS_ADMIN",)),
+    Mod("dummy", ("netdev-dummy",)),
+    Mod("dm_x", ("dm-x",)),
+)
+POLICY = f"""
+[settings]
+mode = "marked"
+
+[[mark]]
+modules = ["af_alg"]
+privileged = true
+reason = '''{SCRIPT}<a href="https://example.org/">'''
+
+[[mark]]
+aliases = ["net-sch-*", "sch_*"]
+privileged = "CAP_NET_ADMIN"
+reason = "{"long" * 60}"
+
+[[mark]]
+modules = ["plain"]
+privileged = false
+reason = "\N{RIGHT-TO-LEFT OVERRIDE}é"
+"""
+
+
+def made(root: Path) -> Path:
+    folder = build_tree(root, MODULES)
+    # A name that no C symbol could have is given to a file.
+    shutil.copy(folder / "kernel/plain.ko", folder / "kernel" / f"{IMAGE.replace(' ', '')}.ko")
+    subprocess.run(["depmod", "-b", root, VERSION], check=True, capture_output=True)
+    drop_ins = root / "etc/safe-modprobe/policy.d"
+    drop_ins.mkdir(parents=True, mode=0o755)
+    (drop_ins / f"50-{IMAGE.replace('=', '')}.toml").write_text(POLICY)
+    (drop_ins / "90-last.toml").write_text("")
+    for path in (drop_ins, *drop_ins.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return root
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made(tmp_path_factory.mktemp(f"root-{IMAGE}"))
+
+
+@pytest.fixture(scope="module")
+def both(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The page and the JSON, of one run."""
+    path = tmp_path_factory.mktemp("page") / "surface.html"
+    done = ctl("surface", "--root", root, "--html", path, "--json")
+    assert (done.returncode, done.stderr) == (0, "")
+    return path, json.loads(done.stdout)
+
+
+def ctl(*arguments: str | Path, before: str = "") -> "subprocess.CompletedProcess[str]":
+    code = f"import sys\n{before}\nfrom safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
+    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
+
+
+def test_json_says_what_was_looked_at_and_found(root: Path, both: tuple[Path, dict[str, Any]]) -> None:
+    _, found = both
+    folder = root / "etc/safe-modprobe/policy.d"
+    files = [folder / name for name in sorted(os.listdir(folder))]
+    assert (found["kernel"], found["folder"], found["running"]) == (VERSION, f"{root}/lib/modules/{VERSION}", False)
+    assert found["policy"]["files"] == [
+        {"path": str(path), "sha256": sha256(path.read_bytes()).hexdigest()} for path in files
+    ]
+    assert found["policy"]["sha256"] == sha256(b"".join(path.read_bytes() for path in files)).hexdigest()
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", found["when"])
+    assert {each["key"]: (each["before"], each["after"]) for each in found["callers"]} == {
+        "user": (8, 7), "userns-root": (11, 7), "network-admin": (11, 10),
+    }  # fmt: skip
+    assert found["present"] == [{"module": "built_in", "state": "builtin", "reach": "userns"}]
+    verdicts = {each["module"]: each["callers"] for each in found["modules"]}
+    assert verdicts["base"]["userns-root"]["verdict"] == "deny"
+    assert verdicts["base"]["network-admin"]["verdict"] == "allow"
+    assert "dm_x" not in verdicts
+
+
+def test_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["surface", "--root", str(root), "--all"]) == 0
+    out = capsys.readouterr().out
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[0] == f"modules of {VERSION} that can be loaded: before the policy → with it"
+    assert lines[1:6] == [
+        "class: who it takes Any user Root of a user namespace A network admin",
+        "any user 8 → 7 8 → 7 8 → 7",
+        "root of a user namespace 3 → 0 2 → 2",
+        "a network admin 1 → 1",
+        "all 8 → 7 11 → 7 11 → 10",
+    ]
+    assert "net-sch-* 2 → 0 2 → 2 net/sched/sch_api.c:1817" in lines
+    assert lines[-1] == "not in these numbers, out of any policy's reach: 1 built in, 0 loaded already"
+    assert not any(char in out for char in "\x01\x1b\N{RIGHT-TO-LEFT OVERRIDE}") and SCRIPT in out
+
+
+WRONG: list[tuple[list[str], str]] = [
+    (["--json", "--html", "-"], "--html: standard output is taken by --json; name a file"),
+    (["--html", "/nowhere/x.html"], "/nowhere/x.html: No such file or directory"),
+    (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
+    (["--kernel", "9.9"], "{root}/lib/modules/9.9/modules.dep: no such file; give the right --root and --kernel, or let"
+     " depmod index the modules"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("arguments", "error"), WRONG)
+def test_errors(root: Path, arguments: list[str], error: str) -> None:
+    done = ctl("surface", *([] if "--root" in arguments else ["--root", root]), *arguments)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {error.format(root=root)}\n")
+
+
+@pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
+def test_without_a_library(root: Path, tmp_path: Path, library: str) -> None:
+    """No page, and all the rest."""
+    gone = f"sys.modules[{library!r}] = None"
+    done = ctl("surface", "--root", root, "--html", tmp_path / "x.html", before=gone)
+    said = (
+        f"safe-modprobectl: --html needs the Python library {library}, which is not here; install python3-{library}\n"
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    assert not (tmp_path / "x.html").exists()
+    assert ctl("surface", "--root", root, before=gone).returncode == 0
+
+
+def test_a_trial_and_no_policy_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    build_tree(tmp_path, MODULES[:1])
+    assert main(["surface", "--root", str(tmp_path)]) == 0
+    assert "policy: the built-in one, for want of a file; mode privileged, mismatch deny" in capsys.readouterr().out
+    assert main(["surface", "--root", str(tmp_path), "--html", "-"]) == 0
+    assert "<p>No file: the built-in policy is in force" in capsys.readouterr().out
+    (tmp_path / "run/safe-modprobe/policy.d").mkdir(parents=True, mode=0o755)
+    (tmp_path / "run/safe-modprobe/policy.d/00-trial.toml").write_text("[settings]\ntrial = true\n")
+    assert main(["surface", "--root", str(tmp_path)]) == 0
+    assert "trial: nothing is refused; what would be is recorded, and counts here as loaded" in capsys.readouterr().out
+    assert main(["surface", "--root", str(tmp_path), "--html", "-"]) == 0
+    assert 'id="trial"' in capsys.readouterr().out
+
+
+def test_the_page_names_no_other_place(both: tuple[Path, dict[str, Any]]) -> None:
+    """By the text alone, before any browser: no address but anchors, no script, and a policy that forbids both."""
+    text = both[0].read_text()
+    tags = re.findall(r"<[a-zA-Z!][^>]*>", text)
+    addresses = [
+        each for tag in tags for each in re.findall(r'\b(?:href|src|action|data|poster|srcset)="([^"]*)"', tag)
+    ]
+    assert addresses == ["#policy"]
+    assert not re.search(r"<(script|img|iframe|object|embed|link|base|form|audio|video|foreignObject)\b", text)
+    assert not [tag for tag in tags if re.search(r"\bon[a-z]+=", tag)]
+    assert "url(" not in text and "@import" not in text and "xmlns" not in text
+    assert (
+        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline';"
+        " base-uri 'none'; form-action 'none'\">"
+    ) in text
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+
+
+class Browser:
+    """Chromium with a new profile; it keeps what it asked the network for, and what its console said."""
+
+    def __init__(self, profile: Path) -> None:
+        options = Options()
+        options.binary_location = "/usr/bin/chromium"
+        for name in """headless=new no-sandbox disable-gpu disable-quic no-first-run disable-background-networking
+                disable-component-update disable-sync""".split():
+            options.add_argument(f"--{name}")
+        options.add_argument(f"--user-data-dir={profile}")
+        options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+        self.driver = webdriver.Chrome(options=options, service=Service("/usr/bin/chromedriver"))
+
+    def open(self, page: Path, width: int = 1280, dark: bool = False) -> None:
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        self.driver.get(page.as_uri())
+
+    def js(self, code: str, *values: object) -> Any:
+        return self.driver.execute_script(code, *values)
+
+    def requests(self) -> list[str]:
+        """What was asked for since the last time, by address."""
+        told = [json.loads(line["message"])["message"] for line in self.driver.get_log("performance")]
+        return [each["params"]["request"]["url"] for each in told if each["method"] == "Network.requestWillBeSent"]
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    running = Browser(tmp_path_factory.mktemp("profile"))
+    yield running
+    running.driver.quit()
+
+
+NUMBERS = """
+const number = (cell, when) => Number(cell.querySelector(`[data-when=${when}]`).textContent);
+const pair = (cell) => [number(cell, "before"), number(cell, "after")];
+const rows = (selector, key) => Object.fromEntries([...document.querySelectorAll(selector)].map((cell) => [key(cell), pair(cell)]));
+return {
+  cards: Object.fromEntries([...document.querySelectorAll(".card .numbers")].map(
+    (card) => [card.querySelector("[data-card]").dataset.card, pair(card)])),
+  classes: rows("#classes td.n", (cell) => cell.dataset.caller + " " + cell.dataset.class),
+  families: rows("#families td.n[data-caller]", (cell) => cell.dataset.caller + " " + cell.dataset.family),
+  modules: Object.fromEntries([...document.querySelectorAll("#modules tbody")].map(
+    (body) => [body.dataset.module, Object.fromEntries([...body.rows].flatMap((row) => row.dataset.callers.split(" ").map(
+      (key) => [key, row.querySelector(".allow, .log, .deny").className])))])),
+  open: Object.fromEntries([...document.querySelectorAll(".open")].map((list) => [list.dataset.caller,
+    [...list.querySelectorAll("strong")].reduce((sum, each) => sum + Number(each.textContent), 0)])),
+  charts: [...document.querySelectorAll("svg")].map((svg) => [...svg.querySelectorAll("text")].map((text) => text.textContent.trim())),
+};
+"""
+
+
+def test_the_numbers_of_the_page_are_those_of_the_json(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
+    page, found = both
+    browser.open(page)
+    seen = browser.js(NUMBERS)
+    callers = found["callers"]
+    totals = {each["key"]: [each["before"], each["after"]] for each in callers}
+    assert seen["cards"] == totals
+    assert seen["classes"] == {
+        **{
+            f"{each['key']} {one['class']}": [one["before"], one["after"]]
+            for each in callers
+            for one in each["classes"]
+        },
+        **{f"{key} all": numbers for key, numbers in totals.items()},
+    }
+    assert seen["families"] == {
+        f"{key} {each['family']}": [tally["before"], tally["after"]]
+        for each in found["families"]
+        for key, tally in each["callers"].items()
+    }
+    assert seen["modules"] == {
+        each["module"]: {key: judged["verdict"] for key, judged in each["callers"].items()} for each in found["modules"]
+    }
+    assert seen["open"]["user"] == totals["user"][1]
+    names, numbers = zip(*((each["title"], f"{each['before']} → {each['after']}") for each in callers), strict=True)
+    assert set(seen["charts"][0]) == {*names, *numbers}
+    in_chart = [each for each in found["families"] if "userns-root" in each["callers"]]
+    assert len(seen["charts"][1]) == 2 * len(in_chart) > 0
+    for key in ("kernel", "tool"):
+        assert browser.js(f"return document.getElementById('{key}').textContent") == found[key]
+    assert browser.js("return document.getElementById('digest').textContent") == found["policy"]["sha256"]
+    assert browser.js("return document.getElementById('when').dateTime") == found["when"]
+
+
+def test_it_is_silent_and_alone(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
+    """No word in the console, and no request but for itself; with the browser's own log to show that it would be seen."""
+    page = both[0]
+    browser.requests()
+    browser.driver.get_log("browser")
+    browser.open(page)
+    browser.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert browser.requests() == [page.as_uri()]
+    assert browser.driver.get_log("browser") == []
+    # Even if somebody writes a script or an image into it, its own policy stops them, and this test hears of it.
+    spoilt = page.with_name("spoilt.html")
+    spoilt.write_text(page.read_text().replace("</body>", "<script>window.ran = 1</script><img src='x.png'></body>"))
+    browser.open(spoilt)
+    assert browser.js("return window.ran") is None
+    assert len(browser.driver.get_log("browser")) == 2
+
+
+def test_hostile_names_are_only_text(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
+    browser.open(both[0])
+    assert browser.js("return document.querySelectorAll('script, img, iframe, object, a[href^=http]').length") == 0
+    assert browser.js("return document.querySelectorAll('svg').length") == 2
+    body = browser.js(
+        "document.querySelectorAll('details').forEach((each) => { each.open = true; }); return document.body.innerText"
+    )
+    for text in (
+        f"net-pf-{SCRIPT}", f'{SCRIPT}<a href="https://example.org/">', "net-pf-\"'><svg onload=alert(1)>",
+        "net-pf-{{7}}{%raw%}$x^2$", "net-pf-\\x01\\x1b(B", "\\xe2\\x80\\xaeé", IMAGE.replace(" ", ""),
+    ):  # fmt: skip
+        assert text in body, text
+    assert "\N{RIGHT-TO-LEFT OVERRIDE}" not in body
+
+
+WIDTHS = [(320, False), (390, True), (768, False), (1280, True), (1920, False)]
+
+
+@pytest.mark.parametrize(("width", "dark"), WIDTHS)
+def test_nothing_overflows(browser: Browser, both: tuple[Path, dict[str, Any]], width: int, dark: bool) -> None:
+    """The page never scrolls sideways, tables do within their own frame, and no text is cut."""
+    browser.open(both[0], width, dark)
+    browser.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
+    assert browser.js("return document.documentElement.scrollWidth") <= width
+    outside = """
+        const wide = document.documentElement.clientWidth + 0.5;
+        return [...document.querySelectorAll("body *")].filter((each) =>
+            !each.closest(".scroll") && each.getBoundingClientRect().right > wide).map((each) => each.outerHTML.slice(0, 80));
+    """
+    assert browser.js(outside) == []
+    cut = """
+        return [...document.querySelectorAll("svg")].flatMap((svg) => {
+            const frame = svg.getBoundingClientRect();
+            return [...svg.querySelectorAll("text")].filter((text) => {
+                const box = text.getBoundingClientRect();
+                return box.left < frame.left - 1 || box.right > frame.right + 1;
+            }).map((text) => text.textContent);
+        });
+    """
+    assert browser.js(cut) == []
+
+
+CONTRAST = """
+const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+const light = (colour) => {
+  canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+  const parts = [...canvas.getImageData(0, 0, 1, 1).data].slice(0, 3).map((each) => each / 255)
+    .map((each) => each <= 0.04045 ? each / 12.92 : ((each + 0.055) / 1.055) ** 2.4);
+  return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+};
+const behind = (element) => {
+  for (let each = element; each; each = each.parentElement) {
+    const colour = getComputedStyle(each).backgroundColor;
+    if (colour !== "rgba(0, 0, 0, 0)") return colour;
+  }
+};
+return [...document.querySelectorAll("body *")].filter((each) =>
+  [...each.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim()) && each.tagName !== "TITLE" && each.tagName !== "desc" && each.tagName !== "title"
+).map((each) => {
+  const style = getComputedStyle(each);
+  const [one, other] = [light(each instanceof SVGElement ? style.fill : style.color), light(behind(each))].sort((a, b) => b - a);
+  return [(one + 0.05) / (other + 0.05), each.outerHTML.slice(0, 80)];
+}).sort((a, b) => a[0] - b[0])[0];
+"""
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_every_text_can_be_read(browser: Browser, both: tuple[Path, dict[str, Any]], dark: bool) -> None:
+    """WCAG 2's contrast of 4.5, in light and in dark, the charts' texts too."""
+    browser.open(both[0], 1280, dark)
+    ratio, where = browser.js(CONTRAST)
+    assert ratio >= 4.5, where
+
+
+def test_charts_say_what_they_show(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
+    browser.open(both[0])
+    named = browser.js(
+        """return [...document.querySelectorAll("svg")].map((svg) => [svg.getAttribute("role"),
+        svg.getAttribute("aria-labelledby").split(" ").map((id) => document.getElementById(id).textContent)])"""
+    )
+    assert [role for role, _ in named] == ["img", "img"]
+    assert named[0][1] == [
+        "Modules that can be loaded, by caller",
+        "Any user: 8 before the policy, 7 with it; Root of a user namespace: 11 before the policy, 7 with it;"
+        " A network admin: 11 before the policy, 10 with it",
+    ]
+    assert named[1][1][0] == "Modules that each family of requests brings in"
+
+
+def test_charts_have_no_colours_of_their_own(both: tuple[Path, dict[str, Any]]) -> None:
+    """The page's variables alone, and nothing behind: what is black on white would be so in the dark, too."""
+    charts = re.findall(r"<svg.*?</svg>", both[0].read_text(), re.DOTALL)
+    colours = {each for chart in charts for each in re.findall(r"(?:fill|stroke): ?([^;\"]+)", chart)}
+    assert colours == {"var(--before)", "var(--after)", "var(--ink)"}
+
+
+def test_it_prints(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
+    """On paper nothing is behind a scroll bar."""
+    browser.open(both[0])
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    frames = "return [...document.querySelectorAll('.scroll')].map((each) => getComputedStyle(each).overflowX)"
+    assert set(browser.js(frames)) == {"visible"}
+    printed = browser.driver.execute_cdp_cmd("Page.printToPDF", {"printBackground": True})
+    assert base64.b64decode(printed["data"]).startswith(b"%PDF-")
+    browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

@@ -1,0 +1,104 @@
+"""scan and surface on the modules of Debian's own kernels: 6.1 as they are, 6.12 and 7.2 packed with xz.
+
+No boot: only files are read. The default policy's promises are held by class, so that a module or a family of requests
+that nobody thought of shows up here.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.kernels import NATIVE, kernel
+
+TOP = Path(__file__).parents[2]
+KERNELS = ("bookworm", "bookworm-amd64", "trixie", "sid")
+
+
+@pytest.fixture(scope="module", params=KERNELS)
+def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    """A root with that kernel's modules and the default policy."""
+    root = tmp_path_factory.mktemp(request.param)
+    (root / "lib").mkdir()
+    (root / "lib/modules").symlink_to(kernel(request.param).root / "lib/modules")
+    policy = root / "usr/lib/safe-modprobe/policy.d"
+    policy.mkdir(parents=True)
+    for path in (TOP / "policy.d").glob("*.toml"):
+        shutil.copy(path, policy)
+    for path in (policy, *policy.iterdir()):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    return request.param, root
+
+
+def ctl(*arguments: str | Path) -> tuple[int, Any]:
+    code = "import sys; from safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def surface(image: tuple[str, Path]) -> Any:
+    code, found = ctl("surface", "--root", image[1], "--json")
+    assert code == 0
+    return found
+
+
+def test_both_readers_agree_on_every_module(image: tuple[str, Path]) -> None:
+    name, root = image
+    code, found = ctl("scan", "--root", root, "--json")
+    assert [(each["path"], each["findings"]) for each in found["modules"] if each["findings"]] == []
+    assert code == 0 and len(found["modules"]) > 1000
+    marked = {each["module"]: each["marker"] for each in found["modules"] if each["marker"] is not None}
+    assert marked == ({
+        "smp_marked": "Y", "smp_marked_gz": "Y", "smp_marked_xz": "Y", "smp_marked_zst": "Y", "smp_nested_marked": "Y",
+        "smp_net_admin": "CAP_NET_ADMIN",
+    } if name == NATIVE else {})  # fmt: skip
+
+
+def loaded(surface: Any, key: str, cls: str) -> dict[str, str]:
+    """module -> the family by which a caller still gets it."""
+    return {
+        each["module"]: each["callers"][key]["family"]
+        for each in surface["modules"]
+        if each["class"] == cls and each["callers"].get(key, {"verdict": "deny"})["verdict"] != "deny"
+    }
+
+
+OPEN = {"crypto-*", "net-pf-16-proto-4-type-*", "char-major-10-200", "char-major-116-*", "snd-card-*"}
+"""40-open-to-users.toml, and ciphers below an AF_ALG that somebody opened."""
+
+
+def test_a_user_keeps_what_is_open_and_nothing_else(surface: Any) -> None:
+    assert set(loaded(surface, "user", "user").values()) - OPEN == set()
+
+
+def test_root_of_a_user_namespace_gets_only_what_it_can_mount(surface: Any) -> None:
+    assert set(loaded(surface, "userns-root", "userns")) - {"overlay", "fuse", "binfmt_misc"} == set()
+    before = next(each for each in surface["callers"] if each["key"] == "userns-root")["before"]
+    assert before > 500
+
+
+def test_a_network_admin_keeps_what_that_capability_is_for(surface: Any) -> None:
+    classes = {
+        each["class"]: (each["before"], each["after"])
+        for caller in surface["callers"]
+        if caller["key"] == "network-admin"
+        for each in caller["classes"]
+    }
+    assert classes["userns"][0] == classes["userns"][1] > 200
+    assert classes["network-admin"][0] == classes["network-admin"][1] > 10
+
+
+EXPLOITED = """af_alg algif_aead authencesn esp4 esp6 nf_tables act_pedit openvswitch cifs ip_set sch_hfsc cls_u32
+    vsock_loopback xfrm_user essiv""".split()
+
+
+@pytest.mark.parametrize("module", EXPLOITED)
+def test_what_was_exploited_was_open_and_is_not(surface: Any, module: str) -> None:
+    (found,) = (each["callers"] for each in surface["modules"] if each["module"] == module)
+    assert {found[key]["verdict"] for key in ("user", "userns-root") if key in found} == {"deny"}
