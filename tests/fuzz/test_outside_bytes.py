@@ -6,11 +6,13 @@ import os
 import signal
 import struct
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from safe_modprobe.errors import UntrustedInputError, UsageError
+from safe_modprobe.history import caller_of, parse_event, plan_of, request_of
 from safe_modprobe.kernel_args import MAX_ALIAS, UID_MAX, escape, parse
 from safe_modprobe.kmod import Kmod, KmodError
 from safe_modprobe.model import Caller, Source
@@ -97,10 +99,37 @@ def behalf(data: bytes) -> None:
     assert dump_caller(start, caller) == data
 
 
+def journal(data: bytes) -> None:
+    """Fields as python3-systemd gives them: bytes where they are not UTF-8, a list where there are several."""
+    fields: dict[str, object] = {}
+    for pair in data.split(b"\0"):
+        key, _, raw = pair.partition(b"=")
+        try:
+            value: object = raw.decode()
+        except UnicodeDecodeError:
+            value = raw
+        name = key.decode(errors="replace")
+        fields[name] = [fields[name], value] if name in fields else value
+    event = parse_event("cursor", datetime(2026, 1, 1, tzinfo=UTC), fields)
+    assert 0 < len(os.fsencode(request_of(event).alias)) <= MAX_ALIAS
+    caller = caller_of(event)
+    assert caller.uid is None or 0 <= caller.uid <= UID_MAX
+    assert 0 <= caller.capabilities < 1 << 64
+    assert len(plan_of(event).targets) == len(event.refused)
+
+
 ARGV = [
     b"-q\0--\0net-pf-38", b"-nq\0-d\0/x\0--set-version=1\0--\0x\0grsec_modharden_normal1000_",
     b"-S1\0x\0grsec_modharden_fs",
 ]  # fmt: skip
+RECORD = {
+    "MESSAGE": "denied", "SAFE_MODPROBE_VERDICT": "deny", "SAFE_MODPROBE_ALIAS": "net-pf-38\\x0a",
+    "SAFE_MODPROBE_MODULES": "a b", "SAFE_MODPROBE_REFUSED": "a", "SAFE_MODPROBE_SOURCE": "tracefs",
+    "SAFE_MODPROBE_CALLER_UID": "1000", "SAFE_MODPROBE_CALLER_EUID": "0", "SAFE_MODPROBE_CALLER_USERNS": "initial",
+    "SAFE_MODPROBE_CALLER_TID": "7", "SAFE_MODPROBE_CALLER_CAPABILITIES": f"{255:016x}",
+    "SAFE_MODPROBE_KERNEL_ARGS": "grsec_modharden_normal1000_",
+}  # fmt: skip
+RECORDS = [b"\0".join(f"{key}={value}".encode() for key, value in RECORD.items())]
 PARSERS = [
     (argv, UsageError, ARGV),
     (ring, UntrustedInputError, [page(*EVENTS)[:200], page(*EVENTS[:2]), page(*EVENTS, flags=1 << 31)[:160]]),
@@ -110,6 +139,7 @@ PARSERS = [
     (stat, ValueError, [stat_line(b"sh"), stat_line(b"a) R 1 (")]),
     (stack, (), [text for text, site in STACKS if site]),
     (cgroup, (), [text.encode() for text, unit in UNITS if unit]),
+    (journal, UntrustedInputError, RECORDS),
     (behalf, UntrustedInputError, [dump_caller(4711, CALLER), dump_caller(1, ROOT)]),
 ]  # fmt: skip
 
