@@ -66,11 +66,16 @@ def who(caller: Caller) -> str:
     return " ".join(words)
 
 
-def line(verdict: Verdict) -> str:
-    """One line: what was decided for whom, why, where that is written, and the line that would change it."""
+def headline(verdict: Verdict) -> str:
+    """What was decided for whom, why, and where that is written."""
     names = modules(verdict)
     what = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
-    text = f"{_DONE[verdict.action]} {what} to {who(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
+    return f"{_DONE[verdict.action]} {what} to {who(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
+
+
+def line(verdict: Verdict) -> str:
+    """The headline, and the line that would change it."""
+    text = headline(verdict)
     if verdict.action is Action.DENY:
         if bar := barred(verdict):
             return f"{text}; to let it through, change {bar}"

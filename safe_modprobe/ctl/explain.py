@@ -1,33 +1,44 @@
-"""`explain ALIAS`: what a caller would get, and which line of which file says so. Nothing is loaded."""
+"""`explain`: what a caller would get, and which line of which file says so. Nothing is loaded.
+
+A recorded request (--last, --event) is decided anew under the present policy, as if no module were loaded yet, beside
+what was recorded then.
+"""
 
 import argparse
-import json
 from typing import Any
 
 from safe_modprobe import capability, kernel_args
 from safe_modprobe.ctl import machine
+from safe_modprobe.ctl.output import print_json, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
+from safe_modprobe.ctl.records import add_file
+from safe_modprobe.ctl.records import as_json as event_as_json
+from safe_modprobe.ctl.verdicts import as_json, as_text
 from safe_modprobe.decide import among, decide
-from safe_modprobe.errors import UsageError
-from safe_modprobe.kernel_args import escape
-from safe_modprobe.model import Caller, Mark, Policy, Request, Source, StepVerdict, TargetVerdict, Verdict
-from safe_modprobe.policy.match import first_mark
+from safe_modprobe.errors import SafeModprobeError, UsageError
+from safe_modprobe.history import REFUSED, Event, caller_of, request_of
+from safe_modprobe.model import Action, Caller, Policy, Request, Source, TargetState, Verdict
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.callers import find_callers
+from safe_modprobe.read.journal import Journal
 from safe_modprobe.read.tasks import read_caller
-from safe_modprobe.report import line, who
 
 _EXAMPLES = """
   safe-modprobectl explain net-pf-38 --uid 1000
   safe-modprobectl explain rtnl-link-bond --user systemd-network --cap CAP_NET_ADMIN
   safe-modprobectl explain fs-xfs --uid 0 --user-namespace --json
+  safe-modprobectl explain --last                the latest recorded refusal (in a trial: what would be one)
+  safe-modprobectl explain --event 's=0639…'     a cursor of 'safe-modprobectl log --each'
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `explain`."""
     parser = add_command(commands, "explain", "what a caller would get, and why", __doc__, _EXAMPLES)
-    parser.add_argument("alias", metavar="ALIAS", help="what the kernel asks for, such as net-pf-38")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("alias", nargs="?", metavar="ALIAS", help="what the kernel asks for, such as net-pf-38")
+    what.add_argument("--last", action="store_true", help="the latest recorded refusal")
+    what.add_argument("--event", metavar="CURSOR", help="this recorded verdict")
     asker = parser.add_mutually_exclusive_group()
     asker.add_argument("--uid", type=_uid, metavar="N", help="the caller's user id; default: yours")
     asker.add_argument("--user", metavar="NAME", help="the caller's name in /etc/passwd")
@@ -42,6 +53,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--kernel-arg", action="append", default=[], metavar="ARG", help="what a patched kernel would pass"
     )
+    add_file(parser)
     add_root(parser)
     add_kernel(parser)
     add_json(parser)
@@ -52,15 +64,65 @@ def run(arguments: argparse.Namespace) -> int:
     """0 for allow and log, 1 for deny."""
     on = machine.of(arguments)
     policy = on.policy()
+    if arguments.alias is None:
+        return _recorded(arguments, on, policy)
+    if arguments.file:
+        raise UsageError("--file: a recorded verdict is what it is for; give --last or --event with it, and no alias")
     request = kernel_args.parse(["--", arguments.alias, *arguments.kernel_arg]).request
     plan = on.plan(request)
     callers = _callers(arguments, request, policy, on.accounts())
     verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
-    if arguments.json:
-        print(json.dumps(as_json(policy, verdict), indent=2))
+    _print(arguments, as_json(policy, verdict), as_text(policy, verdict))
+    return _code(verdict)
+
+
+def _recorded(arguments: argparse.Namespace, on: machine.Machine, policy: Policy) -> int:
+    """--last and --event."""
+    given = {"--uid": arguments.uid, "--user": arguments.user, "--cap": arguments.cap}
+    given |= {"--user-namespace": arguments.user_namespace or None, "--kernel-arg": arguments.kernel_arg or None}
+    for option, value in given.items():
+        if value is not None:
+            raise UsageError(f"{option}: the record says who asked; leave it out, or give an ALIAS instead")
+    journal = Journal(arguments.root, arguments.file)
+    event = _latest(journal) if arguments.event is None else journal.at(arguments.event)
+    request = request_of(event)
+    verdict = decide(policy, request, caller_of(event), on.plan(request, as_if_new=True))
+    loaded = [each.module for each in on.plan(request).targets if each.state is TargetState.LIVE]
+    value = {"recorded": event_as_json(event), "changed": verdict.action is not event.verdict, "loaded": loaded}
+    _print(arguments, as_json(policy, verdict) | value, [*as_text(policy, verdict), *_then(event, verdict, loaded)])
+    return _code(verdict)
+
+
+def _latest(journal: Journal) -> Event:
+    for event in journal.backwards():
+        if event.verdict in REFUSED:
+            return event
+    raise SafeModprobeError("no refusal is recorded; 'safe-modprobectl log' shows what is")
+
+
+def _then(event: Event, verdict: Verdict, loaded: list[str]) -> list[str]:
+    """What was recorded, where it differs from now, and why the verdict may not matter any more."""
+    when = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if (event.verdict, event.reason, event.origin) == (verdict.action, verdict.reason, str(verdict.origin)):
+        lines = [f"then     the same, {when}"]
     else:
-        print("\n".join(as_text(policy, verdict)))
-    return 1 if verdict.action == "deny" else 0
+        lines = [f"then     {when}: {event.verdict}: {printable(event.reason)} [{printable(event.origin)}]"]
+    if verdict.action is not event.verdict:
+        lines.append(f"         it was {event.verdict} then, and would be {verdict.action} now")
+    if loaded:
+        lines.append(f"         {', '.join(loaded)} is in the kernel already, so nobody has to ask for it now")
+    return lines
+
+
+def _print(arguments: argparse.Namespace, value: dict[str, Any], lines: list[str]) -> None:
+    if arguments.json:
+        print_json(value)
+    else:
+        print("\n".join(lines))
+
+
+def _code(verdict: Verdict) -> int:
+    return 1 if verdict.action is Action.DENY else 0
 
 
 def _uid(text: str) -> int:
@@ -92,74 +154,3 @@ def _callers(arguments: argparse.Namespace, request: Request, policy: Policy, ac
     if uid == 0 and arguments.cap is None:
         mask = capability.ALL
     return (Caller(Source.NONE, uid, uid, capabilities=mask, initial_user_namespace=not arguments.user_namespace),)
-
-
-def as_json(policy: Policy, verdict: Verdict) -> dict[str, Any]:
-    """The verdict for machines; the names are the words of the design."""
-    caller = verdict.caller
-    return {
-        "alias": verdict.request.alias,
-        "verdict": str(verdict.action),
-        "reason": verdict.reason,
-        "origin": str(verdict.origin),
-        "caller": {
-            "source": str(caller.source),
-            "uid": caller.uid,
-            "capabilities": _capabilities(caller),
-            "user_namespace": "initial" if caller.initial_user_namespace else "other",
-        },
-        "targets": [
-            {"module": each.target.module, "state": str(each.target.state), "verdict": str(each.action)}
-            for each in verdict.targets
-        ],
-        "steps": [
-            _json_step(first_mark(policy, verdict.request.alias, judged.step.module), judged, target)
-            for target in verdict.targets
-            for judged in target.steps
-        ],
-    }
-
-
-def _json_step(mark: Mark | None, judged: StepVerdict, target: TargetVerdict) -> dict[str, Any]:
-    step = judged.step
-    return {
-        "target": target.target.module,
-        "module": step.module,
-        "path": step.path,
-        "options": step.options,
-        "install": step.install,
-        "marker": step.marker.written,
-        "mark": None if mark is None else _privilege(mark),
-        "mark_origin": None if mark is None else str(mark.origin),
-        "verdict": str(judged.action),
-        "reason": judged.reason,
-        "origin": str(judged.origin),
-    }
-
-
-def as_text(policy: Policy, verdict: Verdict) -> list[str]:
-    """The verdict for people: the caller, each target with its steps, and the line that decides."""
-    lines = [f"request  {escape(verdict.request.alias)}", f"caller   {who(verdict.caller)}"]
-    held = _capabilities(verdict.caller)
-    every = len(held) == len(capability.NAMES)
-    lines.append(f"         holds {'every capability' if every else ' '.join(held) or 'no capability'}")
-    if not verdict.targets:
-        lines.append("plan     no module answers")
-    for target in verdict.targets:
-        lines.append(f"target   {target.target.module} ({target.target.state})")
-        for judged in target.steps:
-            mark = first_mark(policy, verdict.request.alias, judged.step.module)
-            lines.append(
-                f"  step   {judged.step.module:<20} marker {judged.step.marker.written or '-':<6}"
-                f" mark {'-' if mark is None else _privilege(mark)}"
-            )
-            lines.append(f"         {judged.action}: {judged.reason} [{judged.origin}]")
-    return [*lines, f"verdict  {line(verdict)}"]
-
-
-def _privilege(mark: Mark) -> str:
-    return "unprivileged" if mark.capability is None else capability.name_of(mark.capability)
-
-
-def _capabilities(caller: Caller) -> list[str]:
-    return [name for bit, name in enumerate(capability.NAMES) if caller.capabilities >> bit & 1]

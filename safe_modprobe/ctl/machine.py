@@ -8,7 +8,8 @@ from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Plan, Policy, Request
 from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.accounts import Accounts
-from safe_modprobe.read.modules import modules_folder, read_plan
+from safe_modprobe.read.modules import modules_folder
+from safe_modprobe.read.onlooker import read_plans
 from safe_modprobe.read.policy_files import read_policy
 
 _CONFIG = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
@@ -56,9 +57,12 @@ class Machine(NamedTuple):
         """The folders of its modprobe.d; None, libkmod's own choice, for the running system."""
         return None if self.root is None else [self.path(folder) for folder in _CONFIG]
 
-    def plan(self, request: Request) -> Plan:
-        """What the alias would bring in there. Raises OSError, UsageError where there are no modules."""
-        return read_plan(request, self.modules(), self.config())
+    def plan(self, request: Request, as_if_new: bool = False) -> Plan:
+        """What the alias would bring in there; `as_if_new`, and on any other machine always: were none loaded yet.
+
+        Raises OSError, UsageError where there are no modules.
+        """
+        return next(read_plans([request], self.modules(), self.config(), as_if_new or not self.running()))
 
 
 def of(arguments: argparse.Namespace) -> Machine:

@@ -23,7 +23,7 @@ from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Policy, Request, TargetState
 from safe_modprobe.policy.reach import TITLES, requests
 from safe_modprobe.read.indexes import read_indexes
-from safe_modprobe.read.modules import read_plans
+from safe_modprobe.read.onlooker import read_plans
 from safe_modprobe.read.policy_files import policy_of, read_drop_ins
 from safe_modprobe.surface import FamilyRow, Kind, Row, Surface, Tally, askable, kinds, survey
 
@@ -95,7 +95,7 @@ def look(on: Machine) -> Report:
     callers = kinds(policy)
     everything = chain(indexes.modules.items(), (indexes.built_in or {}).items())
     asked = askable(chain.from_iterable(requests(name, aliases) for name, aliases in everything), callers)
-    plans = read_plans((Request(each.request) for each in asked), on.modules(), on.config(), fresh=not on.running())
+    plans = read_plans((Request(each.request) for each in asked), on.modules(), on.config(), as_if_new=not on.running())
     return Report(
         tool=f"safe-modprobe {__version__}",
         when=datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,13 +1,12 @@
 """alias -> Plan: every target module and every step towards it, by libkmod, with the markers read."""
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 
 from safe_modprobe.capability import SYS_MODULE, named
 from safe_modprobe.errors import UntrustedInputError, UsageError
 from safe_modprobe.kmod import (
     KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY,
-    KMOD_PROBE_IGNORE_LOADED,
     Action,
     BlacklistedError,
     Kmod,
@@ -36,35 +35,26 @@ def read_plan(request: Request, folder: str | None = None, config: Sequence[str]
     The descriptors stay open for the load; the process ends soon after. Raises OSError (KmodError) when
     libkmod cannot read its indexes, UsageError when the folder is not there.
     """
-    return _Reader(request, _kmod(folder, config)).plan()
+    return Reader(request, kmod_of(folder, config)).plan()
 
 
-def read_plans(
-    requests: Iterable[Request], folder: str | None = None, config: Sequence[str] | None = None, fresh: bool = False
-) -> Iterator[Plan]:
-    """The plans of many requests, to look at: every module is read once, and no descriptor stays open.
-
-    `fresh`: as if nothing were loaded yet, for a kernel that is not the running one. Raises as read_plan() does.
-    """
-    kmod = _kmod(folder, config)
-    steps: dict[str, Step] = {}
-    for request in requests:
-        yield _Onlooker(request, kmod, steps, fresh).plan()
-
-
-def _kmod(folder: str | None, config: Sequence[str] | None) -> Kmod:
+def kmod_of(folder: str | None, config: Sequence[str] | None) -> Kmod:
+    """libkmod on these folders. Raises OSError, UsageError as read_plan() does."""
     if folder is not None and not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
     return Kmod(folder, config)
 
 
-class _Reader:
+class Reader:
+    """Plans for one request; a subclass may look at modules with other eyes."""
+
     def __init__(self, request: Request, kmod: Kmod) -> None:
         self.request = request
         self.kmod = kmod
         self.steps: dict[str, Step] = {}
 
     def plan(self) -> Plan:
+        """Every target, with its steps. Raises OSError (KmodError) where an index cannot be read."""
         try:
             found = self.kmod.lookup(self.request.alias)
         except (KmodError, ValueError) as error:
@@ -76,30 +66,33 @@ class _Reader:
 
     def _target(self, module: Module) -> Target:
         weak = tuple(other.name for other in module.weakdeps)
-        state = self._state(module)
+        state = self.state_of(module)
         if state in ("live", "builtin"):
             return Target(module.name, TargetState(state), (), weak)
         try:
-            actions = self._actions(module)
+            actions = self.actions_of(module)
         except BlacklistedError:
             return Target(module.name, TargetState.BLACKLISTED)
         steps = []
         for action in actions:
             name = action.module.name
             if name not in self.steps:
-                self.steps[name] = self._step(action.module, action.options, action.install)
+                self.steps[name] = self.step_of(action.module, action.options, action.install)
             steps.append(self.steps[name])
         if self.request.claim.filesystem:
             steps = [self._with_filesystem(step, module.name) for step in steps]
         return Target(module.name, TargetState.NEW, tuple(steps), weak)
 
-    def _state(self, module: Module) -> str | None:
+    def state_of(self, module: Module) -> str | None:
+        """What it is in the kernel, see Module.initstate."""
         return module.initstate
 
-    def _actions(self, module: Module) -> list[Action]:
+    def actions_of(self, module: Module) -> list[Action]:
+        """What would have to be done for it, in order. Raises BlacklistedError."""
         return module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY)
 
-    def _step(self, module: Module, options: str, install: bool) -> Step:
+    def step_of(self, module: Module, options: str, install: bool) -> Step:
+        """The module with its file opened and its marker read; one that cannot be read is in doubt."""
         needs = tuple(other.name for other in module.dependencies)
         step = Step(module.name, module.path, options, install, needs=needs)
         if module.path is not None:
@@ -153,32 +146,6 @@ class _Reader:
         except KmodError:
             symbols = []
         return step._replace(registers_filesystem="register_filesystem" in symbols)
-
-
-class _Onlooker(_Reader):
-    """Shares its steps with the readers of other requests, and keeps no file open: nothing of it is to be loaded."""
-
-    def __init__(self, request: Request, kmod: Kmod, steps: dict[str, Step], fresh: bool) -> None:
-        super().__init__(request, kmod)
-        self.steps = steps
-        self.fresh = fresh
-
-    def _state(self, module: Module) -> str | None:
-        state = module.initstate
-        return None if self.fresh and state == "live" else state
-
-    def _actions(self, module: Module) -> list[Action]:
-        if not self.fresh:
-            return super()._actions(module)
-        # That flag means to libkmod what is built in, too.
-        actions = module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY | KMOD_PROBE_IGNORE_LOADED)
-        return [action for action in actions if action.module.initstate != "builtin"]
-
-    def _step(self, module: Module, options: str, install: bool) -> Step:
-        step = super()._step(module, options, install)
-        for fd in {step.fd, step.image} - {-1}:
-            os.close(fd)
-        return step._replace(fd=-1, image=-1)
 
 
 _NO_ALIAS = (2, 22, 36)  # ENOENT, EINVAL, ENAMETOOLONG: libkmod's words for what is no alias

@@ -9,7 +9,8 @@ from safe_modprobe.capability import SYS_MODULE, Capability
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import UNMARKED, Marker, Target, TargetState
-from safe_modprobe.read.modules import marker, modules_folder, read_plan, read_plans
+from safe_modprobe.read.modules import marker, modules_folder, read_plan
+from safe_modprobe.read.onlooker import read_plans
 from tests.tree.build import Mod, build_tree
 
 Y = (b"privileged=Y",)
@@ -130,12 +131,12 @@ def test_folders(tmp_path: Path) -> None:
 REQUESTS = ["plain", "marked", "needs", "soft", "built_in", "nothing", "[", "two-x", "marked_xz", "marked_gz", "broken"]
 
 
-@pytest.mark.parametrize("fresh", [False, True])
-def test_many_plans_are_the_same_as_one_by_one(folder: Path, fresh: bool) -> None:
+@pytest.mark.parametrize("as_if_new", [False, True])
+def test_many_plans_are_the_same_as_one_by_one(folder: Path, as_if_new: bool) -> None:
     """But for the descriptors: nothing that is only looked at stays open."""
     asked = [parse(["--", alias]).request for alias in REQUESTS]
     before = os.listdir("/proc/self/fd")
-    plans = list(read_plans(asked, str(folder), [], fresh))
+    plans = list(read_plans(asked, str(folder), [], as_if_new))
     assert os.listdir("/proc/self/fd") == before
     assert [plan.alias for plan in plans] == REQUESTS
     for request, plan in zip(asked, plans, strict=True):
@@ -156,13 +157,15 @@ def test_many_plans_read_a_module_once(folder: Path) -> None:
 
 
 def test_what_modprobe_d_says_counts_in_both(folder: Path, tmp_path: Path) -> None:
-    """Aliases of modprobe.d, blacklists and install commands; `fresh` changes nothing about them."""
+    """Aliases of modprobe.d, blacklists and install commands; `as_if_new` changes nothing about them."""
     (tmp_path / "x.conf").write_text(
         "alias net-pf-99 plain\nblacklist fs\ninstall no_fs /bin/false\nsoftdep plain pre: built_in\n"
     )
-    for fresh in (False, True):
+    for as_if_new in (False, True):
         plans = list(
-            read_plans([parse([a]).request for a in ("net-pf-99", "fs-x", "fs-y")], str(folder), [str(tmp_path)], fresh)
+            read_plans(
+                [parse([a]).request for a in ("net-pf-99", "fs-x", "fs-y")], str(folder), [str(tmp_path)], as_if_new
+            )
         )
         assert [[(each.module, each.state) for each in plan.targets] for plan in plans] == [
             [("plain", TargetState.NEW)],
