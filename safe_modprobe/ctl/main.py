@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from safe_modprobe import __version__
-from safe_modprobe.ctl import check, disable, enable, explain, reload, scan, surface
+from safe_modprobe.ctl import check, disable, enable, explain, log, reload, scan, suggest, surface
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
@@ -23,6 +23,8 @@ _COMMANDS = (
     explain,
     scan,
     surface,
+    log,
+    suggest,
 )
 
 

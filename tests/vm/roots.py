@@ -16,7 +16,7 @@ PACKAGES = {
     "bare": _BARE,
     "build": [*_BARE, *_BUILD],
     "programs": [*_BARE, *_PROGRAMS],
-    "systemd": [*_BARE, "systemd", "systemd-sysv", "udev", "dbus"],
+    "systemd": [*_BARE, "systemd", "systemd-sysv", "udev", "dbus", "python3-rich", "python3-systemd"],
 }
 SUITES = ("trixie", "sid")
 """Besides NATIVE: `bare-trixie` is trixie's `bare`."""
