@@ -5,11 +5,12 @@ import sys
 from collections.abc import Sequence
 
 from safe_modprobe import __version__
-from safe_modprobe.ctl import check, disable, enable, explain, log, reload, scan, suggest, surface
+from safe_modprobe.ctl import check, disable, enable, explain, log, reload, scan, status, suggest, surface
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
   safe-modprobectl enable --runtime               switch on until the next boot
+  safe-modprobectl status                         is it on, does it protect, what is wrong
   safe-modprobectl explain net-pf-38 --uid 1000   what a user would get, and why
   safe-modprobectl reload                         check the policy after an edit
 """
@@ -18,6 +19,7 @@ _EXAMPLES = """examples:
 _COMMANDS = (
     enable,
     disable,
+    status,
     reload,
     check,
     explain,

@@ -25,7 +25,10 @@ def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = No
 
 def policy_of(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = None) -> Policy:
     """What read_policy() makes of the files that read_drop_ins() found. Raises PolicyError."""
-    return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
+    try:
+        return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
+    except OSError as error:  # /etc/passwd or /etc/group, which only a file with names in it asks for
+        raise _unreadable(error) from None
 
 
 def read_drop_ins(folders: Sequence[str] = FOLDERS) -> list[tuple[str, bytes]]:
@@ -43,9 +46,13 @@ def read_drop_ins(folders: Sequence[str] = FOLDERS) -> list[tuple[str, bytes]]:
             for fd in opened:
                 if fd is not None:
                     os.close(fd)
-        return files
     except OSError as error:
-        raise PolicyError(f"{error.filename or 'policy'}: {error.strerror}") from None
+        raise _unreadable(error) from None
+    return files
+
+
+def _unreadable(error: OSError) -> PolicyError:
+    return PolicyError(f"{error.filename or 'policy'}: {error.strerror}")
 
 
 def open_folder(path: str) -> int | None:

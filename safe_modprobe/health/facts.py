@@ -1,0 +1,100 @@
+"""What `status` has to know of a machine. Each default is what a machine has on which all is well."""
+
+from collections.abc import Mapping
+
+from safe_modprobe.frozen import NamedTuple
+from safe_modprobe.model import Origin, Policy
+
+ALL_CAPABILITIES = (1 << 64) - 1
+"""As kernel.usermodehelper.bset has it when nobody has changed it: bits that no capability has yet, too."""
+
+
+class Program(NamedTuple):
+    """What a request runs: the helper, the interpreter that it names, or the folder of our code.
+
+    `others` are the files and folders, up to the top, that somebody else than root may change, each with why.
+    """
+
+    path: str
+    there: bool = True
+    executable: bool = True
+    noexec: bool = False
+    others: tuple[tuple[str, str], ...] = ()
+
+
+class Tracing(NamedTuple):
+    """Our tracing instance. `refused` is why it could not be read, "" where it could.
+
+    `lost` are the events that the kernel has overwritten since the instance was made; `doubt`: so lately that
+    helpers do not trust the ring now.
+    """
+
+    tracefs: bool = True
+    there: bool = True
+    event: bool = True
+    recording: bool = True
+    clock: bool = True
+    lost: int = 0
+    doubt: bool = False
+    refused: str = ""
+
+    @property
+    def listens(self) -> bool:
+        """Whether a helper would use it."""
+        return self.tracefs and self.there and self.event and self.recording and not self.refused
+
+
+class Lkrg(NamedTuple):
+    """LKRG's own sysctls (/proc/sys/lkrg)."""
+
+    umh_validate: int = 0
+    umh_enforce: int = 0
+    block_modules: int = 0
+
+
+class Selinux(NamedTuple):
+    """Whether it enforces, and the helper file's label; None for a file without one."""
+
+    enforcing: bool = False
+    label: str | None = None
+
+
+class Setting(NamedTuple):
+    """A line of sysctl.d, which counts from the next boot, or `sysctl --system`, on."""
+
+    origin: Origin
+    value: str
+
+
+class Facts(NamedTuple):
+    """The machine as it is now.
+
+    `current` is kernel.modprobe, None where the kernel has no such thing; `own` is our helper's path, and `ours` says
+    that both are the same file. `policy` is the one in force: the built-in one if `policy_error` says what is wrong
+    with the files; `digest` is of the files, "" where they could not be read. `options` are the kernel's build options
+    without CONFIG_, None where nobody can say. `stacks`: /proc/TID/stack can be read, and has names.
+    `dry_run` is how a dry run of the helper failed, "" where it did not. `built_in` and `loaded` are modules.
+    """
+
+    policy: Policy
+    own: str = "/usr/sbin/safe-modprobe"
+    current: str | None = "/usr/sbin/safe-modprobe"
+    ours: bool = True
+    policy_error: str = ""
+    digest: str = ""
+    kernel: str = ""
+    modules_folder: bool = True
+    options: Mapping[str, str] | None = {}
+    programs: tuple[Program, ...] = ()
+    dry_run: str = ""
+    tracing: Tracing = Tracing()
+    stacks: bool = True
+    lockdown: str | None = None
+    selinux: Selinux = Selinux()
+    lkrg: Lkrg | None = None
+    modules_disabled: bool = False
+    bset: int = ALL_CAPABILITIES
+    ldisc_autoload: bool | None = None
+    sysctl: Setting | None = None
+    built_in: frozenset[str] = frozenset()
+    loaded: frozenset[str] = frozenset()

@@ -1,0 +1,111 @@
+"""What can go wrong with the other two questions: what is marked, and what is done on a mismatch."""
+
+from collections.abc import Iterable, Iterator
+
+from safe_modprobe.health.facts import Facts
+from safe_modprobe.health.problem import Problem, moot, note, weaker
+from safe_modprobe.model import Action, Mark, Mode, Policy
+from safe_modprobe.policy.match import alias_glob, first_mark
+
+_SHOWN = 6
+_LDISC = ("tty-ldisc-21", "n_gsm")
+"""One of the line disciplines, which stands for the class: CVE-2023-6546."""
+
+
+def what_is_refused(facts: Facts) -> Iterator[Problem]:
+    """The policy as a whole, and what is in the kernel already whatever it says."""
+    if facts.policy_error:
+        what = "the trial goes on" if facts.policy.settings.trial else "the built-in one is in force, mode privileged"
+        yield weaker(
+            "policy-broken",
+            f"the policy is broken, so that {what} ({facts.policy_error})",
+            "mend that, and see what 'safe-modprobectl reload' says",
+        )
+    elif not facts.policy.files:
+        yield weaker(
+            "no-policy",
+            "there is no policy file, so that the built-in policy is in force, mode privileged",
+            "install the package anew, or write one in /etc/safe-modprobe/policy.d",
+        )
+    yield from _of_settings(facts.policy)
+    yield from _of_present(facts)
+    yield from _of_line_disciplines(facts)
+
+
+def _of_settings(policy: Policy) -> Iterator[Problem]:
+    """Each switch by which next to nothing is refused; the rules that refuse by themselves still do."""
+    settings = policy.settings
+    if settings.trial:
+        yield moot(
+            "trial",
+            f"a trial is on, so that nothing is refused, and what would be is recorded [{settings.origin('trial')}]",
+            "'safe-modprobectl disable' and 'enable --runtime' end it, if the file is the trial's own",
+        )
+    if settings.mode is Mode.DISABLED:
+        yield note(
+            "mode-disabled",
+            f"mode is disabled, so that every module is refused to everybody, root too [{settings.origin('mode')}]",
+            "nothing, if it is meant; mode marked refuses marked modules to those without privilege",
+        )
+        return
+    refuses = any(rule.action is Action.DENY for rule in policy.rules)
+    problem = weaker if refuses else moot
+    but = "but for the rules that deny, nothing is refused" if refuses else "nothing is refused"
+    if settings.mode is Mode.ALLOWED:
+        yield problem(
+            "mode-allowed", f"mode is allowed, so that {but} [{settings.origin('mode')}]", 'set mode to "marked"'
+        )
+    if settings.mismatch is not Action.DENY:
+        yield problem(
+            "mismatch",
+            f"mismatch is {settings.mismatch}, so that {but} [{settings.origin('mismatch')}]",
+            'set mismatch to "deny"',
+        )
+
+
+def privileged_by_name(policy: Policy, modules: Iterable[str]) -> list[str]:
+    """Those modules that a mark names, whatever they are asked for by, and for which it wants privilege."""
+    marks = [mark for mark in policy.marks if mark.modules and not mark.aliases and not mark.by_marker]
+    return sorted(name for name in modules if _wants_privilege(marks, name))
+
+
+def _wants_privilege(marks: list[Mark], module: str) -> bool:
+    for mark in marks:
+        if any(alias_glob(pattern, module) for pattern in mark.modules):
+            return mark.capability is not None
+    return False
+
+
+def _of_present(facts: Facts) -> Iterator[Problem]:
+    if built_in := privileged_by_name(facts.policy, facts.built_in):
+        yield weaker(
+            "marked-built-in",
+            f"{_named(built_in)} marked and built into this kernel, so that users need no module for it",
+            "boot with initcall_blacklist=NAME_init for each that is not needed, or a kernel that has it as a module",
+        )
+    if loaded := privileged_by_name(facts.policy, facts.loaded - facts.built_in):
+        yield note(
+            "marked-loaded",
+            f"{_named(loaded)} marked and loaded already, so that users need not ask for it",
+            "'rmmod NAME' for each that is not needed; /etc/modules-load.d may say who wants it",
+        )
+
+
+def _named(names: list[str]) -> str:
+    more = len(names) - _SHOWN
+    if more > 0:
+        return f"{', '.join(names[:_SHOWN])} and {more} more are"
+    return f"{', '.join(names)} {'are' if len(names) > 1 else 'is'}"
+
+
+def _of_line_disciplines(facts: Facts) -> Iterator[Problem]:
+    policy = facts.policy
+    if policy.settings.mode is not Mode.MARKED or not facts.ldisc_autoload:
+        return
+    mark = first_mark(policy, *_LDISC)
+    if mark is None or mark.capability is None:
+        yield note(
+            "line-disciplines",
+            "dev.tty.ldisc_autoload is 1 and no mark keeps line disciplines from users",
+            "sysctl dev.tty.ldisc_autoload=0, in sysctl.d too, or a mark on tty-ldisc-*",
+        )

@@ -1,0 +1,106 @@
+"""What can go wrong with the first question: who wants the module."""
+
+from collections.abc import Iterator
+
+from safe_modprobe.health.facts import Facts
+from safe_modprobe.health.problem import Problem, moot, note, weaker
+from safe_modprobe.health.sources import MODHARDEN, Use, passes_kernel_args, sources, why_no_trace
+from safe_modprobe.model import Mode, Source
+
+AUTOLOAD_DUPS = "MODULE_DEBUG_AUTOLOAD_DUPS"
+_INSTANCE = "instances/safe-modprobe"
+
+
+def who_asks(facts: Facts) -> Iterator[Problem]:
+    """What keeps a source from answering, or makes the policy believe too much."""
+    settings = facts.policy.settings
+    by_kernel = settings.kernel_args_always and Source.KERNEL_ARGS in settings.sources
+    # Without `always`, a kernel's argument tells of users alone.
+    tells = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
+    if not tells and not by_kernel:
+        yield _nobody_tells(facts)
+    elif not by_kernel:
+        yield from _of_trace(facts)
+    if settings.unknown_caller_privileged and settings.mode is not Mode.DISABLED:
+        yield moot(
+            "unknown-caller",
+            'unknown_caller is "privileged" and any user can become unknown (by killing its own request), so any user'
+            f" gets any module [{settings.origin('unknown_caller')}]",
+            'set it to "unprivileged"',
+        )
+    if settings.kernel_args_always:
+        yield from _of_kernel_args(facts)
+    yield from _of_shared_refusals(facts)
+
+
+def _nobody_tells(facts: Facts) -> Problem:
+    whom = "counts as privileged" if facts.policy.settings.unknown_caller_privileged else "is unprivileged, root too"
+    if not facts.stacks:
+        why, mend = "/proc/TID/stack cannot be read", "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"
+    else:
+        without = f"{why_no_trace(facts)}, and " if Source.TRACEFS in facts.policy.settings.sources else ""
+        why = f"{without}sources leave out those that could [{facts.policy.settings.origin('sources')}]"
+        mend = 'add "tracefs" and "proc" to sources'
+    return weaker("no-source", f"nobody can say who asks, so everybody {whom}: {why}", mend)
+
+
+def _of_trace(facts: Facts) -> Iterator[Problem]:
+    tracing, settings = facts.tracing, facts.policy.settings
+    poorer = "so who asks is learnt by /proc alone, and root may be refused while users ask"
+    if Source.TRACEFS not in settings.sources:
+        what = f"sources leave tracefs out, {poorer} [{settings.origin('sources')}]"
+        yield weaker("tracefs", what, 'add "tracefs" to sources, before "proc"')
+        return
+    if why := why_no_trace(facts):
+        again = "'safe-modprobectl enable --runtime' makes it anew"
+        boot = "boot with lockdown=integrity, which leaves tracefs open, if that is enough for you"
+        kernel = "mount it on /sys/kernel/tracing, or boot a kernel with CONFIG_FTRACE"
+        mend = boot if facts.lockdown == "confidentiality" else again if tracing.tracefs else kernel
+        yield weaker("tracefs", f"{why}, {poorer}", mend)
+        return
+    if not tracing.clock:
+        yield weaker(
+            "trace-clock",
+            "the tracing instance uses another clock than boot, so an event cannot be compared with a task's start",
+            "'safe-modprobectl enable --runtime' sets it",
+        )
+    mend = f"look who floods it; a larger ring: echo 1024 >/sys/kernel/tracing/{_INSTANCE}/buffer_size_kb"
+    if tracing.doubt:
+        yield weaker("trace-loss", f"the ring lost requests ({tracing.lost}) within the last minute, {poorer}", mend)
+    elif tracing.lost:
+        yield note("trace-loss", f"the ring has lost requests ({tracing.lost}) since it was made", mend)
+
+
+def _of_kernel_args(facts: Facts) -> Iterator[Problem]:
+    where = facts.policy.settings.origin("kernel_args")
+    if Source.KERNEL_ARGS not in facts.policy.settings.sources:
+        yield note(
+            "kernel-args",
+            f'kernel_args is "always", and sources leave kernel-args out, so that it has no effect [{where}]',
+            'remove it, or add "kernel-args" to sources',
+        )
+    elif not passes_kernel_args(facts):
+        how = "passes none" if facts.options is not None else "may pass none (its build options are not to be found)"
+        problem = moot if facts.options is not None else weaker
+        yield problem(
+            "kernel-args",
+            f'kernel_args is "always" and this kernel {how}, so everybody counts as root [{where}]',
+            f'set it to "optional"; only a kernel with CONFIG_{MODHARDEN} passes them',
+        )
+
+
+def _of_shared_refusals(facts: Facts) -> Iterator[Problem]:
+    if (facts.options or {}).get(AUTOLOAD_DUPS) == "y":
+        yield weaker(
+            "shared-refusals",
+            "this kernel shares an answer for 60 s with all who ask for the same name, so that what is refused to a"
+            f" user is refused to root, too (CONFIG_{AUTOLOAD_DUPS})",
+            "boot a kernel without it, which is for debugging; until then root uses modprobe",
+        )
+    if facts.options is None:
+        yield note(
+            "no-build-options",
+            "this kernel's build options are not to be found (/proc/config.gz, /boot/config-VERSION), so that"
+            " what depends on them was not looked at",
+            "install the kernel package's config file",
+        )

@@ -1,0 +1,249 @@
+"""The facts that `status` judges, from /proc, /sys, the kernel's build options and the files themselves.
+
+Everything is read below `top`, so that tests can lay out a machine. What is not there counts as well, and as what it
+does without it; what cannot be read at all raises OSError.
+"""
+
+import errno
+import gzip
+import hashlib
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+
+from safe_modprobe.errors import PolicyError
+from safe_modprobe.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
+from safe_modprobe.model import Origin, Policy
+from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL
+from safe_modprobe.read.accounts import Accounts
+from safe_modprobe.read.policy_files import read_drop_ins, read_policy
+from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, TRACEFS, parse_memory
+from safe_modprobe.read.waiting import parse_stack, read
+
+_MAX_BYTES = 64 << 20
+_SYSCTL_FOLDERS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
+"""sysctl.d(5), the strongest last; /etc/sysctl.conf is read last of all, by sysctl(8) and by Debian's link to it."""
+
+_MODPROBE_KEY = re.compile(r"\s*-?\s*kernel[./]modprobe\s*=\s*(.*?)\s*$")
+_LOST = re.compile(rb"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
+
+
+def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
+    """All of them; `own` is the helper's path and `code` the folder of our code, both as they are below `top`.
+
+    Raises OSError.
+    """
+    kernel = kernel or os.uname().release
+    modules = _modules_folder(top, kernel)
+    current = _line(f"{top}/proc/sys/kernel/modprobe")
+    policy, error, digest = _policy(top)
+    return Facts(
+        policy=policy,
+        own=own,
+        current=current,
+        ours=bool(current) and _same(f"{top}{current}", f"{top}{own}"),
+        policy_error=error,
+        digest=digest,
+        kernel=kernel,
+        modules_folder=modules is not None,
+        options=_options(top, kernel),
+        programs=tuple(_programs(top, own, code)),
+        tracing=_tracing(top),
+        stacks=bool(parse_stack(_bytes(f"{top}/proc/self/stack"))),
+        lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
+        selinux=_selinux(top, own),
+        lkrg=_lkrg(top),
+        modules_disabled=_line(f"{top}/proc/sys/kernel/modules_disabled") == "1",
+        bset=_bset(_line(f"{top}/proc/sys/kernel/usermodehelper/bset")),
+        ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),
+        sysctl=_sysctl(top),
+        built_in=frozenset(_built_in(modules)),
+        loaded=frozenset(line.partition(" ")[0] for line in _lines(f"{top}/proc/modules")),
+    )
+
+
+def _bytes(path: str) -> bytes:
+    """A file, b"" where there is none, or where it cannot be read by anybody. Raises OSError for other reasons."""
+    try:
+        return read(path, _MAX_BYTES)
+    except (FileNotFoundError, NotADirectoryError):
+        return b""
+    except OSError as error:
+        if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
+            raise
+        return b""
+
+
+def _line(path: str) -> str | None:
+    """The text of a file of one line; None where there is no file."""
+    return os.fsdecode(_bytes(path)).removesuffix("\n") if os.path.exists(path) else None
+
+
+def _lines(path: str) -> list[str]:
+    return [line for line in _bytes(path).decode(errors="surrogateescape").split("\n") if line]
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two paths are the same file: /sbin is often a link."""
+    try:
+        return one == other or os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _policy(top: str) -> tuple[Policy, str, str]:
+    """What a helper would make of the files: the policy, what is wrong with them, and their digest."""
+    folders = [f"{top}{folder}" for folder in FOLDERS]
+    files: list[tuple[str, bytes]] = []
+    try:
+        files = read_drop_ins(folders)
+        return read_policy(folders, Accounts(f"{top}/etc/passwd", f"{top}/etc/group")), "", digest(files)
+    except PolicyError as error:
+        trial = os.path.exists(f"{top}/run/safe-modprobe/policy.d/{TRIAL}")
+        return (
+            BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=trial)),
+            str(error),
+            digest(files),
+        )
+
+
+def digest(files: Iterable[tuple[str, bytes]]) -> str:
+    """SHA-256 of what `sha256sum FILE…` prints of them in the order of precedence; "" for none."""
+    lines = [f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in files]
+    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest() if lines else ""
+
+
+def _modules_folder(top: str, kernel: str) -> str | None:
+    folders = (f"{top}/lib/modules/{kernel}", f"{top}/usr/lib/modules/{kernel}")
+    return next((folder for folder in folders if os.path.isdir(folder)), None)
+
+
+def _built_in(folder: str | None) -> Iterator[str]:
+    """kernel/a/b-c.ko -> b_c."""
+    for path in _lines(f"{folder}/modules.builtin") if folder is not None else ():
+        yield path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+
+
+def _options(top: str, kernel: str) -> Mapping[str, str] | None:
+    """The kernel's build options without CONFIG_; None where no file has them."""
+    try:
+        text = gzip.decompress(read(f"{top}/proc/config.gz", _MAX_BYTES))
+    except (OSError, EOFError):
+        paths = (f"/boot/config-{kernel}", f"/lib/modules/{kernel}/config", f"/usr/lib/modules/{kernel}/config")
+        text = next(filter(None, (_bytes(f"{top}{path}") for path in paths)), b"")
+    pairs = (line.removeprefix("CONFIG_").partition("=") for line in text.decode("ascii", "replace").splitlines())
+    return {key: value for key, equals, value in pairs if equals and not key.startswith("#")} or None
+
+
+def _programs(top: str, own: str, code: str) -> Iterator[Program]:
+    yield _program(top, own)
+    first = _bytes(f"{top}{own}")[:256].partition(b"\n")[0]
+    if first.startswith(b"#!"):
+        yield _program(top, os.fsdecode(first[2:].split()[0]))
+    others = [found for folder, _, names in os.walk(f"{top}{code}") for found in _others(top, folder, names)]
+    yield Program(code, os.path.isdir(f"{top}{code}"), others=tuple(dict.fromkeys(others)))
+
+
+def _program(top: str, path: str) -> Program:
+    real = os.path.realpath(f"{top}{path}")
+    if not os.path.isfile(real):
+        return Program(path, there=False)
+    noexec = bool(os.statvfs(real).f_flag & os.ST_NOEXEC)
+    others = (*_others(top, f"{top}{path}"), *_others(top, real))
+    return Program(path, True, bool(os.stat(real).st_mode & 0o111), noexec, tuple(dict.fromkeys(others)))
+
+
+def _others(top: str, path: str, names: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """What is there, and every folder up to the top, as far as somebody else than root may change it."""
+    paths = [os.path.join(path, name) for name in names]
+    while len(path) > len(top or "/"):
+        paths.append(path)
+        path = os.path.dirname(path)
+    for each in (*paths, top or "/"):
+        if why := _changeable(os.lstat(each)):
+            yield each.removeprefix(top) or "/", why
+
+
+def _changeable(about: os.stat_result) -> str:
+    """Why somebody else than root may change it; "" where nobody may."""
+    if about.st_uid != 0:
+        return f"it belongs to uid {about.st_uid}"
+    mode = about.st_mode
+    # A link's mode means nothing, and from a sticky folder nobody can take away what is root's.
+    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+        return ""
+    return f"others may write it (mode {stat.S_IMODE(mode):04o})" if mode & 0o022 else ""
+
+
+def _tracing(top: str) -> Tracing:
+    mounted = [f"{top}{root}" for root in TRACEFS if os.path.isdir(f"{top}{root}/instances")]
+    if not mounted:
+        return Tracing(tracefs=False, there=False)
+    folder = next((f"{root}/{INSTANCE}" for root in mounted if os.path.isdir(f"{root}/{INSTANCE}")), None)
+    if folder is None:
+        return Tracing(there=False)
+    try:
+        event, recording = read(f"{folder}/{EVENT}/enable"), read(f"{folder}/tracing_on")
+        clock = read(f"{folder}/trace_clock")
+        stats = [read(f"{folder}/per_cpu/{name}/stats") for name in os.listdir(f"{folder}/per_cpu")]
+    except OSError as error:
+        return Tracing(refused=error.strerror or str(error))
+    lost_at = parse_memory(_bytes(f"{top}{MEMORY}"))[1]
+    recent = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - LOSS_LASTS
+    return Tracing(
+        event=event.startswith(b"1"),
+        recording=recording.startswith(b"1"),
+        clock=_chosen(clock.decode("ascii", "replace")) == CLOCK,
+        lost=sum(int(number) for text in stats for number in _LOST.findall(text)),
+        doubt=lost_at > max(recent, 0),
+    )
+
+
+def _chosen(text: str | None) -> str | None:
+    """`none [integrity] confidentiality` -> integrity."""
+    found = re.search(r"\[([^]]+)\]", text or "")
+    return found[1] if found else None
+
+
+def _selinux(top: str, own: str) -> Selinux:
+    if _line(f"{top}/sys/fs/selinux/enforce") != "1":
+        return Selinux()
+    try:
+        label = os.getxattr(os.path.realpath(f"{top}{own}"), "security.selinux")
+    except OSError:
+        return Selinux(True, None)
+    return Selinux(True, label.rstrip(b"\0").decode("ascii", "replace"))
+
+
+def _lkrg(top: str) -> Lkrg | None:
+    """By its sysctls, since it may hide from /proc/modules."""
+    if not os.path.isdir(f"{top}/proc/sys/lkrg"):
+        return None
+    return Lkrg(*(_number(_line(f"{top}/proc/sys/lkrg/{name}")) for name in Lkrg._fields))
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdigit() else 0
+
+
+def _bset(text: str | None) -> int:
+    """Two words of 32 bits in decimal, the lower one first (kernel/umh.c)."""
+    words = [_number(word) for word in (text or "").split()]
+    return words[0] | words[1] << 32 if len(words) == 2 else ALL_CAPABILITIES
+
+
+def _sysctl(top: str) -> Setting | None:
+    """The line for kernel.modprobe that counts: the last of the last file by name, and of sysctl.conf after all."""
+    by_name: dict[str, str] = {}
+    for folder in _SYSCTL_FOLDERS:
+        if os.path.isdir(f"{top}{folder}"):
+            by_name |= {name: f"{folder}/{name}" for name in os.listdir(f"{top}{folder}") if name.endswith(".conf")}
+    found = None
+    for path in (*(by_name[name] for name in sorted(by_name)), "/etc/sysctl.conf"):
+        for number, line in enumerate(_bytes(f"{top}{path}").decode(errors="surrogateescape").split("\n"), 1):
+            if match := _MODPROBE_KEY.match(line):
+                found = Setting(Origin(path, number), match[1])
+    return found
