@@ -17,7 +17,6 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import safe_modprobe
 from safe_modprobe.ctl.enable import HELPER
 from safe_modprobe.ctl.output import console, print_json, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
@@ -39,8 +38,10 @@ _EXAMPLES = """
   safe-modprobectl status --json | jq -r .policy.digest   the same on every machine of a fleet?
 """
 
+_CODE = os.path.dirname(os.path.dirname(__file__))
 _VERDICTS = 3
 _SECONDS = 60
+_DIGITS = 16  # of a digest: enough for a person to compare; --json has it all
 _PROBE = "safe-modprobe-self-test"
 """An alias that no module answers."""
 
@@ -61,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0: on and nothing moot; 1: on, and something is; 3: not on."""
     if os.geteuid() != 0:
         raise UsageError("status: tracing and what is in /run/safe-modprobe are root's alone to see; run it as root")
-    facts = read_facts(HELPER, os.path.dirname(safe_modprobe.__file__))
+    facts = read_facts(HELPER, _CODE)
     if not facts.policy_error and os.access(HELPER, os.X_OK):
         facts = facts._replace(dry_run=_dry_run())
     health = assess(facts)
@@ -190,7 +191,11 @@ def _of_policy(facts: Facts) -> Iterator[Row]:
     if facts.policy_error:
         yield "policy", f"broken, so the built-in one: {counts}", ""
     else:
-        yield "policy", f"{counts}; sha256 {facts.digest}" if policy.files else f"the built-in one: {counts}", ""
+        yield (
+            "policy",
+            f"{counts}; sha256 {facts.digest[:_DIGITS]}…" if policy.files else f"the built-in one: {counts}",
+            "",
+        )
     for folder, names in _by_folder(policy).items():
         yield "", f"{folder}/: {' '.join(names)}", "dim"
 

@@ -1,10 +1,10 @@
 """What can go wrong with the other two questions: what is marked, and what is done on a mismatch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from safe_modprobe.health.facts import Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
-from safe_modprobe.model import Action, Mark, Mode, Policy
+from safe_modprobe.model import Action, Mode, Policy
 from safe_modprobe.policy.match import alias_glob, first_mark
 
 _SHOWN = 6
@@ -63,27 +63,37 @@ def _of_settings(policy: Policy) -> Iterator[Problem]:
         )
 
 
-def privileged_by_name(policy: Policy, modules: Iterable[str]) -> list[str]:
-    """Those modules that a mark names, whatever they are asked for by, and for which it wants privilege."""
-    marks = [mark for mark in policy.marks if mark.modules and not mark.aliases and not mark.by_marker]
-    return sorted(name for name in modules if _wants_privilege(marks, name))
+def marked_by_name(policy: Policy, modules: Iterable[str]) -> dict[str, bool]:
+    """Those modules for which a mark wants privilege, whatever they are asked for by; whether it names them in full.
+
+    A mark by alias is left out: it is about who asks for a class, and most of a class may be in use.
+    """
+    patterns = [
+        (pattern, mark.capability is not None) for mark in policy.marks if not mark.aliases for pattern in mark.modules
+    ]
+    found = {}
+    for name in sorted(modules):
+        first = next((each for each in patterns if alias_glob(each[0], name)), None)
+        if first is not None and first[1]:
+            found[name] = in_full(first[0])
+    return found
 
 
-def _wants_privilege(marks: list[Mark], module: str) -> bool:
-    for mark in marks:
-        if any(alias_glob(pattern, module) for pattern in mark.modules):
-            return mark.capability is not None
-    return False
+def in_full(pattern: str) -> bool:
+    """Whether a pattern is a module's whole name."""
+    return not set(pattern) & set("*?[")
 
 
 def _of_present(facts: Facts) -> Iterator[Problem]:
-    if built_in := privileged_by_name(facts.policy, facts.built_in):
-        yield weaker(
+    if built_in := marked_by_name(facts.policy, facts.built_in):
+        # sch_fq_codel, which Debian builds in, is one of sch_*; nobody had it in mind.
+        problem = weaker if any(built_in.values()) else note
+        yield problem(
             "marked-built-in",
             f"{_named(built_in)} marked and built into this kernel, so that users need no module for it",
             "boot with initcall_blacklist=NAME_init for each that is not needed, or a kernel that has it as a module",
         )
-    if loaded := privileged_by_name(facts.policy, facts.loaded - facts.built_in):
+    if loaded := marked_by_name(facts.policy, facts.loaded - facts.built_in):
         yield note(
             "marked-loaded",
             f"{_named(loaded)} marked and loaded already, so that users need not ask for it",
@@ -91,7 +101,9 @@ def _of_present(facts: Facts) -> Iterator[Problem]:
         )
 
 
-def _named(names: list[str]) -> str:
+def _named(modules: Mapping[str, bool]) -> str:
+    """Those named in full first: they are what somebody had in mind."""
+    names = sorted(modules, key=lambda name: not modules[name])
     more = len(names) - _SHOWN
     if more > 0:
         return f"{', '.join(names[:_SHOWN])} and {more} more are"

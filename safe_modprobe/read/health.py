@@ -4,7 +4,6 @@ Everything is read below `top`, so that tests can lay out a machine. What is not
 does without it; what cannot be read at all raises OSError.
 """
 
-import errno
 import gzip
 import hashlib
 import os
@@ -15,6 +14,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
+from safe_modprobe.health.what_is_refused import in_full
+from safe_modprobe.kmod import Kmod
 from safe_modprobe.model import Origin, Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
@@ -23,7 +24,6 @@ from safe_modprobe.read.policy_files import read_drop_ins, read_policy
 from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, TRACEFS, parse_memory
 from safe_modprobe.read.waiting import parse_stack, read
 
-_MAX_BYTES = 64 << 20
 _SYSCTL_FOLDERS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
 """sysctl.d(5), the strongest last; /etc/sysctl.conf is read last of all, by sysctl(8) and by Debian's link to it."""
 
@@ -52,7 +52,7 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
         options=_options(top, kernel),
         programs=tuple(_programs(top, own, code)),
         tracing=_tracing(top),
-        stacks=bool(parse_stack(_bytes(f"{top}/proc/self/stack"))),
+        stacks=_stacks(top),
         lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
         selinux=_selinux(top, own),
         lkrg=_lkrg(top),
@@ -60,20 +60,18 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
         bset=_bset(_line(f"{top}/proc/sys/kernel/usermodehelper/bset")),
         ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),
         sysctl=_sysctl(top),
-        built_in=frozenset(_built_in(modules)),
+        built_in=frozenset(_built_in(modules, policy)),
         loaded=frozenset(line.partition(" ")[0] for line in _lines(f"{top}/proc/modules")),
     )
 
 
 def _bytes(path: str) -> bytes:
-    """A file, b"" where there is none, or where it cannot be read by anybody. Raises OSError for other reasons."""
+    """A whole file, b"" where there is none. Raises OSError for any other reason: a guess would be an answer."""
     try:
-        return read(path, _MAX_BYTES)
+        # Not waiting.read(), whose one large read(2) a sysctl refuses.
+        with open(path, "rb") as file:
+            return file.read()
     except (FileNotFoundError, NotADirectoryError):
-        return b""
-    except OSError as error:
-        if error.errno in (errno.EPERM, errno.EACCES) and os.geteuid() != 0:
-            raise
         return b""
 
 
@@ -121,17 +119,24 @@ def _modules_folder(top: str, kernel: str) -> str | None:
     return next((folder for folder in folders if os.path.isdir(folder)), None)
 
 
-def _built_in(folder: str | None) -> Iterator[str]:
-    """kernel/a/b-c.ko -> b_c."""
-    for path in _lines(f"{folder}/modules.builtin") if folder is not None else ():
-        yield path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+def _built_in(folder: str | None, policy: Policy) -> Iterator[str]:
+    """kernel/a/b-c.ko -> b_c; where the package has only libkmod's index of them, those that marks name in full."""
+    if folder is None:
+        return
+    if lines := _lines(f"{folder}/modules.builtin"):
+        for path in lines:
+            yield path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+        return
+    kmod = Kmod(folder, [])
+    for name in {name for mark in policy.marks for name in mark.modules if in_full(name)}:
+        if kmod.module_from_name(name).initstate == "builtin":
+            yield name.replace("-", "_")
 
 
 def _options(top: str, kernel: str) -> Mapping[str, str] | None:
     """The kernel's build options without CONFIG_; None where no file has them."""
-    try:
-        text = gzip.decompress(read(f"{top}/proc/config.gz", _MAX_BYTES))
-    except (OSError, EOFError):
+    text = gzip.decompress(_bytes(f"{top}/proc/config.gz"))
+    if not text:
         paths = (f"/boot/config-{kernel}", f"/lib/modules/{kernel}/config", f"/usr/lib/modules/{kernel}/config")
         text = next(filter(None, (_bytes(f"{top}{path}") for path in paths)), b"")
     pairs = (line.removeprefix("CONFIG_").partition("=") for line in text.decode("ascii", "replace").splitlines())
@@ -176,6 +181,14 @@ def _changeable(about: os.stat_result) -> str:
     if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return ""
     return f"others may write it (mode {stat.S_IMODE(mode):04o})" if mode & 0o022 else ""
+
+
+def _stacks(top: str) -> bool:
+    """Whether a stack can be read and has names: CONFIG_STACKTRACE, CONFIG_KALLSYMS and CAP_SYS_ADMIN."""
+    try:
+        return bool(parse_stack(_bytes(f"{top}/proc/self/stack")))
+    except OSError:
+        return False
 
 
 def _tracing(top: str) -> Tracing:
