@@ -32,8 +32,8 @@ from safe_modprobe.read.health import read_facts
 from safe_modprobe.report import who
 
 _EXAMPLES = """
-  safe-modprobectl status                            is it on, does it protect, what is wrong
-  safe-modprobectl status >/dev/null || mail root    from a timer: 1 and 3 need a look
+  safe-modprobectl status                                      is it on, does it protect, what is wrong
+  safe-modprobectl status >/run/seen || mail root </run/seen   from a timer: 1 and 3 need a look
   safe-modprobectl status --json | jq -r '.problems[] | select(.severity == "moot") | .what'
   safe-modprobectl status --json | jq -r .policy.digest   the same on every machine of a fleet?
 """
@@ -63,7 +63,8 @@ def run(arguments: argparse.Namespace) -> int:
     if os.geteuid() != 0:
         raise UsageError("status: tracing and what is in /run/safe-modprobe are root's alone to see; run it as root")
     facts = read_facts(HELPER, _CODE)
-    if not facts.policy_error and os.access(HELPER, os.X_OK):
+    # Not what somebody else may have written; and a broken policy the helper would record once more.
+    if not facts.policy_error and all(program.sound for program in facts.programs):
         facts = facts._replace(dry_run=_dry_run())
     health = assess(facts)
     verdicts, missing = _last_verdicts()

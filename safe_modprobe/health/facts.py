@@ -21,6 +21,11 @@ class Program(NamedTuple):
     noexec: bool = False
     others: tuple[tuple[str, str], ...] = ()
 
+    @property
+    def sound(self) -> bool:
+        """Whether it can be run, and nobody but root decides what that does."""
+        return self.there and self.executable and not self.noexec and not self.others
+
 
 class Tracing(NamedTuple):
     """Our tracing instance. `refused` is why it could not be read, "" where it could.

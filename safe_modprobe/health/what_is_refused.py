@@ -4,7 +4,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from safe_modprobe.health.facts import Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
-from safe_modprobe.model import Action, Mode, Policy
+from safe_modprobe.model import BUILT_IN, Action, Mode, Policy
+from safe_modprobe.policy.dropins import TRIAL
 from safe_modprobe.policy.match import alias_glob, first_mark
 
 _SHOWN = 6
@@ -36,10 +37,13 @@ def _of_settings(policy: Policy) -> Iterator[Problem]:
     """Each switch by which next to nothing is refused; the rules that refuse by themselves still do."""
     settings = policy.settings
     if settings.trial:
+        where = settings.origin("trial")
         yield moot(
             "trial",
-            f"a trial is on, so that nothing is refused, and what would be is recorded [{settings.origin('trial')}]",
-            "'safe-modprobectl disable' and 'enable --runtime' end it, if the file is the trial's own",
+            f"a trial is on, so that nothing is refused, and what would be is recorded [{where}]",
+            f"'rm /run/safe-modprobe/policy.d/{TRIAL}' ends it"
+            if where.file in (TRIAL, BUILT_IN.file)
+            else "set it to false",
         )
     if settings.mode is Mode.DISABLED:
         yield note(

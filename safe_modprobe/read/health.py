@@ -27,6 +27,7 @@ from safe_modprobe.read.waiting import parse_stack, read
 _SYSCTL_FOLDERS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
 """sysctl.d(5), the strongest last; /etc/sysctl.conf is read last of all, by sysctl(8) and by Debian's link to it."""
 
+_SHEBANG = 256  # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE
 _MODPROBE_KEY = re.compile(r"\s*-?\s*kernel[./]modprobe\s*=\s*(.*?)\s*$")
 _LOST = re.compile(rb"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
 
@@ -144,10 +145,11 @@ def _options(top: str, kernel: str) -> Mapping[str, str] | None:
 
 
 def _programs(top: str, own: str, code: str) -> Iterator[Program]:
-    yield _program(top, own)
-    first = _bytes(f"{top}{own}")[:256].partition(b"\n")[0]
-    if first.startswith(b"#!"):
-        yield _program(top, os.fsdecode(first[2:].split()[0]))
+    helper = _program(top, own)
+    yield helper
+    first = _bytes(f"{top}{own}")[:_SHEBANG].partition(b"\n")[0] if helper.there else b""
+    if first.startswith(b"#!") and (words := first[2:].partition(b"\0")[0].split()):
+        yield _program(top, os.fsdecode(words[0]))
     others = [found for folder, _, names in os.walk(f"{top}{code}") for found in _others(top, folder, names)]
     yield Program(code, os.path.isdir(f"{top}{code}"), others=tuple(dict.fromkeys(others)))
 

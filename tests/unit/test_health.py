@@ -124,7 +124,7 @@ ALONE = [
      "install the package anew, or write one in /etc/safe-modprobe/policy.d"),
     (facts("trial = true"), "trial", MOOT,
      "a trial is on, so that nothing is refused, and what would be is recorded [50-test.toml:2]",
-     "'safe-modprobectl disable' and 'enable --runtime' end it, if the file is the trial's own"),
+     "set it to false"),
     (facts("mode = 'disabled'"), "mode-disabled", NOTE,
      "mode is disabled, so that every module is refused to everybody, root too [50-test.toml:2]",
      "nothing, if it is meant; mode marked refuses marked modules to those without privilege"),
@@ -282,6 +282,7 @@ def test_what_would_fail_is_not_said_to_fail() -> None:
 def test_a_broken_policy_in_a_trial_goes_on() -> None:
     broken = BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=True))
     given = facts(policy=broken, policy_error="why")
+    assert assess(given).problems[0].mend == "'rm /run/safe-modprobe/policy.d/00-trial.toml' ends it"
     assert [each.what for each in assess(given).problems] == [
         "a trial is on, so that nothing is refused, and what would be is recorded [built-in]",
         "the policy is broken, so that the trial goes on (why)",

@@ -125,6 +125,8 @@ ROWS = [
     ("etc/sysctl.d/a.conf", "\n kernel.modprobe = /a b \n", {"sysctl": Setting(Origin("/etc/sysctl.d/a.conf", 2), "/a b")}),
     ("etc/sysctl.d/a.conf", "-kernel/modprobe=", {"sysctl": Setting(Origin("/etc/sysctl.d/a.conf", 1), "")}),
     (OWN, "ELF", {"programs": (Program(OWN, executable=False), Program(CODE))}),
+    (OWN, "#!\n", {"programs": (Program(OWN), Program(CODE))}),
+    (OWN, "#! \x00", {"programs": (Program(OWN), Program(CODE))}),
     (OWN, None, {"programs": (Program(OWN, there=False), Program(CODE))}),
     ("/usr/bin/python3", None, {"programs": (Program(OWN), Program("/usr/bin/python3", there=False), Program(CODE))}),
 ]  # fmt: skip
@@ -190,6 +192,12 @@ def test_a_link_is_followed_and_both_ways_are_looked_at(top: Path) -> None:
     assert own.others == (
         ("/usr/sbin", "others may write it (mode 0777)"), ("/opt", "others may write it (mode 0777)"),
     )  # fmt: skip
+
+
+def test_a_folder_is_no_helper(top: Path) -> None:
+    lay(top, OWN, None)
+    (top / OWN.lstrip("/")).mkdir()
+    assert facts(top).programs[0] == Program(OWN, there=False)
 
 
 def test_another_name_of_our_file_is_ours(top: Path) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import signal
 import time
 
 from guest import Guest
@@ -193,6 +194,22 @@ def test_unknown_callers_believed(guest: Guest) -> None:
             " gets any module [05-site.toml:2]"
         )
         expect(guest, 1, "unknown-caller", "moot", what)
+        for pause in (0.01, 0.03, 0.1, 0.3):
+            asks_and_dies(guest, pause)
+        assert "af_alg" in guest.modules(), "the sentence is wrong"
+
+
+def asks_and_dies(guest: Guest, pause: float) -> None:
+    """A user's request, killed while its helper is at work."""
+    pid = os.fork()
+    if pid == 0:
+        guest.become(1000)
+        guest.ask_socket(38, 5)
+        os._exit(0)
+    time.sleep(pause)
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    time.sleep(1)
 
 
 def test_arguments_that_this_kernel_does_not_pass(guest: Guest) -> None:
