@@ -2,11 +2,16 @@
 
 from collections.abc import Mapping
 
+from safe_modprobe.capability import Capability, holds, named
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Origin, Policy
 
 ALL_CAPABILITIES = (1 << 64) - 1
 """As kernel.usermodehelper.bset has it when nobody has changed it: bits that no capability has yet, too."""
+
+
+TO_LOOK = tuple(filter(None, map(named, ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"))))
+"""What /proc/TID/stack of another user's task asks of its reader (fs/proc/base.c)."""
 
 
 class Program(NamedTuple):
@@ -103,3 +108,7 @@ class Facts(NamedTuple):
     sysctl: Setting | None = None
     built_in: frozenset[str] = frozenset()
     loaded: frozenset[str] = frozenset()
+
+    def lacking(self, *needed: Capability) -> list[Capability]:
+        """Those of these that the kernel leaves no helper."""
+        return [each for each in needed if not holds(self.bset, each)]

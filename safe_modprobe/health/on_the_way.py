@@ -2,14 +2,11 @@
 
 from collections.abc import Iterator
 
-from safe_modprobe.capability import NAMES, SYS_MODULE, Capability, holds, named
-from safe_modprobe.health.facts import Facts, Lkrg, Program
+from safe_modprobe.capability import NAMES, SYS_MODULE, Capability
+from safe_modprobe.health.facts import TO_LOOK, Facts, Lkrg, Program
 from safe_modprobe.health.problem import Problem, moot, note, weaker
 
 _LKRG_KNOWS = ("/sbin/modprobe", "/usr/sbin/modprobe")
-_NEEDED_TO_LOOK = tuple(filter(None, map(named, ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"))))
-"""What /proc/TID/stack of another user's task asks of its reader (fs/proc/base.c)."""
-
 _LABELS = ("kmod_exec_t", "insmod_exec_t")
 """The types of modprobe's own file, in newer and in older policies."""
 
@@ -153,8 +150,7 @@ def whether_it_can_load(facts: Facts) -> Iterator[Problem]:
             f"the modules of the running kernel, {facts.kernel}, are not there, so nothing can be loaded",
             "boot the kernel that was installed since, or install this one's modules again",
         )
-    lacking = [each for each in (SYS_MODULE, *_NEEDED_TO_LOOK) if not holds(facts.bset, each)]
-    if lacking:
+    if lacking := facts.lacking(SYS_MODULE, *TO_LOOK):
         yield _of_bset(lacking)
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from safe_modprobe.health.facts import Facts
+from safe_modprobe.health.facts import TO_LOOK, Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
 from safe_modprobe.health.sources import MODHARDEN, Use, passes_kernel_args, sources, why_no_trace
 from safe_modprobe.model import Mode, Source
@@ -17,10 +17,9 @@ def who_asks(facts: Facts) -> Iterator[Problem]:
     by_kernel = settings.kernel_args_always and Source.KERNEL_ARGS in settings.sources
     # Without `always`, a kernel's argument tells of users alone.
     tells = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
-    if not tells and not by_kernel:
-        yield _nobody_tells(facts)
-    elif not by_kernel:
-        yield from _of_trace(facts)
+    # Without the capabilities to look, nothing else about the sources matters; whether_it_can_load() says that.
+    if not by_kernel and not facts.lacking(*TO_LOOK):
+        yield from _of_trace(facts) if tells else (_nobody_tells(facts),)
     if settings.unknown_caller_privileged and settings.mode is not Mode.DISABLED:
         yield moot(
             "unknown-caller",

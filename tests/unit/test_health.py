@@ -113,6 +113,8 @@ ALONE = [
     (facts(bset=0), "bset", MOOT,
      "kernel.usermodehelper.bset leaves helpers without CAP_SYS_MODULE and CAP_SYS_ADMIN and CAP_SYS_PTRACE, so nothing"
      " is loaded for anybody", BSET_MEND),
+    (facts(bset=without(19), tracing=Tracing(there=False)), "bset", WEAKER,
+     "kernel.usermodehelper.bset leaves helpers without CAP_SYS_PTRACE, so they cannot see who asks", BSET_MEND),
     (facts(bset=without(21)), "bset", WEAKER,
      "kernel.usermodehelper.bset leaves helpers without CAP_SYS_ADMIN, so they cannot see who asks", BSET_MEND),
     # what is refused
@@ -302,6 +304,7 @@ NO_BPF = "no program that records callers is attached; this version has none"
 NO_ARGS = "this kernel passes none"
 UNKNOWN_ARGS = "nobody can say whether this kernel passes any: its build options are not to be found"
 NO_STACKS = "/proc/TID/stack, which both tracefs and proc need, cannot be read here"
+NO_POWER = "kernel.usermodehelper.bset leaves helpers without the capabilities to look"
 LEFT_OUT = "the policy leaves it out [50-test.toml:2]"
 
 
@@ -312,13 +315,22 @@ LEFT_OUT = "the policy leaves it out [50-test.toml:2]"
         (facts(options=None), "kernel-args - unknown; bpf - none; tracefs in use; proc stands by"),
         (facts(options={"GRKERNSEC_MODHARDEN": "y"}), "kernel-args in use; bpf - none; tracefs in use; proc stands by"),
         (facts("kernel_args = 'always'"), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
+        (facts(bset=without(19)), "kernel-args - this; bpf - none; tracefs - bset; proc - bset"),
+        (facts(bset=without(16)), "kernel-args - this; bpf - none; tracefs in use; proc stands by"),
         (facts(stacks=False), "kernel-args - this; bpf - none; tracefs - stacks; proc - stacks"),
         (facts("sources = ['proc', 'tracefs']"), "proc in use; tracefs stands by; kernel-args - left; bpf - left"),
         (facts("sources = ['bpf']"), "bpf - none; kernel-args - left; tracefs - left; proc - left"),
     ],
 )
 def test_sources(given: Facts, expected: str) -> None:
-    whys = {"this": NO_ARGS, "unknown": UNKNOWN_ARGS, "none": NO_BPF, "stacks": NO_STACKS, "left": LEFT_OUT}
+    whys = {
+        "this": NO_ARGS,
+        "unknown": UNKNOWN_ARGS,
+        "none": NO_BPF,
+        "stacks": NO_STACKS,
+        "bset": NO_POWER,
+        "left": LEFT_OUT,
+    }
     wanted = []
     for part in expected.split("; "):
         name, _, rest = part.partition(" ")

@@ -305,7 +305,8 @@ def test_lockdown_integrity_leaves_tracefs_and_confidentiality_closes_it(guest: 
 def test_helpers_that_cannot_see_who_asks(guest: Guest) -> None:
     guest.write(BSET, f"{0xFFFFFFFF & ~(1 << 19)} 511\n")
     what = "kernel.usermodehelper.bset leaves helpers without CAP_SYS_PTRACE, so they cannot see who asks"
-    expect(guest, 0, "bset", "weaker", what)
+    said = expect(guest, 0, "bset", "weaker", what)
+    assert set(uses(said).values()) == {"unused"}, said["sources"]
     guest.run_as(0, lambda: guest.ask_socket(38, 5))
     assert "af_alg" not in guest.modules(), "the sentence is wrong"
 
