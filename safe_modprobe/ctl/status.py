@@ -1,7 +1,7 @@
 """`status`: is it on, does it protect, and what is wrong. Nothing is changed.
 
 The first line is the answer. Then: the mode, who can say who asks and why not the better sources, the policy's files
-and their digest (`sha256sum FILE… | sha256sum`, in that order), the last verdicts; each problem with how to mend it.
+and their digest (`cat FILE… | sha256sum`, in that order), the last verdicts; each problem with how to mend it.
 A problem is `moot` where because of it alone nothing is decided, or nothing that is decided counts; `weaker` where less
 is known, or less is kept from users, than the policy says; `note` where it may well be meant.
 

@@ -21,6 +21,7 @@ from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kerne
 from safe_modprobe.errors import UsageError
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Policy, Request, TargetState
+from safe_modprobe.policy.digest import digest
 from safe_modprobe.policy.reach import TITLES, requests
 from safe_modprobe.read.indexes import read_indexes
 from safe_modprobe.read.onlooker import read_plans
@@ -104,7 +105,7 @@ def look(on: Machine) -> Report:
         running=on.running(),
         policy=policy,
         files=tuple((path, sha256(content).hexdigest()) for path, content in drop_ins),
-        digest=sha256(b"".join(content for _, content in drop_ins)).hexdigest(),
+        digest=digest(drop_ins),
         built_in_known=indexes.built_in is not None,
         surface=survey(policy, callers, zip(asked, plans, strict=True)),
     )
@@ -128,7 +129,7 @@ def as_json(report: Report) -> dict[str, Any]:
         "folder": report.folder,
         "running": report.running,
         "policy": {
-            "files": [{"path": path, "sha256": digest} for path, digest in report.files],
+            "files": [{"path": path, "sha256": each} for path, each in report.files],
             "sha256": report.digest,
             "mode": settings.mode,
             "mismatch": settings.mismatch,

@@ -5,7 +5,6 @@ does without it; what cannot be read at all raises OSError.
 """
 
 import gzip
-import hashlib
 import os
 import re
 import stat
@@ -18,9 +17,10 @@ from safe_modprobe.health.what_is_refused import in_full
 from safe_modprobe.kmod import Kmod
 from safe_modprobe.model import Origin, Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.digest import digest
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.read.accounts import Accounts
-from safe_modprobe.read.policy_files import read_drop_ins, read_policy
+from safe_modprobe.read.policy_files import policy_of, read_drop_ins
 from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, TRACEFS, parse_memory
 from safe_modprobe.read.waiting import parse_stack, read
 
@@ -40,14 +40,14 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
     kernel = kernel or os.uname().release
     modules = _modules_folder(top, kernel)
     current = _line(f"{top}/proc/sys/kernel/modprobe")
-    policy, error, digest = _policy(top)
+    policy, error, policy_digest = _policy(top)
     return Facts(
         policy=policy,
         own=own,
         current=current,
         ours=bool(current) and _same(f"{top}{current}", f"{top}{own}"),
         policy_error=error,
-        digest=digest,
+        digest=policy_digest,
         kernel=kernel,
         modules_folder=modules is not None,
         options=_options(top, kernel),
@@ -99,7 +99,7 @@ def _policy(top: str) -> tuple[Policy, str, str]:
     files: list[tuple[str, bytes]] = []
     try:
         files = read_drop_ins(folders)
-        return read_policy(folders, Accounts(f"{top}/etc/passwd", f"{top}/etc/group")), "", digest(files)
+        return policy_of(files, Accounts(f"{top}/etc/passwd", f"{top}/etc/group")), "", digest(files)
     except PolicyError as error:
         trial = os.path.exists(f"{top}/run/safe-modprobe/policy.d/{TRIAL}")
         return (
@@ -107,12 +107,6 @@ def _policy(top: str) -> tuple[Policy, str, str]:
             str(error),
             digest(files),
         )
-
-
-def digest(files: Iterable[tuple[str, bytes]]) -> str:
-    """SHA-256 of what `sha256sum FILE…` prints of them in the order of precedence; "" for none."""
-    lines = [f"{hashlib.sha256(content).hexdigest()}  {path}\n" for path, content in files]
-    return hashlib.sha256(os.fsencode("".join(lines))).hexdigest() if lines else ""
 
 
 def _modules_folder(top: str, kernel: str) -> str | None:
