@@ -31,10 +31,13 @@ build:
 # Byte code is not checked against the sources at every start: what is installed is what runs, and the same
 # sources install the same bytes.
 install: build
-	install -d $(PACKAGE) $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(LIBDIR)/policy.d
+	install -d $(PACKAGE) $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(LIBDIR)/policy.d $(DESTDIR)$(LIBDIR)/tests.d
 	cd safe_modprobe && find . '(' -name '*.py' -o -name '*.jinja' ')' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
 	install -m 644 $(BUILD)/lib/safe_modprobe/*.so $(PACKAGE)
 	install -m 644 policy.d/*.toml $(DESTDIR)$(LIBDIR)/policy.d
+	install -m 644 policy.d/tests.d/*.toml $(DESTDIR)$(LIBDIR)/tests.d
+	install -d $(DESTDIR)$(prefix)/share/safe-modprobe/examples
+	install -m 644 policy.d/examples/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples
 	for name in safe-modprobe safe-modprobectl; do \
 		sed -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|' packaging/$$name.in \
 			> $(BUILD)/$$name && install -m 755 $(BUILD)/$$name $(DESTDIR)$(prefix)/sbin/$$name || exit 1; done

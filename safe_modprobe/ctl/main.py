@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from safe_modprobe import __version__
-from safe_modprobe.ctl import check, disable, enable, explain, log, reload, scan, status, suggest, surface
+from safe_modprobe.ctl import check, disable, enable, explain, log, reload, scan, status, suggest, surface, test
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
@@ -27,6 +27,7 @@ _COMMANDS = (
     surface,
     log,
     suggest,
+    test,
 )
 
 

@@ -1,5 +1,6 @@
 """Guest roots, made by mmdebstrap from the machine's own apt sources, and kept as cpio archives."""
 
+from inspect import getsource
 from pathlib import Path
 
 from tests.vm.cache import Progress, cached, digest, run, say
@@ -11,11 +12,15 @@ _PROGRAMS = """bubblewrap cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs
 """Those of policy.d's promise: who must still get through, and by what."""
 _BUILD = """cython3 gcc libkmod-dev libzstd-dev make pkgconf python3-dev python3-pyelftools python3-pytest
     python3-setuptools xz-utils zstd""".split()
+_ROOTLESS = """aardvark-dns busybox-static crun e2fsprogs fuse-overlayfs iptables netavark nftables passt podman
+    slirp4netns uidmap""".split()
+"""What docs/rootless.md was measured with."""
 
 PACKAGES = {
     "bare": _BARE,
     "build": [*_BARE, *_BUILD],
     "programs": [*_BARE, *_PROGRAMS],
+    "rootless": [*_BARE, *_ROOTLESS],
     "systemd": [*_BARE, "systemd", "systemd-sysv", "udev", "dbus", "python3-rich", "python3-systemd"],
 }
 SUITES = ("trixie", "sid")
@@ -34,7 +39,7 @@ def root(name: str, progress: Progress = say) -> Path:
     """The root's archive, root.cpio, with the folder beside it that it was made from."""
     suite = suite_of(name)
     packages = PACKAGES[name.removesuffix(f"-{suite}")]
-    key = digest(suite, *packages, Path(__file__))
+    key = digest(suite, *packages, *_EXCLUDED, getsource(_make))
     return cached(f"root-{name}", key, lambda into: _make(into, suite, packages), progress)
 
 

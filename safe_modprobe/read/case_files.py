@@ -1,0 +1,57 @@
+"""The files of a policy's own tests, and policies that are not installed yet.
+
+Whoever owns them: they decide nothing.
+"""
+
+import os
+import stat
+from collections.abc import Sequence
+
+from safe_modprobe.errors import UsageError
+from safe_modprobe.model import Policy
+from safe_modprobe.policy.dropins import SUFFIX, effective
+from safe_modprobe.policy.schema import MAX_BYTES, Accounts, build
+from safe_modprobe.read.waiting import read
+
+FOLDERS = ("/usr/lib/safe-modprobe/tests.d", "/etc/safe-modprobe/tests.d")
+"""Ours and the admin's. No file replaces another: every case counts."""
+
+Files = list[tuple[str, bytes]]
+
+
+def case_files(paths: Sequence[str]) -> Files:
+    """(path, content) of these files, and of the files in these folders by name. Raises OSError and UsageError."""
+    files: Files = []
+    for path in paths:
+        names = [name for name, _ in effective([os.listdir(path)])] if os.path.isdir(path) else None
+        for each in [path] if names is None else [os.path.join(path, name) for name in names]:
+            content = _content(each)
+            if content is not None:
+                files.append((each, content))
+    return files
+
+
+def draft_policy(folders: Sequence[str], accounts: Accounts) -> Policy:
+    """The policy of these folders, the last one the admin's, as if they were installed.
+
+    Raises PolicyError for a wrong one, UsageError where there is not a single drop-in, and OSError.
+    """
+    files: Files = []
+    for name, index in effective([os.listdir(folder) for folder in folders]):
+        path = os.path.join(folders[index], name)
+        content = _content(path)
+        if content is not None:
+            files.append((path, content))
+    if not files:
+        raise UsageError(f"{', '.join(folders)}: no drop-in is there; their names end in {SUFFIX}")
+    return build(files, accounts)
+
+
+def _content(path: str) -> bytes | None:
+    """The file's bytes, and one more than a file may have; None for a mask, a link to /dev/null."""
+    about = os.stat(path)
+    if stat.S_ISCHR(about.st_mode) and about.st_rdev == os.makedev(1, 3):
+        return None
+    if not stat.S_ISREG(about.st_mode):
+        raise UsageError(f"{path}: it is not a file")
+    return read(path, MAX_BYTES + 1)
