@@ -15,11 +15,14 @@ import junitparser
 import pytest
 
 from safe_modprobe.capability import SYS_MODULE
-from safe_modprobe.model import CallSite, Mark, Origin, Policy
+from safe_modprobe.kernel_args import parse
+from safe_modprobe.model import CallSite, Mark, Origin, Policy, Source
 from safe_modprobe.policy.cases import Case, cases, judge
 from safe_modprobe.policy.match import alias_glob
 from safe_modprobe.policy.schema import build
+from safe_modprobe.read import callers
 from tests.unit.make import NoAccounts, cap
+from tests.vm import conftest
 
 TOP = Path(__file__).resolve().parents[2]
 POLICY = TOP / "policy.d"
@@ -156,7 +159,7 @@ def test_examples_do_what_they_say(path: Path, tmp_path: Path) -> None:
     "path", [path for path in EXAMPLES if "grsecurity" not in path.name], ids=lambda path: path.name
 )
 def test_examples_change_something(path: Path) -> None:
-    """What their own tests expect is not so without them. (grsecurity's is about who asks: test_callers.py.)"""
+    """What their own tests expect is not so without them. (grsecurity's is about who asks, see below.)"""
     assert run("--policy", POLICY, path.parent / "tests.d" / path.name).returncode == 1
 
 
@@ -174,5 +177,54 @@ def test_examples_break_no_other_promise_of_the_default_policy(name: str, broken
     assert {result["request"] for result in found if not result["passed"]} == broken
 
 
+@pytest.mark.parametrize(
+    ("arguments", "source", "uid"),
+    [
+        ([], Source.KERNEL_ARGS, 0),
+        (["grsec_modharden_normal1000_"], Source.KERNEL_ARGS, 1000),
+        (["grsec_modharden_normal0_"], Source.KERNEL_ARGS, None),
+        (["grsec_modharden_fs"], Source.PROC, None),
+        (["tomorrow"], Source.KERNEL_ARGS, None),
+    ],
+)
+def test_whom_grsecuritys_example_believes(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str], source: Source, uid: int | None
+) -> None:
+    """Silence is root; a mount is looked up elsewhere, here in /proc, where nobody waits."""
+    monkeypatch.setattr(callers.waiting, "asked_by_kernel", lambda: True)
+    path = POLICY / "examples/05-grsecurity.toml"
+    settings = build([(path.name, path.read_bytes())], NoAccounts()).settings
+    (found,) = callers.find_callers(parse(["--", "fs-xfs", *arguments]).request, settings)
+    assert (found.source, found.uid, bool(found.capabilities)) == (source, uid, arguments == [])
+
+
 def test_every_example_has_a_test() -> None:
     assert [path.name for path in EXAMPLES] == [path.name for path in sorted((POLICY / "examples/tests.d").glob("*"))]
+
+
+# The documents.
+
+SCENARIOS = TOP / "tests/vm/scenarios"
+
+
+def last_column(heading: str, text: str) -> list[str]:
+    """What stands in the last column of the table below a heading, which has names between semicolons."""
+    section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
+    return [name for row in rows[2:] for name in row[-1].split("; ")]
+
+
+def test_every_use_that_the_document_promises_has_a_test_by_that_name() -> None:
+    named = last_column("What breaks elsewhere, and works here", (TOP / "docs/default-policy.md").read_text())
+    programs, rootless = (
+        {name for name, _ in conftest.tests_of(SCENARIOS / f"{file}.py")} for file in ("programs", "rootless")
+    )
+    assert [name for name in named if name not in programs | rootless] == []
+    assert programs - set(named) == set()
+
+
+def test_the_modules_to_load_at_boot_are_those_that_were_tested() -> None:
+    listed = (TOP / "docs/rootless.md").read_text().split("```")[1].splitlines()
+    tested = (SCENARIOS / "rootless.py").read_text().partition("AT_BOOT = (")[2].partition("\n)")[0]
+    names = [line for line in listed if line and not line.startswith("#")]
+    assert len(names) > 10 and names == re.findall(r"\w+", tested)

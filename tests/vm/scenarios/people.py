@@ -110,6 +110,21 @@ def ktls():
     client.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
 
 
+def genl(family):
+    """CTRL_GETFAMILY, which asks for net-pf-16-proto-16-family-FAMILY; fails where nothing came."""
+    name = family.encode() + b"\0"
+    attribute = struct.pack("HH", 4 + len(name), 2) + name + b"\0" * (-len(name) % 4)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16) as generic:
+        generic.send(struct.pack("IHHIIBBH", 20 + len(attribute), 16, 5, 1, 0, 3, 1, 0) + attribute)
+        kind = struct.unpack_from("H", generic.recv(4096), 4)[0]
+    sys.exit(kind == 2)  # NLMSG_ERROR
+
+
+def rds_tcp():
+    """SO_RDS_TRANSPORT, which asks for rds_tcp by its name."""
+    socket.socket(21, socket.SOCK_SEQPACKET, 0).setsockopt(276, 8, struct.pack("i", 2))
+
+
 def nfs():
     """An NFS 4 server on loopback, and a client's mount of it."""
     script = """set -e
@@ -126,4 +141,7 @@ mount -t nfs4 -o soft,timeo=50,retrans=1 127.0.0.1:/ /mnt && cat /mnt/hello && u
 
 
 if __name__ == "__main__":
-    {"ldisc": lambda: ldisc(int(sys.argv[2])), "ktls": ktls, "nfs": nfs}[sys.argv[1]]()
+    {
+        "ldisc": lambda: ldisc(int(sys.argv[2])), "ktls": ktls, "genl": lambda: genl(sys.argv[2]), "rds_tcp": rds_tcp,
+        "nfs": nfs,
+    }[sys.argv[1]]()  # fmt: skip

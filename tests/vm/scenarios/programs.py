@@ -39,6 +39,12 @@ ROWS = {
         "iptables-legacy -A INPUT -p icmp -j LOG; iptables-legacy -F; modprobe -n nf_log_syslog",
         "xt_LOG nf_log_syslog",
     ),
+    "a match's own request below iptables": (
+        "root",
+        "iptables-legacy -A FORWARD -m physdev --physdev-is-bridged -j ACCEPT; iptables-legacy -F",
+        "xt_physdev br_netfilter",
+    ),
+    "IPVS by keepalived's CAP_NET_ADMIN": ("net-admin", "python3 /agent/people.py genl IPVS", "ip_vs"),
     "ipset by root": ("root", "ipset create s hash:ip; ipset destroy s", "ip_set ip_set_hash_ip"),
     "tc by root": ("root", "tc qdisc add dev lo root qfq; tc qdisc del dev lo root", "sch_qfq"),
     "overlay by root": ("root", "cd /run && mkdir -p l u w m && mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m && umount m", "overlay"),
@@ -57,6 +63,8 @@ ROWS = {
     "xfs by root": ("root", "mount -o loop,ro /run/images/xfs /mnt && umount /mnt", "xfs"),
     "vfat by root, with its character set": ("root", "mount -o loop,ro /run/images/vfat /mnt && umount /mnt", "vfat nls_cp437"),
     "squashfs by root": ("root", "mount -o loop,ro /run/images/squashfs /mnt && umount /mnt", "squashfs"),
+    "exfat by root": ("root", "mount -t exfat -o loop,ro /run/images/ext4 /mnt", "exfat"),
+    "iso9660 by root": ("root", "mount -t iso9660 -o loop,ro /run/images/ext4 /mnt", "isofs"),
     "a device mapper target by root": (
         "root",
         "loop=$(losetup -f --show /run/images/ext4) && dmsetup create s --table \"0 8 snapshot-origin $loop\" && dmsetup remove s;"
@@ -84,13 +92,28 @@ ROWS = {
         " auth 'hmac(sha1)' 0x0102030405060708091011121314151617181920; ip xfrm state flush",
         "esp4 xfrm_user",
     ),
+    "esp with extended numbers by charon, that keeps CAP_NET_ADMIN": (
+        "net-admin",
+        "ip xfrm state add src 10.0.0.1 dst 10.0.0.2 proto esp spi 2 replay-window 64 flag esn"
+        " auth 'hmac(sha1)' 0x0102030405060708091011121314151617181920 enc 'cbc(aes)' 0x01020304050607080910111213141516;"
+        " ip xfrm state flush",
+        "esp4 authencesn",
+    ),
+    "PF_KEY by setkey": ("root", "python3 -c 'import socket; socket.socket(15, 3, 2)'", "af_key"),
     "l2tp by root": ("root", "ip l2tp add tunnel tunnel_id 1 peer_tunnel_id 1 encap ip local 127.0.0.1 remote 127.0.0.1", "l2tp_netlink"),
     "PPPoE by root": ("root", "python3 -c 'import socket; socket.socket(24, 2, 0)'", "pppoe"),
+    "PPTP by root": ("root", "python3 -c 'import socket; socket.socket(24, 2, 2)'", "pptp"),
     "PPP by root": ("root", "python3 /agent/people.py ldisc 3", "ppp_async"),
     "the PPP node by root": ("root", "python3 -c 'open(\"/dev/ppp\")'", "ppp_generic"),
     # iwd, bluetoothd
     "AF_ALG by iwd's CAP_NET_ADMIN": ("net-admin", "python3 -c 'import socket; socket.socket(38, 5, 0)'", "af_alg"),
+    "a hash by iwd's CAP_NET_ADMIN": (
+        "net-admin",
+        "python3 -c 'import socket; socket.socket(38, 5, 0).bind((\"hash\", \"sha256\"))'",
+        "af_alg algif_hash",
+    ),
     "Bluetooth by an ambient CAP_NET_ADMIN": ("net-admin", "python3 -c 'import socket; socket.socket(31, 5, 0)'", "bluetooth"),
+    "RFCOMM by an ambient CAP_NET_ADMIN": ("net-admin", "python3 -c 'import socket; socket.socket(31, 1, 3)'", "bluetooth rfcomm"),
     # kTLS and congestion control
     "bbr by root": ("root", "sysctl -w net.ipv4.tcp_congestion_control=bbr; sysctl -w net.ipv4.tcp_congestion_control=cubic", "tcp_bbr"),
     "kTLS by root": ("root", "python3 /agent/people.py ktls", "tls"),
@@ -119,8 +142,8 @@ ROWS = {
     "vsock by root": ("root", "python3 -c 'import socket; socket.socket(40, 1, 0)'", "vsock"),
 }  # fmt: skip
 
-_NOT_SERVED = ("cifs", "9p", "autofs", "l2tp", "vhost")
-"""Nobody serves these here, or no hardware does: the module is what was asked for, and it came."""
+_NOT_SERVED = ("cifs", "9p", "autofs", "l2tp", "vhost", "exfat", "iso9660", "genl")
+"""Nobody serves these here, or no hardware or image does: the module is what was asked for, and it came."""
 
 
 def setup(guest: Guest) -> None:
@@ -143,6 +166,13 @@ def test_an_unknown_netlink_family_is_refused_to_a_user_without_a_word(guest: Gu
     before = len(guest.log())
     done, new = loaded_by(guest, "user", "iw dev", {"cfg80211"})
     assert "cfg80211" not in new and done.returncode != 0
+    assert guest.log()[before:] == []
+
+
+def test_a_family_that_nothing_answers_is_not_worth_a_word(guest: Guest) -> None:
+    before = len(guest.log())
+    done, _ = loaded_by(guest, "user", "python3 -c 'import socket; socket.socket(12, 1, 0)'", set())
+    assert "not supported" in done.stderr, done
     assert guest.log()[before:] == []
 
 

@@ -4,7 +4,7 @@ import os
 import shutil
 
 from guest import Guest
-from people import static_nodes
+from people import static_nodes, take_out
 
 EXAMPLE = "/usr/share/safe-modprobe/examples/30-rootless-containers.toml"
 ADMIN = "/etc/safe-modprobe/policy.d/30-rootless-containers.toml"
@@ -40,8 +40,8 @@ add rule inet t in fib daddr type local tcp dport 8080 dnat ip to 10.88.0.2:80'
 """What netavark 1.14 (Podman 5) has the kernel load: nat chains, masquerade, fib, ct, nat. Debian 12's cannot yet."""
 
 AT_BOOT = (
-    "bridge veth nf_tables nft_chain_nat nft_compat nft_ct nft_fib_inet nft_masq nft_nat"
-    " xt_addrtype xt_comment xt_conntrack xt_mark xt_MASQUERADE xt_nat xt_tcpudp"
+    "bridge veth nf_tables nft_chain_nat nft_ct nft_fib_inet nft_masq nft_nat"
+    " nft_compat xt_addrtype xt_comment xt_conntrack xt_mark xt_MASQUERADE xt_nat xt_tcpudp"
 )
 """docs/rootless.md's /etc/modules-load.d/rootless-containers.conf; the others are their dependencies."""
 
@@ -57,6 +57,10 @@ for name in true ip wget; do ln -sf busybox /home/user/root/bin/$name; done
 chown -R 1000:1000 /home/user /run/user/1000
 mkdir -p /etc/containers && echo '{"default":[{"type":"insecureAcceptAnything"}]}' > /etc/containers/policy.json
 """
+CONTAINERS = {"bridge", "veth", "nf_tables", "nft_masq", "nft_compat", "xt_MASQUERADE", "nf_conntrack"}
+ROOTFUL = (
+    "podman --root=/run/rootful --storage-driver=vfs --cgroup-manager=cgroupfs --runtime=crun --events-backend=none"
+)
 USER = "setpriv --reuid 1000 --regid 1000 --clear-groups --inh-caps=-all"
 PODMAN = (
     f"{USER} env HOME=/home/user XDG_RUNTIME_DIR=/run/user/1000"
@@ -171,3 +175,21 @@ def test_the_example_opens_nothing_else(guest: Guest) -> None:
     ):
         assert guest.sh(f"{USER} unshare --user --map-root-user --net {command}").returncode != 0, command
     assert not {"wireguard", "bonding", "dummy", "sch_qfq", "nft_limit", "nft_log"} & guest.modules()
+
+
+def test_rootful_podman_needs_no_row(guest: Guest) -> None:
+    """After all others: what they left is taken out, so that root brings it in anew."""
+    assert guest.sh("nft flush ruleset").returncode == 0
+    for name in CONTAINERS:
+        take_out(guest, name)
+    assert not CONTAINERS & guest.modules(), "some cannot be taken out: it would prove nothing"
+    known = len(guest.log())
+    done = guest.sh(
+        f"cd /; {ROOTFUL} run --rm --cgroups=disabled --log-driver=none --network=podman -p 8082:80"
+        " --rootfs /home/user/root /bin/ip address",
+        timeout=110,
+    )
+    said = asked(guest, known)
+    assert done.returncode == 0 and "eth0" in done.stdout, (done.stderr, said)
+    assert not [each for each in said if not each.startswith("allowed")], said
+    assert CONTAINERS - {"nft_masq"} <= guest.modules()
