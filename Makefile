@@ -36,8 +36,9 @@ install: build
 	install -m 644 $(BUILD)/lib/safe_modprobe/*.so $(PACKAGE)
 	install -m 644 policy.d/*.toml $(DESTDIR)$(LIBDIR)/policy.d
 	install -m 644 policy.d/tests.d/*.toml $(DESTDIR)$(LIBDIR)/tests.d
-	install -d $(DESTDIR)$(prefix)/share/safe-modprobe/examples
+	install -d $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
 	install -m 644 policy.d/examples/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples
+	install -m 644 policy.d/examples/tests.d/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
 	for name in safe-modprobe safe-modprobectl; do \
 		sed -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|' packaging/$$name.in \
 			> $(BUILD)/$$name && install -m 755 $(BUILD)/$$name $(DESTDIR)$(prefix)/sbin/$$name || exit 1; done

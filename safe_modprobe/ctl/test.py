@@ -1,9 +1,11 @@
 """`test`: a policy's own tests: what is asked for, by whom, and what the policy has to say to it.
 
 Each [[case]] of the FILEs (a folder stands for every *.toml in it) is put to the very decision that the helper makes.
-Without FILE, all of /usr/lib/safe-modprobe/tests.d and /etc/safe-modprobe/tests.d. Nothing is loaded or changed. Keep a
-case for whatever your machine must get and must not get, and an update of the policy cannot surprise you;
-safe-modprobe.toml(5) has all keys.
+Without FILE, those of /usr/lib/safe-modprobe/tests.d and /etc/safe-modprobe/tests.d: a name in the latter replaces the
+same name in the former, and a link to /dev/null masks it. Nothing is loaded or changed, and a trial does not count.
+
+Keep a case for whatever your machine must get and must not get, and an update of the policy cannot surprise you;
+safe-modprobe.toml(5) has all keys. Exit status: 0 when every case came out as expected, 1 otherwise.
 """
 
 import argparse
@@ -16,7 +18,7 @@ from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kerne
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.model import Plan, Policy
 from safe_modprobe.policy.cases import Case, Outcome, cases, judge
-from safe_modprobe.read.case_files import FOLDERS, case_files, draft_policy
+from safe_modprobe.read.case_files import FOLDERS, case_files, draft_policy, installed_case_files
 
 _EXAMPLES = """
   safe-modprobectl test                             all tests of this machine
@@ -53,10 +55,11 @@ def run(arguments: argparse.Namespace) -> int:
     """0 when every case came out as expected; 1 when one did not, and where there was none to fail."""
     on = machine.of(arguments)
     accounts = on.accounts()
-    paths = arguments.files or [path for path in map(on.path, FOLDERS) if os.path.isdir(path)]
-    wanted = [case for path, content in case_files(paths) for case in cases(path, content, accounts)]
+    folders = list(map(on.path, FOLDERS))
+    files = case_files(arguments.files) if arguments.files else installed_case_files(folders)
+    wanted = [case for path, content in files for case in cases(path, content, accounts)]
     if not wanted:
-        looked = ", ".join(arguments.files or map(on.path, FOLDERS))
+        looked = ", ".join(arguments.files or folders)
         raise UsageError(f"{looked}: no [[case]] is there, so nothing was tested; see safe-modprobe.toml(5)")
     policy = _policy(arguments, on)
     outcomes = [judge(policy, case, case.plan or _planned(case, on)) for case in wanted]

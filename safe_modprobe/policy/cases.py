@@ -93,7 +93,8 @@ class Outcome(NamedTuple):
 
 
 def judge(policy: Policy, case: Case, plan: Plan) -> Outcome:
-    """The very decision that the helper would make."""
+    """The very decision that the helper would make, but for a trial: what the policy says is the question."""
+    policy = policy._replace(settings=policy.settings._replace(trial=False))
     verdict = among(tuple(decide(policy, case.request, caller, plan) for caller in case.callers))
     expected, got = _words(case), _got(case, verdict)
     same_place = not case.origin or case.origin in (verdict.origin.file, str(verdict.origin))

@@ -14,21 +14,19 @@ from safe_modprobe.policy.schema import MAX_BYTES, Accounts, build
 from safe_modprobe.read.waiting import read
 
 FOLDERS = ("/usr/lib/safe-modprobe/tests.d", "/etc/safe-modprobe/tests.d")
-"""Ours and the admin's. No file replaces another: every case counts."""
+"""Ours and the admin's: a name in the latter replaces the same name in the former, a link to /dev/null masks it."""
 
 Files = list[tuple[str, bytes]]
 
 
 def case_files(paths: Sequence[str]) -> Files:
     """(path, content) of these files, and of the files in these folders by name. Raises OSError and UsageError."""
-    files: Files = []
-    for path in paths:
-        names = [name for name, _ in effective([os.listdir(path)])] if os.path.isdir(path) else None
-        for each in [path] if names is None else [os.path.join(path, name) for name in names]:
-            content = _content(each)
-            if content is not None:
-                files.append((each, content))
-    return files
+    return [file for path in paths for file in (_effective([path]) if os.path.isdir(path) else _contents([path]))]
+
+
+def installed_case_files(folders: Sequence[str]) -> Files:
+    """(path, content) of those that count in FOLDERS, as far as these are there. Raises OSError and UsageError."""
+    return _effective([folder for folder in folders if os.path.isdir(folder)])
 
 
 def draft_policy(folders: Sequence[str], accounts: Accounts) -> Policy:
@@ -36,15 +34,21 @@ def draft_policy(folders: Sequence[str], accounts: Accounts) -> Policy:
 
     Raises PolicyError for a wrong one, UsageError where there is not a single drop-in, and OSError.
     """
-    files: Files = []
-    for name, index in effective([os.listdir(folder) for folder in folders]):
-        path = os.path.join(folders[index], name)
-        content = _content(path)
-        if content is not None:
-            files.append((path, content))
+    files = _effective(folders)
     if not files:
         raise UsageError(f"{', '.join(folders)}: no drop-in is there; their names end in {SUFFIX}")
     return build(files, accounts)
+
+
+def _effective(folders: Sequence[str]) -> Files:
+    """By name, the last folder first in rank."""
+    names = effective([os.listdir(folder) for folder in folders])
+    return _contents([os.path.join(folders[index], name) for name, index in names])
+
+
+def _contents(paths: Sequence[str]) -> Files:
+    found = [(path, _content(path)) for path in paths]
+    return [(path, content) for path, content in found if content is not None]
 
 
 def _content(path: str) -> bytes | None:

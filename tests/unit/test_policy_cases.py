@@ -184,6 +184,12 @@ def test_outcomes(text: str, problem: str) -> None:
     assert judge(policy(POLICY), found, found.plan).problem == problem
 
 
+def test_a_trial_is_nobodys_excuse() -> None:
+    (found,) = read(row('modules = ["marked"]'))
+    assert found.plan is not None
+    assert judge(policy(POLICY + "[settings]\ntrial = true\n"), found, found.plan).problem == ""
+
+
 def test_nothing_to_decide_is_told_apart() -> None:
     found = case("")
     assert found.plan is not None
@@ -315,7 +321,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "etc/passwd").write_text("asterisk:x:1001:1001::/:/bin/sh\n")
     (root / "etc/group").write_text("")
     write(root / "usr/lib/safe-modprobe/tests.d/ours.toml", 'name = "ours"\nrequest = "marked-alias"')
-    write(root / "etc/safe-modprobe/tests.d/ours.toml", 'name = "site"\nrequest = "plain-alias"')
+    write(root / "usr/lib/safe-modprobe/tests.d/site.toml", 'name = "replaced"\nrequest = "free"')
+    write(root / "usr/lib/safe-modprobe/tests.d/wrong.toml", 'name = "masked"\nrequest = "free"')
+    write(root / "etc/safe-modprobe/tests.d/site.toml", 'name = "site"\nrequest = "plain-alias"')
+    (root / "etc/safe-modprobe/tests.d/wrong.toml").symlink_to("/dev/null")
     (root / "etc/safe-modprobe/tests.d/notes.txt").write_text("not a test")
     return root
 
@@ -331,7 +340,7 @@ def test_an_images_own_tests_and_kernel(root: Path) -> None:
     why = "marked here; the caller holds no capability that suffices (CAP_SYS_MODULE) [50-test.toml:2])"
     assert done.stdout.splitlines() == [
         f"{root}/usr/lib/safe-modprobe/tests.d/ours.toml:1: ours: ok, deny (marked: {why}",
-        f"{root}/etc/safe-modprobe/tests.d/ours.toml:1: site: ok, deny (marked: {why}",
+        f"{root}/etc/safe-modprobe/tests.d/site.toml:1: site: ok, deny (marked: {why}",
         "2 cases, none failed",
     ]
     assert (done.returncode, done.stderr) == (0, "")
