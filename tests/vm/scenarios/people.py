@@ -11,15 +11,18 @@ import sys
 
 _SETPRIV = "setpriv --clear-groups --reuid 1000 --regid 1000"
 _NET_ADMIN = f"{_SETPRIV} --bounding-set=-all,+net_admin --inh-caps=-all,+net_admin --ambient-caps=-all,+net_admin"
+_HOMED = "-all,+sys_admin,+chown,+dac_override,+fowner,+fsetid,+setgid,+setuid,+sys_resource"
 WHO = {
     "root": "",
     "user": f"{_SETPRIV} --inh-caps=-all",
     "userns": f"{_SETPRIV} --inh-caps=-all unshare --user --map-root-user --net --mount",
     "audio": "setpriv --reuid 1000 --regid 1000 --groups 29 --inh-caps=-all",
     "net-admin": _NET_ADMIN,
+    "sys-admin": f"setpriv --bounding-set={_HOMED} --inh-caps={_HOMED}",
     "net-admin-container": f"unshare --net --mount --pid --fork {_NET_ADMIN}",
 }
-"""The prefix of a command. `userns` is root of a user namespace of its own, as any user can be."""
+"""The prefix of a command. `userns` is root of a user namespace of its own, as any user can be; `sys-admin` has what
+systemd-homed's unit leaves it."""
 
 AUDIO = 29
 NODES = {

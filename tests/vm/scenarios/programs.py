@@ -78,6 +78,17 @@ ROWS = {
         "echo secret | cryptsetup -q open /run/images/luks c && cryptsetup close c",
         "dm_crypt xts",
     ),
+    "LUKS by homed's CAP_SYS_ADMIN, without AF_ALG": (
+        "sys-admin",
+        "echo secret | cryptsetup -q open /run/images/luks c && cryptsetup close c",
+        "dm_crypt xts",
+    ),
+    "dm-crypt with ESSIV by homed's CAP_SYS_ADMIN": (
+        "sys-admin",
+        "echo secret | cryptsetup -q open --type plain -c aes-cbc-essiv:sha256 -s 256 -h sha256 /run/images/ext4 c"
+        " && cryptsetup close c",
+        "dm_crypt essiv",
+    ),
     "cryptsetup benchmark by root": ("root", "cryptsetup benchmark -c aes-xts -s 256", "af_alg algif_skcipher"),
     # IPsec, L2TP, PPP
     "esp by root": (
