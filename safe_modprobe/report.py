@@ -4,9 +4,10 @@ from collections.abc import Mapping
 
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import Action, Caller, TargetState, Verdict
+from safe_modprobe.policy.dropins import FOLDERS, SITE
 from safe_modprobe.policy.text import remedy
 
-ADMIN_FILE = "/etc/safe-modprobe/policy.d/10-site.toml"
+ADMIN_FILE = f"{FOLDERS[-1]}/{SITE}"
 
 MESSAGE_ID = "6d1c9cf53cc6459b8a3ad6a2bde3b2a1"
 """sd_journal's MESSAGE_ID= of every verdict, see systemd.journal-fields(7)."""

@@ -10,7 +10,15 @@ from typing import Any
 from safe_modprobe import capability, kernel_args
 from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import print_json, printable
-from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
+from safe_modprobe.ctl.parsers import (
+    Commands,
+    add_command,
+    add_json,
+    add_kernel,
+    add_root,
+    capability_named,
+    uid_number,
+)
 from safe_modprobe.ctl.records import add_file
 from safe_modprobe.ctl.records import as_json as event_as_json
 from safe_modprobe.ctl.verdicts import as_json, as_text
@@ -40,12 +48,12 @@ def add_parser(commands: Commands) -> None:
     what.add_argument("--last", action="store_true", help="the latest recorded refusal")
     what.add_argument("--event", metavar="CURSOR", help="this recorded verdict")
     asker = parser.add_mutually_exclusive_group()
-    asker.add_argument("--uid", type=_uid, metavar="N", help="the caller's user id; default: yours")
+    asker.add_argument("--uid", type=uid_number, metavar="N", help="the caller's user id; default: yours")
     asker.add_argument("--user", metavar="NAME", help="the caller's name in /etc/passwd")
     parser.add_argument(
         "--cap",
         action="append",
-        type=_capability,
+        type=capability_named,
         metavar="CAP",
         help="a capability of the caller's (again for more); without any, uid 0 has all and others none",
     )
@@ -123,19 +131,6 @@ def _print(arguments: argparse.Namespace, value: dict[str, Any], lines: list[str
 
 def _code(verdict: Verdict) -> int:
     return 1 if verdict.action is Action.DENY else 0
-
-
-def _uid(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text[:11]) <= kernel_args.UID_MAX):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {kernel_args.UID_MAX}")
-    return int(text)
-
-
-def _capability(text: str) -> capability.Capability:
-    found = capability.named(text.upper())
-    if found is None:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a capability such as CAP_NET_ADMIN")
-    return found
 
 
 def _callers(arguments: argparse.Namespace, request: Request, policy: Policy, accounts: Accounts) -> tuple[Caller, ...]:

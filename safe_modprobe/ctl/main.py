@@ -5,7 +5,22 @@ import sys
 from collections.abc import Sequence
 
 from safe_modprobe import __version__
-from safe_modprobe.ctl import check, disable, enable, explain, log, reload, scan, status, suggest, surface, test
+from safe_modprobe.ctl import (
+    allow,
+    check,
+    disable,
+    enable,
+    explain,
+    log,
+    mark,
+    reload,
+    scan,
+    status,
+    suggest,
+    surface,
+    test,
+    unmark,
+)
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
@@ -13,6 +28,7 @@ _EXAMPLES = """examples:
   safe-modprobectl status                         is it on, does it protect, what is wrong
   safe-modprobectl explain net-pf-38 --uid 1000   what a user would get, and why
   safe-modprobectl reload                         check the policy after an edit
+  safe-modprobectl allow sctp --user asterisk --reason "SIP over SCTP"
 """
 
 # In the order of a day's work.
@@ -23,6 +39,9 @@ _COMMANDS = (
     reload,
     check,
     explain,
+    allow,
+    mark,
+    unmark,
     scan,
     surface,
     log,
@@ -55,9 +74,15 @@ def main(argv: Sequence[str]) -> int:
     except BrokenPipeError:
         return 1
     except KeyboardInterrupt:
-        return 130  # the shell's number for SIGINT; what was under way only looked
+        return 130  # the shell's number for SIGINT; what changes anything has put it back or was done
     except SafeModprobeError as error:
         return _fail(str(error))
+    except ModuleNotFoundError as error:
+        if (error.name or "safe_modprobe").startswith("safe_modprobe"):
+            raise
+        return _fail(
+            f"Python's module {error.name} is not installed, which this needs; Debian's python3-{error.name} has it"
+        )
     except OSError as error:
         what = error.strerror or str(error)
         return _fail(f"{error.filename}: {what}" if error.filename else what)

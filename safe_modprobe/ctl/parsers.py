@@ -3,6 +3,9 @@
 import argparse
 from typing import TYPE_CHECKING, TypeAlias
 
+from safe_modprobe.capability import Capability, named
+from safe_modprobe.kernel_args import UID_MAX
+
 if TYPE_CHECKING:
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 else:
@@ -40,3 +43,30 @@ def add_kernel(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-S", "--kernel", metavar="VERSION", help="the modules of this kernel; default: the running one's"
     )
+
+
+def add_edit(parser: argparse.ArgumentParser) -> None:
+    """What the subcommands that write a row have in common."""
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help="a module's name, as lsmod shows it")
+    parser.add_argument("--reason", metavar="TEXT", help="why, for whoever reads the policy next")
+    parser.add_argument("--until-reboot", action="store_true", help="below /run instead of /etc; needs no reason")
+    parser.add_argument("--force", action="store_true", help="even if this kernel has no such module")
+    parser.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
+    add_root(parser)
+    add_kernel(parser)
+    add_json(parser)
+
+
+def uid_number(text: str) -> int:
+    """An option's user id. Raises ArgumentTypeError."""
+    if not (text.isascii() and text.isdigit() and int(text[:11]) <= UID_MAX):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {UID_MAX}")
+    return int(text)
+
+
+def capability_named(text: str) -> Capability:
+    """An option's capability. Raises ArgumentTypeError."""
+    found = named(text.upper())
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a capability such as CAP_NET_ADMIN")
+    return found

@@ -14,6 +14,12 @@ SUFFIX = ".toml"
 TRIAL = "00-trial.toml"
 """In /run: what `safe-modprobectl enable --trial` writes. While it is there, nobody is refused anything."""
 
+SITE = "10-site.toml"
+"""In /etc: the admin's own rows, by hand or by `safe-modprobectl mark`, `unmark` and `allow`."""
+
+UNTIL_REBOOT = "09-until-reboot.toml"
+"""In /run: what those write with --until-reboot. Just before the admin's own, so that it counts while it lasts."""
+
 
 def effective(folders: Sequence[Sequence[str]]) -> list[tuple[str, int]]:
     """(name, index of its folder) in the order of precedence.

@@ -2,7 +2,7 @@
 
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Policy
@@ -31,24 +31,35 @@ def policy_of(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = No
         raise _unreadable(error) from None
 
 
-def read_drop_ins(folders: Sequence[str] = FOLDERS) -> list[tuple[str, bytes]]:
-    """The path and content of every drop-in that counts, in order. Raises PolicyError."""
+def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes] = {}) -> list[tuple[str, bytes]]:
+    """The path and content of every drop-in that counts, in the order of precedence.
+
+    A path in `instead` counts as if it were there with that content. Raises PolicyError.
+    """
+    opened: list[int | None] = []
     try:
-        opened = [open_folder(path) for path in folders]
-        try:
-            listings = [[] if fd is None else os.listdir(fd) for fd in opened]
-            files = []
-            for name, index in effective(listings):
-                content = read_file(opened[index], name, f"{folders[index]}/{name}")
-                if content is not None:
-                    files.append((f"{folders[index]}/{name}", content))
-        finally:
-            for fd in opened:
-                if fd is not None:
-                    os.close(fd)
+        opened += [open_folder(path) for path in folders]
+        files = []
+        for name, index in effective(_listings(folders, opened, instead)):
+            path = f"{folders[index]}/{name}"
+            content = instead[path] if path in instead else read_file(opened[index], name, path)
+            if content is not None:
+                files.append((path, content))
+        return files
     except OSError as error:
         raise _unreadable(error) from None
-    return files
+    finally:
+        for fd in opened:
+            if fd is not None:
+                os.close(fd)
+
+
+def _listings(folders: Sequence[str], opened: Sequence[int | None], instead: Mapping[str, bytes]) -> list[list[str]]:
+    listings = [[] if fd is None else os.listdir(fd) for fd in opened]
+    for path in instead:
+        folder, _, name = path.rpartition("/")
+        listings[folders.index(folder)].append(name)
+    return listings
 
 
 def _unreadable(error: OSError) -> PolicyError:

@@ -10,7 +10,7 @@ from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import UNMARKED, Marker, Target, TargetState
 from safe_modprobe.read.modules import marker, modules_folder, read_plan
-from safe_modprobe.read.onlooker import read_plans
+from safe_modprobe.read.onlooker import read_as_new, read_plans
 from tests.tree.build import Mod, build_tree
 
 Y = (b"privileged=Y",)
@@ -56,6 +56,33 @@ PLANS = [
 @pytest.mark.parametrize(("alias", "expected"), PLANS)
 def test_steps_and_their_markers(folder: Path, alias: str, expected: list[tuple[str, str | None]]) -> None:
     assert steps(folder, alias) == expected
+
+
+AS_NEW = [
+    ("plain", ["plain"], ("plain", "alias-plain", "two-*")),
+    ("marked_gz", ["marked_gz"], ("marked_gz",)),
+    ("needs", ["marked", "needs"], ("needs",)),
+    ("soft", ["marked", "needs", "soft"], ("soft",)),
+    ("broken", ["broken"], ("broken",)),
+    ("cut", ["cut"], ("cut",)),
+    ("gone", ["gone"], ("gone",)),
+    ("built_in", [], ("built_in",)),
+]
+
+
+@pytest.mark.parametrize(("name", "steps", "aliases"), AS_NEW)
+def test_a_module_by_its_name_as_if_it_were_new(
+    folder: Path, name: str, steps: list[str], aliases: tuple[str, ...]
+) -> None:
+    found = read_as_new(name, str(folder))
+    assert found is not None
+    assert ([step.module for step in found.target.steps], found.aliases) == (steps, aliases)
+    assert found.target.state == (TargetState.BUILT_IN if name == "built_in" else TargetState.NEW)
+
+
+@pytest.mark.parametrize("name", ["nothing", "alias-plain", "two-x", "two-*"])
+def test_an_alias_is_no_name(folder: Path, name: str) -> None:
+    assert read_as_new(name, str(folder)) is None
 
 
 @pytest.mark.parametrize("alias", ["broken", "gone", "cut"])

@@ -6,7 +6,7 @@ from pathlib import Path
 from tests.vm.cache import Progress, cached, digest, run, say
 from tests.vm.kernels import KEYRING, NATIVE, mirror
 
-_BARE = ["kmod", "iproute2", "python3", "python3-tomli", "libkmod2", "libzstd1", "procps"]
+_BARE = ["kmod", "iproute2", "python3", "python3-tomli", "python3-tomlkit", "libkmod2", "libzstd1", "procps"]
 _PROGRAMS = """bubblewrap cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
     nfs-kernel-server nftables python3-rich squashfs-tools squashfuse uidmap wireguard-tools xfsprogs""".split()
 """Those of policy.d's promise: who must still get through, and by what."""
