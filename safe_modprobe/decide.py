@@ -110,8 +110,9 @@ def _judge_target(
         if policy.settings.trial and verdict.action is Action.DENY:
             # The one place that every refusal comes through, whoever said it: mode, rule, mismatch, the kernel's
             # argument. Not `mismatch = "log"`, above which the first two and the last would still stand; and before
-            # a refused dependency takes others with it, since in a trial none does.
-            verdict = verdict._replace(action=Action.LOG, reason=f"{verdict.reason}; {IN_TRIAL}")
+            # a refused dependency takes others with it, since in a trial none does. Never quiet: whoever is refused
+            # without a word today has to be seen once, and what no module answers is not recorded in any case.
+            verdict = verdict._replace(action=Action.LOG, reason=f"{verdict.reason}; {IN_TRIAL}", quiet=False)
         blocker = next((refused[name] for name in step.needs if name in refused), None)
         if verdict.action is not Action.DENY and blocker is not None:
             reason = f"needs {blocker.step.module}, which is refused ({blocker.reason})"

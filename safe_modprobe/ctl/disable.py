@@ -1,8 +1,8 @@
-"""`disable`: put back the helper that was there before, and take the tracing instance away."""
+"""`disable`: put back the helper that was there before, take the tracing instance away, and end a trial."""
 
 import argparse
 
-from safe_modprobe.act import switch
+from safe_modprobe.act import switch, trial
 from safe_modprobe.ctl.enable import HELPER
 from safe_modprobe.ctl.parsers import Commands, add_command
 
@@ -23,5 +23,6 @@ def run(arguments: argparse.Namespace) -> int:
     if now == HELPER:
         switch.set_helper(switch.remembered())
     switch.remove_instance()
+    trial.end()
     print(f"kernel.modprobe is {switch.helper() or 'empty'}, and was {now or 'empty'}")
     return 0

@@ -5,9 +5,10 @@ import os
 import subprocess
 import sys
 
-from safe_modprobe.act import switch
+from safe_modprobe.act import switch, trial
 from safe_modprobe.ctl.parsers import Commands, add_command
-from safe_modprobe.errors import SafeModprobeError
+from safe_modprobe.errors import PolicyError, SafeModprobeError
+from safe_modprobe.model import Policy
 from safe_modprobe.read.policy_files import read_policy
 
 HELPER = "/usr/sbin/safe-modprobe"
@@ -18,7 +19,8 @@ _SECONDS = 60
 
 
 _EXAMPLES = """
-  safe-modprobectl enable --runtime   until the next boot or 'disable'
+  safe-modprobectl enable --runtime           until the next boot or 'disable'
+  safe-modprobectl enable --runtime --trial   refuse nothing yet, and record what would be refused
 """
 
 
@@ -26,23 +28,54 @@ def add_parser(commands: Commands) -> None:
     """Add `enable`."""
     parser = add_command(commands, "enable", "become the kernel's module helper", __doc__, _EXAMPLES)
     parser.add_argument("--runtime", action="store_true", required=True, help="until the next boot")
+    parser.add_argument(
+        "--trial",
+        action="store_true",
+        help="refuse nobody anything, and record what would be refused; 'enable' without it ends that",
+    )
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Policy, tracing instance, a dry run; and only then /proc/sys/kernel/modprobe."""
-    read_policy()
+    """Policy, trial, tracing instance, a dry run; and only then /proc/sys/kernel/modprobe."""
+    if arguments.trial:
+        _begin_trial()
+    else:
+        _check_policy()
+        _switch_over()
+        if trial.end():
+            print("the trial has ended: what the policy refuses is refused from now on")
+        _say_what_goes_on()
+    return 0
+
+
+def _check_policy() -> None:
+    try:
+        read_policy()
+    except PolicyError as error:
+        if trial.is_on():
+            raise PolicyError(f"{error}; the trial goes on") from None
+        raise
+
+
+def _begin_trial() -> None:
+    fresh = trial.start()
+    try:
+        _check_trial()
+        _switch_over()
+    except BaseException:
+        if fresh:
+            trial.end()
+        raise
+    print(f"a trial is on: nothing is refused, what would be is recorded [{trial.PATH}]")
+
+
+def _switch_over() -> None:
+    """The helper takes over, or all is as before. The trial's switch is set before and taken away after it."""
     before = switch.helper()
     made = False
     try:
-        try:
-            made = switch.make_instance()
-        except OSError as error:
-            print(
-                f"safe-modprobectl: {error.filename}: {error.strerror}: without tracefs, who asks is learnt"
-                " by /proc alone, and root may be refused while users ask",
-                file=sys.stderr,
-            )
+        made = _make_instance()
         _try_helper()
         switch.set_helper(HELPER)
     except BaseException:
@@ -54,7 +87,50 @@ def run(arguments: argparse.Namespace) -> int:
     if before != HELPER:
         switch.remember(before)
     print(f"kernel.modprobe is {HELPER}, and was {before or 'empty'}")
-    return 0
+
+
+def _make_instance() -> bool:
+    try:
+        return switch.make_instance()
+    except OSError as error:
+        print(
+            f"safe-modprobectl: {error.filename}: {error.strerror}: without tracefs, who asks is learnt"
+            " by /proc alone, and root may be refused while users ask",
+            file=sys.stderr,
+        )
+        return False
+
+
+def _check_trial() -> None:
+    """Whether it holds with the whole policy. A broken policy does not end it, see helper.py, but is to be mended."""
+    try:
+        policy = read_policy()
+    except PolicyError as error:
+        print(
+            f"safe-modprobectl: {error}; until it is mended, what is recorded is what the built-in policy would refuse,"
+            " in which every module needs privilege",
+            file=sys.stderr,
+        )
+        return
+    if not policy.settings.trial:
+        origin = policy.settings.origin("trial")
+        raise SafeModprobeError(f"{origin}: it says trial = false before {trial.PATH} can; remove that line")
+    _refuse_only_file(policy)
+
+
+def _refuse_only_file(policy: Policy) -> None:
+    if policy.files == (trial.PATH,):
+        raise SafeModprobeError(
+            "policy: no drop-in is in force, so there is nothing to try; install the default policy first"
+        )
+
+
+def _say_what_goes_on() -> None:
+    settings = read_policy().settings
+    if settings.trial:
+        print(
+            f"a trial goes on: {settings.origin('trial')} says trial = true, and nothing is refused until it does not"
+        )
 
 
 def _try_helper() -> None:

@@ -4,9 +4,10 @@ from itertools import permutations
 
 import pytest
 
-from safe_modprobe.decide import among, decide
+from safe_modprobe.decide import IN_TRIAL, among, decide
 from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import Caller, Plan, Source, Target, TargetState
+from safe_modprobe.model import Caller, Plan, Policy, Source, Target, TargetState
+from safe_modprobe.report import worth_a_record
 from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, caller, cap, plan, policy, step
 
 MARK = '[[mark]]\nmodules = ["m"]\nprivileged = {}\n'
@@ -139,6 +140,37 @@ CLAIMS = [
 @pytest.mark.parametrize(("argument", "who", "steps", "action"), CLAIMS)
 def test_grsecuritys_meaning(argument: str, who: Caller, steps: Plan, action: str) -> None:
     assert decide(policy(""), parse(["--", "x", argument]).request, who, steps).action == action
+
+
+def on_trial(text: str) -> Policy:
+    real = policy(text)
+    return real._replace(settings=real.settings._replace(trial=True))
+
+
+@pytest.mark.parametrize(("alias", "who", "text", "steps", "action", "origin"), ROWS)
+def test_a_trial_refuses_nothing_of_all_that(
+    alias: str, who: Caller, text: str, steps: Plan, action: str, origin: str
+) -> None:
+    verdict = decide(on_trial(text), parse(["--", alias]).request, who, steps)
+    steps_judged = [judged for target in verdict.targets for judged in target.steps]
+    assert all(judged.action != "deny" for judged in steps_judged)
+    if action == "deny":
+        assert (verdict.action, str(verdict.origin)) == ("log", origin)
+        assert verdict.reason.endswith(f"; {IN_TRIAL}") and worth_a_record(verdict)
+    elif all(judged.action == "allow" for judged in decide(policy(text), verdict.request, who, steps).targets[0].steps):
+        assert verdict == decide(policy(text), verdict.request, who, steps)
+
+
+@pytest.mark.parametrize("argument", ["grsec_modharden_netdev", "grsec_modharden_normal1000_", "nonsense"])
+@pytest.mark.parametrize(
+    "text", ["", MODE.format("disabled"), RULE.format('modules = ["m"], action = "deny", quiet = true')]
+)
+def test_a_trial_lets_through_whatever_a_patched_kernel_says(argument: str, text: str) -> None:
+    request = parse(["--", "m", argument]).request
+    caller_said = Caller(Source.KERNEL_ARGS)
+    assert decide(policy(text), request, caller_said, MY).action == "deny"
+    verdict = decide(on_trial(text), request, caller_said, MY)
+    assert verdict.action == "log" and worth_a_record(verdict)
 
 
 def test_soft_step_is_skipped_and_so_is_what_it_brings() -> None:

@@ -1,0 +1,37 @@
+"""The trial's switch: one drop-in below /run, which no boot keeps, and which the last resort finds without a parser."""
+
+import os
+
+from safe_modprobe.act import drop_in
+from safe_modprobe.errors import SafeModprobeError
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL
+
+PATH = f"{FOLDERS[1]}/{TRIAL}"
+_REPLACES = f"{FOLDERS[2]}/{TRIAL}"
+_TEXT = b"""\
+# Nothing is refused, and what would be is recorded: until the next boot, 'safe-modprobectl enable' or 'disable'.
+[settings]
+trial = true
+"""
+
+
+def start() -> bool:
+    """Write the switch; False where it is there already. Raises SafeModprobeError."""
+    if os.path.lexists(_REPLACES):
+        raise SafeModprobeError(
+            f"{_REPLACES}: it takes the place of {PATH}, so a trial would not hold; nothing was changed, remove it"
+        )
+    before = is_on()
+    with drop_in.drafted(PATH) as draft:
+        draft.land(_TEXT)
+    return not before
+
+
+def end() -> bool:
+    """Take the switch away; False where there was none. Raises SafeModprobeError."""
+    return drop_in.remove(PATH)
+
+
+def is_on() -> bool:
+    """Whether the switch is there; a drop-in of the admin's may say `trial = true` besides."""
+    return os.path.exists(PATH)
