@@ -68,8 +68,19 @@ def among(verdicts: tuple[Verdict, ...]) -> Verdict:
     All for this very alias: each might have asked alone, so the most permissive. By /proc alone nobody knows who
     asked for what, so the strictest.
     """
-    ordered: list[Verdict] = sorted(verdicts, key=lambda verdict: _SEVERITY.index(verdict.action))
+    ordered: list[Verdict] = sorted(verdicts, key=_strictness)
     return ordered[-1 if any(verdict.caller.source is Source.PROC for verdict in verdicts) else 0]
+
+
+def _strictness(verdict: Verdict) -> tuple[int, int, int]:
+    """Of two that let the target in: which skips more soft dependencies, and whose caller holds less.
+
+    The latter since the caller is also the one for whom the modules' own inits are judged.
+    """
+    skipped = sum(step.action is Action.DENY for target in verdict.targets for step in target.steps)
+    caller = verdict.caller
+    held = caller.capabilities.bit_count() if caller.initial_user_namespace else 0
+    return _SEVERITY.index(verdict.action), skipped, -held
 
 
 def askers(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ...]:

@@ -232,6 +232,29 @@ def test_one_caller_by_proc_alone_makes_the_strictest_count() -> None:
         assert among(order).action == "deny"
 
 
+SOFT = plan(step("d", Y), step("m"))
+
+
+@pytest.mark.parametrize(
+    ("source", "what", "callers", "chosen"),
+    [
+        (Source.TRACEFS, SOFT, (USER, ROOT), ROOT),
+        (Source.PROC, SOFT, (USER, ROOT), USER),
+        # What the modules' own inits ask for is judged for whoever is chosen here.
+        (Source.TRACEFS, plan(step("m")), (USER, ROOT), ROOT),
+        (Source.PROC, plan(step("m")), (USER, ROOT), USER),
+        (Source.PROC, plan(step("m")), (ROOT, USER, ROOT), USER),
+    ],
+)
+def test_of_several_callers_who_are_let_in_one_counts_in_any_order(
+    source: Source, what: Plan, callers: tuple[Caller, ...], chosen: Caller
+) -> None:
+    """By the trace who may most, by /proc alone who may least: soft dependencies that are skipped are no refusal."""
+    every = [decide(policy(""), parse(["x"]).request, who._replace(source=source), what) for who in callers]
+    for order in permutations(every):
+        assert among(order).caller == chosen._replace(source=source)
+
+
 @pytest.mark.parametrize(
     ("text", "who", "steps", "quiet"),
     [

@@ -7,7 +7,7 @@ import subprocess
 import threading
 import time
 
-from decisions import MARKED, NESTED, SMP, expect, setup  # noqa: F401  (setup is the machine's)
+from decisions import MARKED, NESTED, SMP, SOFTDEP, expect, setup  # noqa: F401  (setup is the machine's)
 from guest import Guest
 
 GATE = "/run/gate"
@@ -262,6 +262,31 @@ def test_nested_request_is_refused_without_tracefs(guest: Guest) -> None:
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
     guest.run_as(1000, lambda: guest.ask_socket(NESTED, 1, 0))
     expect(guest, "smp_nested_marked", False)
+
+
+def test_without_tracefs_a_soft_dependency_next_to_a_waiting_root_is_skipped(guest: Guest) -> None:
+    """Both may have the target, and only one what it would bring along."""
+    guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
+    close_gate(guest)
+    user = in_background(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
+    root = in_background(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
+    open_gate()
+    reap(user)
+    reap(root)
+    all_done()
+    expect(guest, "smp_softdep", True)
+    expect(guest, "smp_marked", False)
+
+
+def test_root_keeps_a_soft_dependency_next_to_a_user_who_asked_first(guest: Guest) -> None:
+    close_gate(guest)
+    user = in_background(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
+    root = in_background(guest, 0, lambda: guest.ask_socket(SOFTDEP, 1, 0))
+    open_gate()
+    reap(user)
+    reap(root)
+    all_done()
+    expect(guest, "smp_marked", True)
 
 
 def test_a_request_that_nobody_waits_for_is_refused_to_a_user(guest: Guest) -> None:
