@@ -3,7 +3,7 @@
 import os
 
 from safe_modprobe.act.load import MODPROBE
-from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, MEMORY, RUN, TRACEFS
+from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, MEMORY, RUN, TRACEFS, dump_memory
 from safe_modprobe.read.waiting import read
 
 SYSCTL = "/proc/sys/kernel/modprobe"
@@ -44,8 +44,12 @@ def make_instance() -> bool:
         made = True
     except FileExistsError:
         made = False
-    _write(f"{folder}/trace_clock", CLOCK)
+    if f"[{CLOCK}]".encode() not in read(f"{folder}/trace_clock"):  # to set it empties the ring, and somebody may wait
+        _write(f"{folder}/trace_clock", CLOCK)
     _write(f"{folder}/buffer_size_kb", _BUFFER_KB)
+    if made:  # a memory that is not there counts as one that was lost
+        os.makedirs(RUN, mode=0o700, exist_ok=True)
+        _write(MEMORY, dump_memory({}, 0).decode(), os.O_CREAT | os.O_TRUNC)
     _write(f"{folder}/{EVENT}/enable", "1")
     _write(f"{folder}/tracing_on", "1")
     return made

@@ -4,6 +4,7 @@ Reading the ring in binary consumes it, and several helpers run at a time. So wh
 read to a small memory in /run, under a lock: the last request of each task. That memory is this file's alone.
 """
 
+import errno
 import fcntl
 import os
 import time
@@ -20,6 +21,9 @@ CLOCK = "boot"
 
 RUN = "/run/safe-modprobe"
 MEMORY = f"{RUN}/requests"
+
+_WHOLE, _SPOILT = b"0", b"!"
+"""The memory's first byte: what dump_memory() starts with, or what a helper left that did not get to its end."""
 
 MAX_REMEMBERED = 4096
 MAX_MEMORY = 1 << 20
@@ -53,23 +57,29 @@ def look(folder: str) -> Seen:
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # held for some hundred microseconds, by root alone
         before = os.read(fd, MAX_MEMORY)
-        events, lost_at = parse_memory(before)
+        now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        events, lost_at = parse_memory(before) if before.startswith(_WHOLE) else ({}, now)
+        # What we take out of the ring from here on is lost if we are killed, or the disk is full.
+        os.pwrite(fd, _SPOILT, 0)
         fresh, missed_at = _drain(folder)
         if missed_at is not None:
             lost_at = max(lost_at, missed_at)
-            events = {tid: event for tid, event in events.items() if event.time >= lost_at}
+            events = {tid: event for tid, event in events.items() if event.time >= missed_at}
         for event in sorted(fresh, key=lambda event: event.time):
-            if event.time >= lost_at:
+            if event.time >= (missed_at or 0):
                 events[event.tid] = event
-        if fresh or missed_at is not None:
-            after = dump_memory(_pruned(events), lost_at)
-            os.lseek(fd, 0, os.SEEK_SET)
-            os.ftruncate(fd, 0)
-            os.write(fd, after)
+        _keep(fd, dump_memory(_pruned(events), lost_at))
     finally:
         os.close(fd)
-    recent = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - LOSS_LASTS
-    return Seen(events, lost_at > max(recent, 0))
+    return Seen(events, lost_at > max(now - LOSS_LASTS, 0))
+
+
+def _keep(fd: int, memory: bytes) -> None:
+    """Write it in the old one's place; the first byte comes last, and says that all of it is there."""
+    if os.pwrite(fd, memory[1:], 1) != len(memory) - 1:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), MEMORY)
+    os.ftruncate(fd, len(memory))
+    os.pwrite(fd, _WHOLE, 0)
 
 
 def _drain(folder: str) -> tuple[list[Event], int | None]:

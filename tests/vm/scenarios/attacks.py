@@ -289,6 +289,25 @@ def test_root_keeps_a_soft_dependency_next_to_a_user_who_asked_first(guest: Gues
     expect(guest, "smp_marked", True)
 
 
+def test_two_of_roots_requests_at_a_time_outlive_a_full_disk(guest: Guest) -> None:
+    """The first helper takes both out of the ring, and finds no place to tell the second one."""
+    guest.sh("mkdir -p /run/safe-modprobe && mount -t tmpfs -o size=32k tmpfs /run/safe-modprobe")
+    try:
+        guest.sh("cat /dev/zero > /run/safe-modprobe/full")
+        close_gate(guest)
+        asking = [
+            in_background(guest, 0, lambda name=name: guest.ask_raw(name)) for name in (b"smp_marked", b"smp_net_admin")
+        ]
+        open_gate()
+        for pid in asking:
+            reap(pid)
+        all_done()
+        expect(guest, "smp_marked", True)
+        expect(guest, "smp_net_admin", True)
+    finally:
+        guest.sh("umount /run/safe-modprobe")
+
+
 def test_a_request_that_nobody_waits_for_is_refused_to_a_user(guest: Guest) -> None:
     guest.run_as(1000, lambda: guest.ask_nowait(b"smp_marked"))
     all_done()
