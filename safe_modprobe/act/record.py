@@ -18,7 +18,7 @@ def record(message: str, priority: int, fields: Mapping[str, str] = {}) -> None:
         try:
             write(message, priority, fields)
             return
-        except OSError:
+        except (OSError, ImportError, MemoryError):  # the library may be under way to another version just now
             continue
 
 

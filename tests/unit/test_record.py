@@ -115,6 +115,21 @@ def test_a_full_journal_holds_nobody_up(places: Path) -> None:
     pytest.fail("it was never full")
 
 
+@pytest.mark.parametrize("error", [ImportError, MemoryError])
+def test_a_library_that_is_not_there_is_passed_over(
+    places: Path, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    """Every load of root's is recorded: an upgrade of Python in between must not take it away."""
+
+    def fails(path: str, datagram: bytes) -> None:
+        raise error
+
+    monkeypatch.setattr(record, "_send", fails)
+    (places / "KMSG").touch()
+    record.record("hello", 4)
+    assert (places / "KMSG").read_text() == "<4>safe-modprobe: hello\n"
+
+
 def test_nowhere_to_write_is_no_error(places: Path) -> None:
     record.record("hello", 4)
     assert list(places.iterdir()) == []
