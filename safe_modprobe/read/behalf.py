@@ -12,7 +12,9 @@ from safe_modprobe.read.trace import RUN
 from safe_modprobe.read.waiting import read, stat
 
 FOLDER = f"{RUN}/loads"
-_MAX_ANCESTORS = 32
+_MAX_ANCESTORS = 1024
+"""Some 10 µs each; scripts in scripts go deep, and root below more of them than this is refused while anybody loads."""
+
 _MAX_BYTES = 1 << 20
 """A caller may have 65,536 groups (NGROUPS_MAX), each a number of up to ten digits and a comma."""
 

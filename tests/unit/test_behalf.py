@@ -126,6 +126,13 @@ def test_a_parents_parent_is_not_asked_by_its_sibling(folder: Path) -> None:
         assert inherited(os.getpid()) is None
 
 
+def test_who_is_far_below_nobody_who_loads_is_still_himself(folder: Path) -> None:
+    with child(50) as deep, child(1) as other:
+        folder.mkdir()
+        (folder / str(other)).write_bytes(dump_caller(stat(other).start, USER))
+        assert inherited(deep) is None
+
+
 @pytest.mark.parametrize("shift", [-1, 1, 1000])
 def test_a_reused_pid_inherits_nothing(folder: Path, shift: int) -> None:
     folder.mkdir()
