@@ -1,6 +1,8 @@
 """Switching the kernel over to us and back: kernel.modprobe, and the tracing instance that tells who asks."""
 
+import errno
 import os
+import time
 
 from safe_modprobe.act.load import MODPROBE
 from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, MEMORY, RUN, TRACEFS, dump_memory
@@ -8,6 +10,9 @@ from safe_modprobe.read.waiting import read
 
 SYSCTL = "/proc/sys/kernel/modprobe"
 _BEFORE = f"{RUN}/modprobe.before"
+_SECONDS = 10
+"""For helpers that are still at work."""
+
 _BUFFER_KB = "256"
 """Of each processor: some 2,500 requests, while every helper that starts empties it."""
 
@@ -58,14 +63,26 @@ def make_instance() -> bool:
 def remove_instance() -> None:
     """Take the instance away, and what helpers remembered of it. Nothing there is no error."""
     for root in TRACEFS:
-        try:
-            os.rmdir(f"{root}/{INSTANCE}")
-        except (FileNotFoundError, NotADirectoryError):
-            continue
+        _remove(f"{root}/{INSTANCE}")
     try:
         os.unlink(MEMORY)
     except FileNotFoundError:
         pass
+
+
+def _remove(folder: str) -> None:
+    """A helper that is at work may have the ring open: EBUSY, and no new one starts. Raises OSError."""
+    end = time.monotonic() + _SECONDS
+    while True:
+        try:
+            os.rmdir(folder)
+            return
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > end:
+                raise
+            time.sleep(0.01)
 
 
 def _tracefs() -> str:

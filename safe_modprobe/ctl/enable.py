@@ -77,6 +77,8 @@ def _switch_over() -> None:
     try:
         made = _make_instance()
         _try_helper()
+        if before != HELPER:
+            switch.remember(before)  # first: an empty one that nobody remembers would come back as modprobe
         switch.set_helper(HELPER)
     except BaseException:
         if switch.helper() != before:
@@ -84,8 +86,6 @@ def _switch_over() -> None:
         if made:
             switch.remove_instance()
         raise
-    if before != HELPER:
-        switch.remember(before)
     print(f"kernel.modprobe is {HELPER}, and was {before or 'empty'}")
 
 

@@ -404,6 +404,20 @@ def test_disable_puts_the_old_helper_back(guest: Guest) -> None:
     expect(guest, "smp_marked", True)
 
 
+def test_disable_waits_for_a_helper_that_has_the_ring_open(guest: Guest) -> None:
+    reader = os.fork()
+    if reader == 0:
+        with open("/sys/kernel/tracing/instances/safe-modprobe/per_cpu/cpu0/trace_pipe_raw", "rb", buffering=0):
+            guest.write("/run/ring-is-open", "")
+            time.sleep(5)
+        os._exit(0)
+    wait_for(lambda: os.path.exists("/run/ring-is-open"))
+    done = guest.sh("safe-modprobectl disable")
+    reap(reader)
+    assert done.returncode == 0, done.stderr
+    assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
+
+
 def test_forged_lines_by_af_alg_bind_give_nothing(guest: Guest) -> None:
     """bind(2) writes up to 48 bytes of anything behind `crypto-`, newlines too."""
     guest.sh("safe-modprobe -q -- net-pf-38; safe-modprobe -q -- algif_hash")
