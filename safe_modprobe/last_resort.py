@@ -1,9 +1,10 @@
 """When the helper itself is broken: root keeps its modules, everyone else is refused, and it is recorded.
 
-It imports two modules of ours that import nothing but `os`, so that whatever broke has not broken it.
+It imports two modules of ours that import next to nothing, so that whatever broke has not broken it.
 """
 
 import os
+import time
 from collections.abc import Sequence
 
 from safe_modprobe.act.record import record
@@ -50,10 +51,18 @@ def _complain(message: str) -> None:
 def _all_privileged(alias: str) -> bool:
     """As the `proc` source: everyone who waits holds CAP_SYS_MODULE, and nobody asked and is gone."""
     try:
-        tids, helpers = waiting.everyone()
-        return not waiting.nobody_waits() and 0 < len(tids) >= helpers and all(_privileged(tid, alias) for tid in tids)
+        for _ in range(waiting.LOOKS):
+            tids, helpers = waiting.everyone()
+            everyone = 0 < len(tids) >= helpers and all(_privileged(tid, alias) for tid in tids)
+            now = waiting.helpers()
+            if everyone and now <= helpers:
+                return not waiting.nobody_waits()
+            if now == helpers:
+                return False
+            time.sleep(waiting.BETWEEN_LOOKS)
     except (OSError, ValueError, waiting.TooMuchError):
-        return False
+        pass
+    return False
 
 
 def _privileged(tid: int, alias: str) -> bool:

@@ -194,13 +194,18 @@ def _by_proc(request: Request, settings: Settings) -> Found:
     if waiting.nobody_waits():
         return ()
     try:
-        tids, helpers = waiting.everyone()
-        callers = [_settled(tid, Source.PROC) for tid in tids]
+        for _ in range(waiting.LOOKS):
+            tids, helpers = waiting.everyone()
+            callers = [_settled(tid, Source.PROC) for tid in tids]
+            now = waiting.helpers()
+            if callers and now <= helpers <= len(tids):
+                return tuple(caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers)
+            if not callers or now == helpers:
+                return ()
+            time.sleep(waiting.BETWEEN_LOOKS)
     except _DOUBT:
-        return ()
-    if not callers or helpers > len(tids):
-        return ()
-    return tuple(caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers)
+        pass
+    return ()
 
 
 _SOURCES: Mapping[Source, Callable[[Request, Settings], Found]] = {

@@ -10,6 +10,9 @@ MAX_TASKS = 65536
 MAX_SECONDS = 2.0
 """Bounds of one walk: the requester waits for it, and the kernel has 50 places for all of them."""
 
+LOOKS, BETWEEN_LOOKS = 4, 0.01
+"""How often all is looked at while helpers come and go, and seconds between: whose helper ended wakes up meanwhile."""
+
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
 """include/linux/proc_ns.h, PROC_USER_INIT_INO: the inode of the first user namespace, always."""
 
@@ -113,18 +116,30 @@ def _is_helper(pid: int, own: Stat) -> bool:
     return not command or b"\0-q\0--\0" in command
 
 
-def everyone() -> tuple[list[int], int]:
-    """The TIDs of all tasks that wait in a request now, and how many helpers are at work for one.
+def helpers() -> int:
+    """How many helpers are at work now for somebody who waits. Raises OSError."""
+    count = 0
+    for name in os.listdir("/proc"):
+        try:
+            count += name.isdigit() and _is_helper(int(name), stat(int(name)))
+        except (FileNotFoundError, ProcessLookupError, ValueError):
+            continue
+    return count
 
-    More helpers than waiting tasks: somebody asked and is gone. Raises TooMuchError, OSError.
+
+def everyone() -> tuple[list[int], int]:
+    """The TIDs of all tasks that wait in a request now, and how many helpers were at work for one before that.
+
+    More helpers than waiting tasks: somebody asked and is gone. Whoever came while we looked may be among the waiting
+    without a helper among the helpers: whoever uses this counts them again. Raises TooMuchError, OSError.
     """
     deadline = time.monotonic() + MAX_SECONDS
-    waiting, helpers, tasks = [], 0, 0
+    at_work = helpers()
+    waiting, tasks = [], 0
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:
-            helpers += _is_helper(pid, stat(pid))
             threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
-        except (FileNotFoundError, ProcessLookupError, ValueError):
+        except (FileNotFoundError, ProcessLookupError):
             continue  # ended while we looked; if it was a requester, its helper is one too many
         for tid in threads:
             tasks += 1
@@ -132,7 +147,7 @@ def everyone() -> tuple[list[int], int]:
                 raise TooMuchError(f"more than {MAX_TASKS} tasks or {MAX_SECONDS} s of looking at them")
             if waits(tid) is not None:
                 waiting.append(tid)
-    return waiting, helpers
+    return waiting, at_work
 
 
 def holds_sys_module(tid: int) -> bool:

@@ -77,6 +77,34 @@ def test_who_does_not_wait_before_and_after_is_nobody(
     assert callers._settled(someone, Source.TRACEFS) is None
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "root"),
+    [
+        ([1], [1], True),
+        ([0, 2], [1, 2], False),  # a user's task is gone and its helper looks; root asks for something else meanwhile
+        ([1, 2], [2, 2], False),
+        ([1, 1], [2, 1], True),  # the other one has got its answer by the second look
+        ([2, 1], [1, 1], True),
+        ([2], [2], False),
+        ([1] * 9, [2] * 9, False),
+    ],
+)
+def test_by_proc_helpers_that_come_and_go_are_looked_at_again(
+    stacks: dict[str, list[bytes]],
+    monkeypatch: pytest.MonkeyPatch,
+    before: list[int],
+    after: list[int],
+    root: bool,
+) -> None:
+    """One task waits, root's: how many helpers there were before it was looked at and afterwards, look after look."""
+    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    for ask in (lambda: callers._by_proc(parse(["x"]).request, Settings()), lambda: last_resort._all_privileged("x")):
+        first, then = iter(before), iter(after)
+        monkeypatch.setattr(waiting, "helpers", lambda then=then: next(then))
+        monkeypatch.setattr(waiting, "everyone", lambda first=first: ([os.getpid()], next(first)))
+        assert bool(ask()) is root
+
+
 def test_an_ended_task_is_nobody(stacks: dict[str, list[bytes]]) -> None:
     with child(lambda: None) as pid:
         stacks[f"/proc/{pid}/stack"] = STEADY

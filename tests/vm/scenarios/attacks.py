@@ -258,6 +258,37 @@ def test_without_tracefs_a_killed_requester_next_to_a_waiting_root_gives_nothing
     expect(guest, "smp_marked", False)
 
 
+def test_without_tracefs_a_killed_requester_next_to_a_root_who_asks_all_the_time_gives_nothing(guest: Guest) -> None:
+    """Root's next helper starts while the dead one's is looking at all tasks, of which there are many."""
+    guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
+
+    def idle() -> None:
+        time.sleep(1000)
+
+    def ask() -> None:
+        while True:
+            guest.ask_raw(b"nothing-answers-root")
+
+    others = []
+    for what in [idle] * 150 + [ask]:
+        others.append(os.fork())
+        if others[-1] == 0:
+            what()
+    try:
+        for _ in range(20):
+            user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+            os.kill(user, signal.SIGKILL)
+            reap(user)
+            wait_for(lambda: helpers() <= 1)
+            expect(guest, "smp_marked", False)
+    finally:
+        for pid in others:
+            os.kill(pid, signal.SIGKILL)
+            reap(pid)
+        all_done()
+    expect(guest, "smp_marked", False)
+
+
 def test_nested_request_is_refused_without_tracefs(guest: Guest) -> None:
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
     guest.run_as(1000, lambda: guest.ask_socket(NESTED, 1, 0))
