@@ -98,15 +98,16 @@ def _blocked(seen: trace.Seen, name: bytes) -> list[tuple[Event, Caller]]:
 
 def _settled(tid: int, source: Source) -> Caller | None:
     """The caller of a task that waits in a request both before and after it is read, otherwise None."""
+    traced = source is Source.TRACEFS
     try:
-        site = waiting.waits(tid)
+        site = waiting.waits(tid, traced)
         if site is None:
             return None
         caller = read_caller(tid, source, site)
         for_whom = inherited(tid)
     except _DOUBT:
         return None
-    if waiting.waits(tid) != site:
+    if waiting.waits(tid, traced) != site:
         return None
     return caller if for_whom is None else _on_behalf(for_whom, caller)
 
@@ -165,7 +166,7 @@ def _asked_itself(event: Event) -> bool:
 
 
 def _sleeps_for_crypto(tid: int) -> bool:
-    return _LARVAL in waiting.parse_stack(waiting.read(f"/proc/{tid}/stack"))
+    return _LARVAL in waiting.frames(tid, _LARVAL)
 
 
 def _unattended(request: Request, seen: trace.Seen) -> Found:

@@ -55,20 +55,47 @@ def call_site(frames: tuple[str, ...]) -> str | None:
     call_usermodehelper_exec() comes after the trace event (kernel/module/kmod.c), so a task that is
     there has had its event, and the event is of this very request.
     """
-    if "call_usermodehelper_exec" not in frames or "__request_module" not in frames:
+    if _WAIT not in frames or "__request_module" not in frames:
         return None
-    if frames.index("call_usermodehelper_exec") > frames.index("__request_module"):
+    if frames.index(_WAIT) > frames.index("__request_module"):
         return None
     caller = frames[frames.index("__request_module") + 1 :]
     return caller[0] if caller else ""
 
 
-def waits(tid: int) -> str | None:
-    """The call site that the task waits at now, None when it is not in a request (or is gone)."""
+def frames(tid: int, function: str) -> tuple[str, ...]:
+    """The task's kernel stack, innermost first; nothing for one that is blocked elsewhere than in this function.
+
+    Where nobody may see a stack (kernel.yama.ptrace_scope=3), the function alone for a task that is blocked in it.
+    Raises OSError.
+    """
+    # Whoever reads a stack waits for the process's execve(2) to end (lock_trace() in fs/proc/base.c), and its user may
+    # be able to have that last. wchan waits for nobody.
     try:
-        return call_site(parse_stack(read(f"/proc/{tid}/stack")))
+        blocked = read(f"/proc/{tid}/wchan")
+    except FileNotFoundError:  # a kernel without it (CONFIG_KALLSYMS), or the task is gone
+        blocked = b""
+    if blocked not in (b"", b"0", function.encode()):
+        return ()
+    try:
+        return parse_stack(read(f"/proc/{tid}/stack"))
+    except PermissionError:
+        return (function,) if blocked == function.encode() else ()
+
+
+_WAIT = "call_usermodehelper_exec"
+
+
+def waits(tid: int, traced: bool = False) -> str | None:
+    """The call site that the task waits at now, None when it is not in a request (or is gone).
+
+    `traced`: its last request is known, so that it is believed to be in that one where nobody may see its stack.
+    """
+    try:
+        stack = frames(tid, _WAIT)
     except OSError:
         return None
+    return "" if traced and stack == (_WAIT,) else call_site(stack)
 
 
 class Stat:

@@ -35,6 +35,9 @@ def stacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[by
     real = waiting.read
 
     def read(path: str, limit: int = 65536) -> bytes:
+        if path.endswith("/wchan") and path.replace("wchan", "stack") in made:
+            path = path if path in made else path.replace("wchan", "stack")
+            return made[path][0] if path.endswith("/wchan") else b"0"
         if path not in made:
             return real(path, limit)
         return made[path].pop(0) if len(made[path]) > 1 else made[path][0]
@@ -75,6 +78,33 @@ def test_who_does_not_wait_before_and_after_is_nobody(
 ) -> None:
     stacks[f"/proc/{someone}/stack"] = list(looks)
     assert callers._settled(someone, Source.TRACEFS) is None
+
+
+def test_who_is_blocked_elsewhere_is_not_asked_for_a_stack(stacks: dict[str, list[bytes]], someone: int) -> None:
+    """Reading it waits for an execve(2) to end, and its user may not let it: the helper would hang, and root with it."""
+    stacks[f"/proc/{someone}/stack"] = STEADY
+    for where, found in (b"request_wait_answer", False), (b"call_usermodehelper_exec", True), (b"0", True), (b"", True):
+        stacks[f"/proc/{someone}/wchan"] = [where]
+        assert (waiting.waits(someone) is not None) is found, where
+        assert (callers._settled(someone, Source.TRACEFS) is not None) is found, where
+
+
+@pytest.mark.parametrize(
+    ("where", "traced", "plain"),
+    [(b"call_usermodehelper_exec", "", None), (b"0", None, None), (b"do_exit", None, None)],
+)
+def test_where_stacks_are_hidden_who_was_traced_is_believed(
+    monkeypatch: pytest.MonkeyPatch, where: bytes, traced: str | None, plain: str | None
+) -> None:
+    """kernel.yama.ptrace_scope=3: without this root has no marked module any more."""
+
+    def read(path: str) -> bytes:
+        if path.endswith("stack"):
+            raise PermissionError
+        return where
+
+    monkeypatch.setattr(waiting, "read", read)
+    assert (waiting.waits(1, traced=True), waiting.waits(1)) == (traced, plain)
 
 
 @pytest.mark.parametrize(
