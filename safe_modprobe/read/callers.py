@@ -109,6 +109,10 @@ def _settled(tid: int, source: Source) -> Caller | None:
         return None
     if waiting.waits(tid, traced) != site:
         return None
+    if not site and caller.uid != caller.euid:
+        # No stack was seen, so that it may wait for something else than a module by now: after a set-user-ID exec that
+        # took the TID over, in a request for a key.
+        return None
     return caller if for_whom is None else _on_behalf(for_whom, caller)
 
 

@@ -107,6 +107,16 @@ def test_where_stacks_are_hidden_who_was_traced_is_believed(
     assert (waiting.waits(1, traced=True), waiting.waits(1)) == (traced, plain)
 
 
+@pytest.mark.parametrize(("euid", "known"), [(1000, True), (0, False)])
+def test_where_stacks_are_hidden_a_set_user_id_program_is_nobody(
+    monkeypatch: pytest.MonkeyPatch, someone: int, euid: int, known: bool
+) -> None:
+    """It may have taken over the TID of whoever asked, and wait for a key's helper."""
+    monkeypatch.setattr(waiting, "frames", lambda tid, function: (function,))
+    monkeypatch.setattr(callers, "read_caller", lambda tid, source, site: Caller(source, 1000, euid))
+    assert (callers._settled(someone, Source.TRACEFS) is not None) is known
+
+
 @pytest.mark.parametrize(
     ("before", "after", "root"),
     [
