@@ -1,0 +1,58 @@
+"""The admin's tool as a whole: each subcommand by itself, and what is missing said in one sentence."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safe_modprobe.ctl.main import COMMANDS, parser
+
+TOP = Path(__file__).resolve().parents[2]
+
+
+def ctl(*arguments: str, before: str = "") -> tuple[int, str, str]:
+    code = f"import sys; {before}\nfrom safe_modprobe.ctl.main import main\nsys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_every_command_is_a_file_of_its_own() -> None:
+    folder = TOP / "safe_modprobe/ctl"
+    assert {path.stem for path in folder.glob("*.py") if "def add_parser" in path.read_text()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_alone_is_the_one_among_all(command: str) -> None:
+    (every,) = [action.choices for action in parser()._actions if action.choices]
+    (alone,) = [action.choices for action in parser([command])._actions if action.choices]
+    assert every[command].format_help() == alone[command].format_help()
+
+
+def test_a_command_works_while_another_is_broken() -> None:
+    broken = "sys.modules['safe_modprobe.ctl.surface'] = None"
+    code, out, err = ctl("disable", "--help", before=broken)
+    assert (code, err) == (0, "") and out.startswith("usage: safe-modprobectl disable")
+    assert ctl("surface", "--help", before=broken)[0] == 1
+
+
+ROWS = [
+    (("explian",), 2, "invalid choice: 'explian' (choose from "),
+    ((), 2, "the following arguments are required: COMMAND"),
+    (("explain",), 2, "one of the arguments ALIAS --last --event is required"),
+    (("reload", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "says"), ROWS)
+def test_wrong_usage(arguments: tuple[str, ...], status: int, says: str) -> None:
+    code, out, err = ctl(*arguments)
+    assert (code, out) == (status, "") and says in err and "Traceback" not in err, err
+
+
+def test_a_missing_library_is_named() -> None:
+    code, out, err = ctl("reload", before="sys.modules['tomli'] = None")
+    assert (code, out) == (1, "")
+    assert err == (
+        "safe-modprobectl: Python's module tomli is not installed, which this needs; Debian's python3-tomli has it\n"
+    )
