@@ -54,7 +54,7 @@ test: setup
 	$(VENV) -m pytest $(ARGS)
 
 test-unit: setup
-	$(VENV) -m pytest tests/unit $(ARGS)
+	$(VENV) -m pytest -n 3 --dist worksteal tests/unit $(ARGS)
 
 bench: setup
 	$(VENV) bench/bench.py

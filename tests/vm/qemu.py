@@ -67,8 +67,9 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
     # One thread for both processors: with one each, emulation misses code that a kernel patches under the other's
     # feet, and a guest panics now and then (seen in hrtimer_start_range_ns(), Linux 6.12, 1.5 s after power on).
     command: list[str | Path] = [
-        "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "Nehalem", "-smp", str(what.cpus), "-m", str(what.memory),
-        "-nodefaults", "-display", "none", "-no-reboot", "-kernel", linux.image, "-initrd", folder / "initrd",
+        "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "Nehalem",
+        "-smp", str(what.cpus), "-m", str(what.memory), "-nodefaults", "-display", "none", "-no-reboot",
+        "-kernel", linux.image, "-initrd", folder / "initrd",
         "-serial", f"file:{console}", "-serial", f"file:{lines}",
         "-append", f"{_CMDLINE} rdinit={_INIT.get(what.root, '/init')} {what.cmdline}",
     ]  # fmt: skip
