@@ -6,9 +6,11 @@ import subprocess
 import sys
 
 from safe_modprobe.act import switch, trial
-from safe_modprobe.ctl.parsers import Commands, add_command
+from safe_modprobe.ctl.output import print_json
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import PolicyError, SafeModprobeError
 from safe_modprobe.model import Policy
+from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.read.policy_files import read_policy
 
 HELPER = "/usr/sbin/safe-modprobe"
@@ -33,20 +35,37 @@ def add_parser(commands: Commands) -> None:
         action="store_true",
         help="refuse nobody anything, and record what would be refused; 'enable' without it ends that",
     )
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """Policy, trial, tracing instance, a dry run; and only then /proc/sys/kernel/modprobe."""
-    if arguments.trial:
-        _begin_trial()
+    before, about_trial = _begin_trial() if arguments.trial else _enable()
+    if arguments.json:
+        print_json({"helper": HELPER, "before": before, "trial": _policy_in_force().settings.trial or trial.is_on()})
     else:
-        _check_policy()
-        _switch_over()
-        if trial.end():
-            print("the trial has ended: what the policy refuses is refused from now on")
-        _say_what_goes_on()
+        print("\n".join([f"kernel.modprobe is {HELPER}, and was {before or 'empty'}", *about_trial]))
     return 0
+
+
+def _enable() -> tuple[str, list[str]]:
+    """The helper that was there before, and what is to be said of a trial."""
+    _check_policy()
+    before = _switch_over()
+    said = ["the trial has ended: what the policy refuses is refused from now on"] if trial.end() else []
+    settings = _policy_in_force().settings
+    if settings.trial:
+        origin = settings.origin("trial")
+        said.append(f"a trial goes on: {origin} says trial = true, and nothing is refused until it does not")
+    return before, said
+
+
+def _policy_in_force() -> Policy:
+    try:
+        return read_policy()
+    except PolicyError:  # said already: then only the switch in /run counts
+        return BUILTIN_POLICY
 
 
 def _check_policy() -> None:
@@ -58,20 +77,21 @@ def _check_policy() -> None:
         raise
 
 
-def _begin_trial() -> None:
+def _begin_trial() -> tuple[str, list[str]]:
+    """As _enable()."""
     fresh = trial.start()
     try:
         _check_trial()
-        _switch_over()
+        before = _switch_over()
     except BaseException:
         if fresh:
             trial.end()
         raise
-    print(f"a trial is on: nothing is refused, what would be is recorded [{trial.PATH}]")
+    return before, [f"a trial is on: nothing is refused, what would be is recorded [{trial.PATH}]"]
 
 
-def _switch_over() -> None:
-    """The helper takes over, or all is as before. The trial's switch is set before and taken away after it."""
+def _switch_over() -> str:
+    """The helper takes over, or all is as before. A trial's switch is there before, and goes after. What was there."""
     before = switch.helper()
     made = False
     try:
@@ -86,7 +106,7 @@ def _switch_over() -> None:
         if made:
             switch.remove_instance()
         raise
-    print(f"kernel.modprobe is {HELPER}, and was {before or 'empty'}")
+    return before
 
 
 def _make_instance() -> bool:
@@ -122,14 +142,6 @@ def _refuse_only_file(policy: Policy) -> None:
     if policy.files == (trial.PATH,):
         raise SafeModprobeError(
             "policy: no drop-in is in force, so there is nothing to try; install the default policy first"
-        )
-
-
-def _say_what_goes_on() -> None:
-    settings = read_policy().settings
-    if settings.trial:
-        print(
-            f"a trial goes on: {settings.origin('trial')} says trial = true, and nothing is refused until it does not"
         )
 
 

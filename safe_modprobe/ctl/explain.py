@@ -36,7 +36,7 @@ _EXAMPLES = """
   safe-modprobectl explain rtnl-link-bond --user systemd-network --cap CAP_NET_ADMIN
   safe-modprobectl explain fs-xfs --uid 0 --user-namespace --json
   safe-modprobectl explain --last                the latest recorded refusal (in a trial: what would be one)
-  safe-modprobectl explain --event 's=0639…'     a cursor of 'safe-modprobectl log --each'
+  safe-modprobectl explain --event CURSOR        a cursor of 'safe-modprobectl log --each'
 """
 
 

@@ -6,9 +6,9 @@ from safe_modprobe.capability import name_of
 from safe_modprobe.ctl.parsers import Commands, add_command, add_edit, capability_named
 
 _EXAMPLES = """
-  safe-modprobectl mark floppy --reason "no machine of ours has a drive"
+  safe-modprobectl mark tun --reason "no tunnels of users' own"
   safe-modprobectl mark ksmbd --cap CAP_NET_ADMIN --reason "for those who run the network"
-  safe-modprobectl mark floppy --until-reboot --dry-run   what would be written below /run
+  safe-modprobectl mark tun --until-reboot --dry-run   what would be written below /run
 """
 
 

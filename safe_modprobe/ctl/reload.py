@@ -2,7 +2,8 @@
 
 import argparse
 
-from safe_modprobe.ctl.parsers import Commands, add_command
+from safe_modprobe.ctl.output import print_json
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.read.policy_files import read_policy
 
 _EXAMPLES = """
@@ -13,14 +14,17 @@ _EXAMPLES = """
 def add_parser(commands: Commands) -> None:
     """Add `reload`."""
     parser = add_command(commands, "reload", "check the policy; a good one is in force at once", __doc__, _EXAMPLES)
+    add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
     """0 and a line of what was read; PolicyError for a broken one."""
     policy = read_policy()
-    print(
-        f"{len(policy.files)} files: {len(policy.rules)} rules, {len(policy.marks)} marks, "
-        f"{len(policy.call_sites)} call sites; mode {policy.settings.mode}"
-    )
+    counts = {"rules": len(policy.rules), "marks": len(policy.marks), "call_sites": len(policy.call_sites)}
+    if arguments.json:
+        print_json({"files": policy.files, **counts, "mode": policy.settings.mode})
+    else:
+        counted = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
+        print(f"{len(policy.files)} files: {counted}; mode {policy.settings.mode}")
     return 0

@@ -3,6 +3,8 @@
 libkmod is what the helper goes by; pyelftools reads the same bytes with other code. Where the two disagree, where
 .modinfo is there twice or cut short, or where a privileged= marker is not one, a module may not be what it seems.
 Nothing is loaded.
+
+Exit status: 0 when both readers agree on every module and every marker is one, 1 otherwise.
 """
 
 import argparse
@@ -23,12 +25,8 @@ if TYPE_CHECKING:
 _EXAMPLES = """
   safe-modprobectl scan                                  the running kernel's modules: a summary, and what is odd
   safe-modprobectl scan --all                            every module, with who can have the kernel ask for it
-  safe-modprobectl scan --root /mnt/image || echo odd    an image, before it boots
-  safe-modprobectl scan --kernel 6.12.0 --json | jq '.modules[] | select(.marker)'
-
-exit code:
-  0  both readers agree on every module, and every marker is one
-  1  there are findings, or the modules could not be read
+  safe-modprobectl scan --root /mnt || echo odd          an image, before it boots
+  safe-modprobectl scan --kernel 6.1.0-49-amd64 --json | jq '.modules[] | select(.marker)'
 """
 
 

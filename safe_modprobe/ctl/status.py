@@ -5,7 +5,7 @@ and their digest (`cat FILE… | sha256sum`, in that order), the last verdicts; 
 A problem is `moot` where because of it alone nothing is decided, or nothing that is decided counts; `weaker` where less
 is known, or less is kept from users, than the policy says; `note` where it may well be meant.
 
-Exit code: 0 when it is on and nothing is moot, 1 when it is on and something is (a trial, too), or status itself
+Exit status: 0 when it is on and nothing is moot, 1 when it is on and something is (a trial, too), or status itself
 failed, 3 when it is not switched on.
 """
 
@@ -33,7 +33,7 @@ from safe_modprobe.report import who
 
 _EXAMPLES = """
   safe-modprobectl status                                      is it on, does it protect, what is wrong
-  safe-modprobectl status >/run/seen || mail root </run/seen   from a timer: 1 and 3 need a look
+  safe-modprobectl status >/run/seen || logger -f /run/seen   from a timer: 1 and 3 need a look
   safe-modprobectl status --json | jq -r '.problems[] | select(.severity == "moot") | .what'
   safe-modprobectl status --json | jq -r .policy.digest   the same on every machine of a fleet?
 """

@@ -32,10 +32,7 @@ _EXAMPLES = """
   safe-modprobectl surface                              the numbers, and what each family of requests brings in
   safe-modprobectl surface --all                        every module, with the line that decides
   safe-modprobectl surface --html surface.html          one page with charts, to send to an auditor
-  safe-modprobectl surface --root /mnt/image --json     an image, before it boots
-
-exit code:
-  0  always, but for errors: 1
+  safe-modprobectl surface --root /mnt --json           an image, before it boots
 """
 
 

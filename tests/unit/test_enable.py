@@ -19,5 +19,5 @@ def test_what_was_there_is_remembered_before_it_is_gone(monkeypatch: pytest.Monk
     monkeypatch.setattr(switch, "make_instance", lambda: True)
     monkeypatch.setattr(switch, "remember", lambda path: done.append(("remember", path)))
     monkeypatch.setattr(switch, "set_helper", lambda path: done.append(("set", path)))
-    assert enable.run(argparse.Namespace(trial=False)) == 0
+    assert enable.run(argparse.Namespace(trial=False, json=False)) == 0
     assert done == [("remember", ""), ("set", enable.HELPER)]
