@@ -13,7 +13,14 @@ PURELIB = $(shell $(PYTHON) -c "import sysconfig as s; \
 
 VENV = .cache/venv/bin/python3
 
-.PHONY: all build install demo test test-unit bench setup clean help
+# The first Python that has an shtab which knows fish (1.8 or newer), if any.
+SHTAB = $(firstword $(foreach python,$(PYTHON) $(wildcard $(VENV)),$(shell \
+	$(python) -c 'from shtab import complete_fish' 2>/dev/null && echo $(python))))
+# The day in the manual's pages: the sources' own, so that the same sources make the same pages.
+export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y docs/man/generate.py)
+share = $(DESTDIR)$(prefix)/share
+
+.PHONY: all build man completions install install-man install-completions demo test test-unit bench setup clean help
 
 all: build
 
@@ -22,15 +29,24 @@ help:
 	@echo 'make test       every test, real kernels included'
 	@echo 'make test-unit  the tests that need no kernel: the loop for a desk'
 	@echo 'make bench      the speed of the helper, as ratios'
+	@echo 'make man        the manual, by scdoc, in build/man'
+	@echo 'make completions  for bash, zsh and fish, by shtab, in build/completions'
 	@echo 'make install    DESTDIR=… prefix=/usr PYTHON=/usr/bin/python3'
 	@echo 'make clean      remove what was built; the cache of kernels stays (rm -r .cache)'
 
 build:
 	$(PYTHON) setup.py -q build_ext --build-lib $(BUILD)/lib --build-temp $(BUILD)/temp
 
+man: build
+	$(PYTHON) docs/man/generate.py build/man $(BUILD)/lib/safe_modprobe
+
+completions: build
+	$(if $(SHTAB),,@echo 'no Python with shtab 1.8 or newer is here; make setup brings one' >&2; exit 1)
+	$(SHTAB) packaging/completions.py build/completions $(BUILD)/lib/safe_modprobe
+
 # Byte code is not checked against the sources at every start: what is installed is what runs, and the same
 # sources install the same bytes.
-install: build
+install: build install-man install-completions
 	install -d $(PACKAGE) $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(LIBDIR)/policy.d $(DESTDIR)$(LIBDIR)/tests.d
 	cd safe_modprobe && find . '(' -name '*.py' -o -name '*.jinja' ')' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
 	install -m 644 $(BUILD)/lib/safe_modprobe/*.so $(PACKAGE)
@@ -39,10 +55,28 @@ install: build
 	install -d $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
 	install -m 644 policy.d/examples/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples
 	install -m 644 policy.d/examples/tests.d/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
+	$(PYTHON) -B -c 'import json; from safe_modprobe.policy.json_schema import json_schema; \
+		print(json.dumps(json_schema(), indent=2))' > $(DESTDIR)$(prefix)/share/safe-modprobe/policy.schema.json
 	for name in safe-modprobe safe-modprobectl; do \
 		sed -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|' packaging/$$name.in \
 			> $(BUILD)/$$name && install -m 755 $(BUILD)/$$name $(DESTDIR)$(prefix)/sbin/$$name || exit 1; done
 	$(PYTHON) -m compileall -q -f --invalidation-mode unchecked-hash $(if $(DESTDIR),-s $(abspath $(DESTDIR)) -p /) $(PACKAGE)
+
+# With the tool they are made anew; without it, what was made before is taken.
+install-man: build
+	@if command -v scdoc >/dev/null; then $(MAKE) --no-print-directory -s man; fi
+	@if [ -e build/man/safe-modprobe.8 ]; then \
+		install -d $(share)/man/man5 $(share)/man/man8 && install -m 644 build/man/*.5 $(share)/man/man5 && \
+		install -m 644 build/man/*.8 $(share)/man/man8; \
+	else echo 'without the manual: scdoc is not installed'; fi
+
+install-completions: build
+	@if [ -n '$(SHTAB)' ]; then $(MAKE) --no-print-directory -s completions; fi
+	@if [ -e build/completions/bash/safe-modprobectl ]; then \
+		install -D -m 644 -t $(share)/bash-completion/completions build/completions/bash/safe-modprobectl && \
+		install -D -m 644 -t $(share)/zsh/site-functions build/completions/zsh/_safe-modprobectl && \
+		install -D -m 644 -t $(share)/fish/vendor_completions.d build/completions/fish/safe-modprobectl.fish; \
+	else echo 'without completions: no Python here has shtab 1.8 or newer'; fi
 
 setup:
 	@tests/setup

@@ -8,9 +8,7 @@ from tests.vm.cache import TOP, Progress, cached, digest, run, say
 from tests.vm.kernels import NATIVE
 from tests.vm.roots import archive, root
 
-PARTS = [
-    TOP / name for name in ("safe_modprobe", "policy.d", "packaging", "docs", "setup.py", "pyproject.toml", "Makefile")
-]
+PARTS = ("safe_modprobe", "policy.d", "packaging", "docs/man", "setup.py", "pyproject.toml", "Makefile")
 _CHROOT = """mount --bind "$2" "$1/mnt"
 for name in proc dev sys; do mount --rbind "/$name" "$1/$name"; done
 top="$1"; shift 2; exec chroot "$top" env -i -C /mnt PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@\""""
@@ -31,17 +29,17 @@ def product(suite: str = NATIVE, progress: Progress = say) -> Path:
         archive(into / "tree", into / "product.cpio")
 
     name = "product" if suite == NATIVE else f"product-{suite}"
-    return cached(name, digest(suite, *PARTS), make, progress)
+    return cached(name, digest(suite, *(TOP / part for part in PARTS)), make, progress)
 
 
 def copy_sources(into: Path) -> None:
     """All that is built from, without what was built from it here."""
-    into.mkdir()
     for part in PARTS:
-        if part.is_dir():
-            shutil.copytree(part, into / part.name, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
+        (into / part).parent.mkdir(parents=True, exist_ok=True)
+        if (TOP / part).is_dir():
+            shutil.copytree(TOP / part, into / part, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
         else:
-            shutil.copy(part, into)
+            shutil.copy(TOP / part, into / part)
 
 
 def in_build_root(suite: str, folder: Path, command: Sequence[str], progress: Progress = say) -> str:

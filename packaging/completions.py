@@ -1,0 +1,71 @@
+"""Completions of safe-modprobectl for bash, zsh and fish, from its parser, by shtab.
+
+    completions.py FOLDER [EXTENSIONS]
+
+EXTENSIONS is where `make build` left the compiled part of the package, if not in it.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import shtab
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import safe_modprobe
+
+if len(sys.argv) > 2:
+    safe_modprobe.__path__.append(sys.argv[2])
+
+from safe_modprobe.capability import NAMES
+from safe_modprobe.ctl.main import parser
+
+FILES = {"bash": "safe-modprobectl", "zsh": "_safe-modprobectl", "fish": "safe-modprobectl.fish"}
+"""Where each shell looks for it, in a folder of its own."""
+
+USERS = {
+    "bash": "_safe_modprobectl_users",
+    "zsh": "_users",
+    "fish": "(__fish_complete_users)",
+    "preamble": {"bash": '_safe_modprobectl_users() { compgen -u -- "$1"; }'},
+}
+
+VALUES: Mapping[str, Any] = {
+    "DIR": shtab.DIRECTORY,
+    "FILE": shtab.FILE,
+    "PATH": shtab.FILE,
+    "VERSION": shtab.cmd("ls /lib/modules"),
+}
+"""What stands for a value in --help -> what may be there."""
+
+
+def arguments(of: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Every argument, of the subcommands too, whose descriptions become their summaries."""
+    for action in of._actions:
+        yield action
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action._choices_actions:
+                action.choices[command.dest].description = command.help  # shells show one line
+                yield from arguments(action.choices[command.dest])
+
+
+def main(folder: Path) -> None:
+    """Write FOLDER/SHELL/… for each shell."""
+    top = parser()
+    for action in arguments(top):
+        if action.metavar == "CAP":
+            action.choices = NAMES
+        elif "--user" in action.option_strings:
+            action.complete = USERS  # type: ignore[attr-defined]
+        elif isinstance(action.metavar, str) and action.metavar in VALUES:
+            action.complete = VALUES[action.metavar]  # type: ignore[attr-defined]
+    for shell, name in FILES.items():
+        (folder / shell).mkdir(parents=True, exist_ok=True)
+        (folder / shell / name).write_text(shtab.complete(top, shell))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
