@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.vm.cache import CACHE, Progress, run, say
+from tests.vm.cache import CACHE, TOP, Progress, run, say
 from tests.vm.kernels import kernel
 from tests.vm.product import product
 from tests.vm.roots import archive, root, suite_of
@@ -113,6 +113,9 @@ def _job(tree: Path, what: Machine, job: list[str]) -> None:
     shutil.copytree(HERE / "guest", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
     for scenario in (HERE / "scenarios").glob("*.py"):
         shutil.copy(scenario, tree / "agent")
+    (tree / "agent/documents").mkdir()
+    for document in (TOP / "README.md", *(TOP / "docs/man").glob("*.scd")):
+        shutil.copy(document, tree / "agent/documents")
     (tree / "job").write_text("\n".join(job) + "\n")
     (tree / "etc/safe-modprobe/policy.d").mkdir(parents=True)
     (tree / "etc/safe-modprobe/policy.d/30-test-modules.toml").write_text(_TEST_POLICY)

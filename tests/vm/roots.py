@@ -15,13 +15,15 @@ _BUILD = """cython3 gcc libkmod-dev libzstd-dev make pkgconf python3-dev python3
 _ROOTLESS = """aardvark-dns busybox-static crun e2fsprogs fuse-overlayfs iptables netavark nftables passt podman
     slirp4netns uidmap""".split()
 """What docs/rootless.md was measured with."""
+_SYSTEM = """dbus jq python3-junitparser python3-pyelftools python3-rich python3-systemd systemd systemd-sysv
+    udev""".split()
 
 PACKAGES = {
     "bare": _BARE,
     "build": [*_BARE, *_BUILD],
     "programs": [*_BARE, *_PROGRAMS],
     "rootless": [*_BARE, *_ROOTLESS],
-    "systemd": [*_BARE, "systemd", "systemd-sysv", "udev", "dbus", "python3-rich", "python3-systemd"],
+    "systemd": [*_BARE, *_SYSTEM],
 }
 SUITES = ("trixie", "sid")
 """Besides NATIVE: `bare-trixie` is trixie's `bare`."""
