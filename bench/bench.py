@@ -19,10 +19,8 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from tests.vm.cache import cached, digest, run
-from tests.vm.kernels import Kernel, kernel
-from tests.vm.product import product
-from tests.vm.roots import root
+from tests.vm.kernels import kernel
+from tests.vm.product import installed
 
 ROUNDS = 60
 WARM = 3
@@ -40,7 +38,7 @@ class Row(NamedTuple):
 
 
 def rows(version: str) -> list[Row]:
-    tree = ["-d", "/tree", "-S", version, "--"]
+    tree = ["-d", "/", "-S", version, "--"]
     found, nothing = "net-pf-2-proto-132", "net-pf-21-type-99"
     return [
         Row("python3 -IS -c pass", ["/usr/bin/python3", "-IS", "-c", "pass"]),
@@ -49,18 +47,6 @@ def rows(version: str) -> list[Row]:
         Row("safe-modprobe -n, four modules", ["/usr/sbin/safe-modprobe", "-n", "-q", *tree, found], True),
         Row("safe-modprobe -n, nothing answers", ["/usr/sbin/safe-modprobe", "-n", "-q", *tree, nothing], True),
     ]
-
-
-def prepare(linux: Kernel) -> Path:
-    """A root with the product and a module tree in it."""
-    parts = [root("bare") / "tree", product() / "tree"]
-
-    def make(into: Path) -> None:
-        for part in parts:
-            run(["cp", "-a", f"{part}/.", into])
-        shutil.copytree(linux.root / "lib/modules", into / "tree/lib/modules")
-
-    return cached("bench", digest(*map(str, parts), linux.version, Path(__file__)), make)
 
 
 def rounds_in(where: Path, commands: list[list[str]]) -> Iterator[list[tuple[float, float]]]:
@@ -77,7 +63,7 @@ def rounds_in(where: Path, commands: list[list[str]]) -> Iterator[list[tuple[flo
 
 def main() -> int:
     linux = kernel("bookworm")
-    where = prepare(linux)
+    where = installed("bare", linux)
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
         raise SystemExit("the benchmark mounts /proc in a root of its own, and needs root for that")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)

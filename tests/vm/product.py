@@ -1,12 +1,14 @@
 """What `make install` installs, made with a release's own Python, Cython and libkmod."""
 
+import os
 import shutil
 from collections.abc import Sequence
+from inspect import getsource
 from pathlib import Path
 
 from tests.vm.cache import TOP, Progress, cached, digest, run, say
-from tests.vm.kernels import NATIVE
-from tests.vm.roots import archive, root
+from tests.vm.kernels import NATIVE, Kernel
+from tests.vm.roots import archive, root, suite_of
 
 PARTS = ("safe_modprobe", "policy.d", "packaging", "docs/man", "setup.py", "pyproject.toml", "Makefile")
 _CHROOT = """mount --bind "$2" "$1/mnt"
@@ -42,9 +44,25 @@ def copy_sources(into: Path) -> None:
             shutil.copy(TOP / part, into / part)
 
 
+def installed(name: str, linux: Kernel, progress: Progress = say) -> Path:
+    """A root with the product and a kernel's modules in it, to chroot(2) into: also as the running kernel's."""
+    parts = [root(name, progress) / "tree", product(suite_of(name), progress) / "tree"]
+
+    def make(into: Path) -> None:
+        for part in parts:
+            run(["cp", "-a", f"{part}/.", into])
+        shutil.copytree(linux.root / "lib/modules", into / "lib/modules")
+        (into / "lib/modules" / os.uname().release).symlink_to(linux.version)
+
+    return cached(f"installed-{name}", digest(*map(str, parts), linux.version, getsource(make)), make, progress)
+
+
+def in_root(tree: Path, folder: Path, command: Sequence[str | Path]) -> list[str | Path]:
+    """The command that runs this command in that root, in the folder, with /proc, /dev and /sys there."""
+    return ["unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c", _CHROOT, "sh", tree, folder, *command]
+
+
 def in_build_root(suite: str, folder: Path, command: Sequence[str], progress: Progress = say) -> str:
     """What the command prints, run in this folder with that release's compiler and Python. Raises SystemExit."""
     tree = root("build" if suite == NATIVE else f"build-{suite}", progress) / "tree"
-    return run(
-        ["unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c", _CHROOT, "sh", tree, folder, *command]
-    )
+    return run(in_root(tree, folder, command))

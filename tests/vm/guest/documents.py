@@ -1,0 +1,71 @@
+"""The examples that people read: of the README, of the manual's sources and of --help."""
+
+import re
+
+AT_THE_DESK = ("safe-modprobectl scan", "safe-modprobectl surface")
+"""Commands that read a thousand modules: they run beside the guests, where that takes no minutes."""
+
+SHOWN_ELSEWHERE = {"make demo", "make test", "make install", "safe-modprobectl surface --html surface.html"}
+"""By tests/vm/test_demo.py, by CI itself, by every machine here, and by tests/unit/test_surface_page.py."""
+
+HELP = """
+import sys
+sys.path += ["/usr/lib/safe-modprobe", "/usr/lib/python3/dist-packages"]
+from safe_modprobe.ctl.main import parser
+top = parser()
+for each in (top, *next(action.choices for action in top._actions if action.choices).values()):
+    print(each.epilog or "")
+"""
+"""What prints every example of --help, with Debian's own Python."""
+
+
+def blocks(text):
+    """(kind, content) of what stands between ``` lines."""
+    return re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text):
+    """The command lines of a document: all of a shell's block, and those behind a prompt elsewhere."""
+    found = []
+    for kind, block in blocks(text):
+        lines = block.splitlines()
+        if kind == "sh":
+            found += [line for line in lines if line.strip() and not line.startswith("#")]
+        else:
+            found += [line[2:] for line in lines if line.startswith(("$ ", "# "))]
+    return found
+
+
+def commands_of_help(text):
+    """Those of HELP's output, without what they are for."""
+    lines = [re.split(r" {2,}", line.strip())[0] for line in text.splitlines()]
+    return [line for line in lines if line.startswith("safe-modprobectl ")]
+
+
+def policies(text):
+    """What is TOML in a document."""
+    return [block for kind, block in blocks(text) if kind == "toml" or (not kind and block.lstrip().startswith("["))]
+
+
+def is_shown_elsewhere(line):
+    """Whether a test of its own runs it."""
+    return re.split(r" {2,}|#", line)[0].strip() in SHOWN_ELSEWHERE
+
+
+def for_version(line, version):
+    """With this kernel's version in place of the example's."""
+    return re.sub(r"\b6\.\d+\.\d+-\d+(-cloud)?-amd64\b", version, line)
+
+
+def wrong(line, status, out, err):
+    """What did not go as an example should (an error's sentence, wrong usage, a traceback), "" for nothing.
+
+    1: refused, or findings; 3: not protecting; 124: `--follow` goes on until it is ended.
+    """
+    fine = status in (0, 1, 3) or ("--follow" in line and status == 124)
+    said = [each for each in err.splitlines() if each.startswith(("safe-modprobe", "usage:", "Traceback", "sh:"))]
+    return (
+        ""
+        if fine and not said and "Traceback" not in out
+        else f"{line!r} ended with {status}: {out[-200:]} {err[-300:]}"
+    )
