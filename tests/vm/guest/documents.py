@@ -2,11 +2,36 @@
 
 import re
 
-AT_THE_DESK = ("safe-modprobectl scan", "safe-modprobectl surface")
-"""Commands that read a thousand modules: they run beside the guests, where that takes no minutes."""
+_IN_A_GUEST = re.compile(r"safe-modprobectl (enable|disable|status|log|suggest)\b|--last|--event")
+"""What changes the kernel, or reads a journal. All else takes a tenth of the time where nothing is emulated."""
 
 SHOWN_ELSEWHERE = {"make demo", "make test", "make install", "safe-modprobectl surface --html surface.html"}
 """By tests/vm/test_demo.py, by CI itself, by every machine here, and by tests/unit/test_surface_page.py."""
+
+PREPARE = """set -e
+mkdir -p {desk} /etc/safe-modprobe/tests.d && cp -r /usr/lib/safe-modprobe/policy.d {desk}
+cp -r /usr/lib/safe-modprobe/tests.d {desk}/policy.d && cp /etc/passwd {desk}/passwd
+for name in user:1000 alice:1001 asterisk:1002; do
+    grep -q "^${{name%:*}}:" {desk}/passwd || echo "${{name%:*}}:x:${{name#*:}}:100::/tmp:/bin/sh" >> {desk}/passwd
+done
+mv {desk}/passwd /etc/passwd
+cat > {desk}/10-site.toml <<EOF
+[[rule]]
+modules = ["sctp"]
+users = [1000]
+action = "allow"
+reason = "a draft"
+EOF
+cat > {desk}/site-tests.toml <<EOF
+[[case]]
+request = "net-pf-38"
+modules = ["af_alg"]
+caller = {{ uid = 1000 }}
+verdict = "deny"
+EOF
+cp {desk}/10-site.toml {desk}/policy.d
+"""
+"""What the examples name, in a folder `desk`, as a script for str.format()."""
 
 HELP = """
 import sys
@@ -47,9 +72,11 @@ def policies(text):
     return [block for kind, block in blocks(text) if kind == "toml" or (not kind and block.lstrip().startswith("["))]
 
 
-def is_shown_elsewhere(line):
-    """Whether a test of its own runs it."""
-    return re.split(r" {2,}|#", line)[0].strip() in SHOWN_ELSEWHERE
+def place(line):
+    """Where the example runs: in a "guest", at the "desk", or "elsewhere", where a test of its own runs it."""
+    if re.split(r" {2,}|#", line)[0].strip() in SHOWN_ELSEWHERE:
+        return "elsewhere"
+    return "guest" if _IN_A_GUEST.search(line) else "desk"
 
 
 def for_version(line, version):

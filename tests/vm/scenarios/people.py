@@ -80,18 +80,20 @@ def static_nodes():
 
 
 def take_out(guest, name):
-    """Remove a module, after all that use it."""
+    """Remove a module, after all that use it, if it is there."""
     with open("/proc/modules") as file:
         users = {line.split()[0]: line.split()[3] for line in file}
-    for user in users.get(name, "-").split(","):
-        if user not in ("-", ""):
-            take_out(guest, user)
-    guest.sh(f"rmmod {name}")
+    if name in users:
+        for user in users[name].split(","):
+            if user not in ("-", ""):
+                take_out(guest, user)
+        guest.sh(f"rmmod {name}")
 
 
 def loaded_by(guest, who, command, modules):
     """(how it ended, the modules in then), with these taken out before as far as they can be."""
-    guest.sh("nft flush ruleset")
+    if "nf_tables" in guest.modules():
+        guest.sh("nft flush ruleset")
     for name in sorted(modules):
         take_out(guest, name)
     left = modules & guest.modules()
