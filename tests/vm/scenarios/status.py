@@ -157,7 +157,7 @@ def test_the_event_is_off_or_the_instance_stopped(guest: Guest) -> None:
 def test_a_ring_that_loses_requests(guest: Guest) -> None:
     guest.write(f"{INSTANCE}/buffer_size_kb", "4")
     guest.write(SYSCTL, "/bin/true\n")  # a helper of ours would empty the ring
-    for number in range(400):
+    for number in range(200):
         guest.ask_raw(b"smp-%d-%s" % (number, b"x" * 40))
     guest.write(SYSCTL, f"{HELPER}\n")
     problem = only(status(guest)[1], "trace-loss")

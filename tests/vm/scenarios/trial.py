@@ -141,15 +141,6 @@ def test_a_rule_that_decides_first_is_named_and_nothing_is_written(guest: Guest)
     assert guest.sh(f"test -e {SITE}").returncode == 1
 
 
-def test_a_row_lands_while_others_are_written_and_none_is_lost(guest: Guest) -> None:
-    many = " & ".join(f"safe-modprobectl allow smp_marked --uid {uid} --reason test" for uid in range(2000, 2006))
-    assert guest.sh(f"{many} & wait").returncode == 0
-    text = guest.sh(f"cat {SITE}").stdout
-    assert all(f"users = [{uid}]" in text for uid in range(2000, 2006)), text
-    assert guest.sh(f"ls -A {ETC}").stdout == "10-site.toml\n"
-    ctl(guest, "reload")
-
-
 def test_a_disk_that_cannot_be_written(guest: Guest) -> None:
     guest.sh(f"mount -t tmpfs -o ro,mode=755 tmpfs {ETC}")
     try:
