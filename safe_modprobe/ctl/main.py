@@ -1,6 +1,7 @@
 """safe-modprobectl: the parser of the whole command line, and the way out for every error."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -43,11 +44,17 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> int:
     """The exit code: the subcommand's own, 1 for an error (one sentence on stderr), 2 for wrong usage."""
+    _open_what_is_closed()
     try:
-        arguments = parser(argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS).parse_args(argv)
-        code: int = arguments.run(arguments)
+        try:
+            arguments = parser(argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS).parse_args(argv)
+            code: int = arguments.run(arguments)
+        except SystemExit:  # argparse's, after --help and --version, too
+            sys.stdout.flush()
+            raise
         sys.stdout.flush()
     except BrokenPipeError:
+        _give_up_output()
         return 1
     except KeyboardInterrupt:
         return 130  # the shell's number for SIGINT; what changes anything has put it back or was done
@@ -60,9 +67,28 @@ def main(argv: Sequence[str]) -> int:
             f"Python's module {error.name} is not installed, which this needs; Debian's python3-{error.name} has it"
         )
     except OSError as error:
+        _give_up_output()
         what = error.strerror or str(error)
         return _fail(f"{error.filename}: {what}" if error.filename else what)
     return code
+
+
+def _open_what_is_closed() -> None:
+    """Whoever closed a standard stream wants to hear nothing; a file of ours must not get its number instead."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        if fd == 1:
+            sys.stdout = open(fd, "w")
+        elif fd == 2:
+            sys.stderr = open(fd, "w")
+    os.close(fd)
+
+
+def _give_up_output() -> None:
+    """What cannot be written now cannot be at the interpreter's end, which would make a 120 of the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(message: str) -> int:

@@ -11,8 +11,11 @@ from safe_modprobe.ctl.main import COMMANDS, parser
 TOP = Path(__file__).resolve().parents[2]
 
 
+CODE = "from safe_modprobe.ctl.main import main\nsys.exit(main(sys.argv[1:]))"
+
+
 def ctl(*arguments: str, before: str = "") -> tuple[int, str, str]:
-    code = f"import sys; {before}\nfrom safe_modprobe.ctl.main import main\nsys.exit(main(sys.argv[1:]))"
+    code = f"import sys; {before}\n{CODE}"
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
     return done.returncode, done.stdout, done.stderr
 
@@ -56,3 +59,36 @@ def test_a_missing_library_is_named() -> None:
     assert err == (
         "safe-modprobectl: Python's module tomli is not installed, which this needs; Debian's python3-tomli has it\n"
     )
+
+
+FULL = "safe-modprobectl: No space left on device\n"
+STREAMS = [
+    ("check --root {empty}", ">&-", 0, ""),
+    ("check --root {empty} --json", "<&- >&-", 0, ""),
+    ("check --root {empty}", ">&- 2>&-", 0, ""),
+    ("check /nosuch.toml", ">&-", 1, ""),
+    ("check --root /nosuch", "2>&-", 1, ""),
+    ("reload --nonsense", "<&- >&- 2>&-", 2, ""),
+    ("check --root {empty}", ">/dev/full", 1, FULL),
+    ("check --root {empty} --json", ">/dev/full", 1, FULL),
+    ("check --schema", ">/dev/full", 1, FULL),
+    ("--help", ">/dev/full", 1, FULL),
+    ("check --help", ">/dev/full", 1, FULL),
+    ("--version", ">/dev/full", 1, FULL),
+]
+
+
+@pytest.mark.parametrize(("arguments", "streams", "status", "says"), STREAMS)
+def test_closed_and_full_streams(tmp_path: Path, arguments: str, streams: str, status: int, says: str) -> None:
+    command = f'exec "$0" -c "$1" {arguments.format(empty=tmp_path)} {streams}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, f"import sys\n{CODE}"], cwd=TOP, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", says)
+
+
+def test_no_file_of_ours_gets_a_standard_stream_s_number() -> None:
+    code = "import sys; from safe_modprobe.ctl.main import main; main(['check', '--root', '/nosuch'])"
+    code += "; sys.exit(open('/dev/zero').fileno() < 3)"
+    done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], cwd=TOP)
+    assert done.returncode == 0
