@@ -7,7 +7,8 @@ import argparse
 import difflib
 import os
 import re
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from safe_modprobe.act import drop_in
@@ -17,8 +18,9 @@ from safe_modprobe.ctl.machine import Machine
 from safe_modprobe.ctl.output import print_json, printable
 from safe_modprobe.errors import PolicyError, SafeModprobeError, UsageError
 from safe_modprobe.frozen import NamedTuple
-from safe_modprobe.model import Action, Policy, Step, StepVerdict, Target, TargetState, Verdict
+from safe_modprobe.model import BY_MARKER, Action, Policy, Step, StepVerdict, Target, TargetState, Verdict
 from safe_modprobe.policy.dropins import FOLDERS, SITE, UNTIL_REBOOT
+from safe_modprobe.policy.edit import rows_of, same_name
 from safe_modprobe.policy.schema import Document, build
 from safe_modprobe.policy.wishes import Candidate, Edit, Verb, Wish, check, planned, verdicts
 from safe_modprobe.read.indexes import read_indexes
@@ -81,7 +83,7 @@ def carry_out(arguments: argparse.Namespace, wish: Wish) -> int:
     if arguments.json:
         print_json(_as_json(done))
     else:
-        for line in _as_text(done, arguments.dry_run, "--until-reboot" if arguments.until_reboot else ""):
+        for line in _as_text(done, arguments):
             print(printable(line))
     return 0
 
@@ -165,8 +167,8 @@ def _text(path: str, content: bytes) -> str:
     return content.decode()
 
 
-def _as_text(done: _Done, dry_run: bool, until: str) -> list[str]:
-    drop, change = done.drop, done.change
+def _as_text(done: _Done, arguments: argparse.Namespace) -> list[str]:
+    drop, change, dry_run = done.drop, done.change, arguments.dry_run
     said = []
     if change.text == drop.text:
         said.append(f"{drop.path}: nothing to change")
@@ -180,7 +182,7 @@ def _as_text(done: _Done, dry_run: bool, until: str) -> list[str]:
     said += [_outcome(done.wish, verdict) for verdict in done.verdicts]
     said += [f"note: {note}" for note in _notes(done)]
     if change.text != drop.text and not dry_run:
-        said.append(f"to undo: {_undo(done, until)}")
+        said.append(f"to undo: {_undo(done, arguments)}")
     return said
 
 
@@ -236,13 +238,31 @@ def _notes(done: _Done) -> list[str]:
     return notes
 
 
-def _undo(done: _Done, until: str) -> str:
+def _undo(done: _Done, arguments: argparse.Namespace) -> str:
     change, taken_out = done.change, " ".join(done.change.taken_out)
     if not change.line:
-        verb = Verb.UNMARK if done.wish.verb is Verb.MARK else Verb.MARK
-        return " ".join(filter(None, (f"safe-modprobectl {verb} {taken_out}", until, "--reason '…'")))
+        return "; ".join(_put_back(done, name, arguments) for name in change.taken_out)
     put_back = f", and name {taken_out} in the earlier mark again" if taken_out else ""
-    return f"remove the row at {done.drop.path}:{change.line}{put_back}{'; a boot does it, too' if until else ''}"
+    boot = "; a boot does it, too" if arguments.until_reboot else ""
+    return f"remove the row at {done.drop.path}:{change.line}{put_back}{boot}"
+
+
+def _put_back(done: _Done, module: str, arguments: argparse.Namespace) -> str:
+    """The command that marks the module again as the row did that it was taken out of."""
+    row = next(each for each in rows_of(done.drop.text, "mark") if _names(each, module))
+    verb = Verb.MARK if row["privileged"] not in (False, BY_MARKER) else Verb.UNMARK
+    words = ["safe-modprobectl", str(verb), module]
+    words += ["--cap", row["privileged"]] if isinstance(row["privileged"], str) and verb is Verb.MARK else []
+    words += ["--over-marker"] if row["privileged"] is False else []
+    words += ["--until-reboot"] if arguments.until_reboot else []
+    words += ["--root", arguments.root] if arguments.root is not None else []
+    words += ["--kernel", arguments.kernel] if arguments.kernel is not None else []
+    words += ["--force"] if arguments.force else []
+    return shlex.join([*words, "--reason", row.get("reason", "as before")])
+
+
+def _names(row: Mapping[str, Any], module: str) -> bool:
+    return "aliases" not in row and any(same_name(name, module) for name in row["modules"])
 
 
 def _as_json(done: _Done) -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import tomli
 
 from safe_modprobe.ctl.main import main
 from safe_modprobe.read.accounts import Accounts
@@ -96,9 +98,42 @@ def test_mark_and_back(image: Image, capsys: pytest.CaptureFixture[str]) -> None
     assert ctl(image, capsys, "unmark", "plain_one", "--reason", "x") == (
         f"{SITE}: plain_one taken out of an earlier mark\n"
         "plain_one: allowed to a user without privilege: not marked [built-in]\n"
-        "to undo: safe-modprobectl mark plain_one --reason '…'\n"
+        f"to undo: safe-modprobectl mark plain_one --root  --kernel {VERSION} --reason 'nobody needs it'\n"
     )
     assert image.site.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "command"),
+    [
+        (("mark", "plain_one", "--reason", "no user's"), ("unmark", "plain_one")),
+        (("mark", "plain_one", "--cap", "CAP_NET_ADMIN", "--reason", "$(id)"), ("unmark", "plain_one")),
+        (("mark", "plain_one", "low", "--reason", "two"), ("unmark", "plain_one", "low")),
+        (("mark", "nosuch", "--reason", "x", "--force"), ("unmark", "nosuch", "--force")),
+        (("mark", "plain_one", "--until-reboot"), ("unmark", "plain_one", "--until-reboot")),
+        (("unmark", "marked", "--over-marker", "--reason", "open"), ("mark", "marked")),
+        (("unmark", "bad", "--reason", "open"), ("mark", "bad")),
+    ],
+)
+def test_what_undoes_it_does(
+    image: Image, capsys: pytest.CaptureFixture[str], before: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    ctl(image, capsys, *before)
+    state = marks(image)
+    assert main([*command, "-d", str(image.root), "-S", VERSION, "--reason", "x"]) == 0
+    (undo,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("to undo: ")]
+    assert marks(image) != state
+    for each in undo.removeprefix("to undo: ").split("; "):
+        program, *words = shlex.split(each)
+        assert (program, main(words)) == ("safe-modprobectl", 0)
+    assert marks(image) == state
+
+
+def marks(image: Image) -> list[tuple[str, str, str]]:
+    """What the drop-ins of /etc and /run say of each module."""
+    files = [*image.etc.glob("*.toml"), *image.run.glob("*.toml")]
+    rows = [row for file in files for row in tomli.loads(file.read_text()).get("mark", ())]
+    return sorted((name, str(row["privileged"]), row["reason"]) for row in rows for name in row["modules"])
 
 
 def test_allow_below_run(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
