@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     from safe_modprobe.ctl.site import Verb, Wish, carry_out, reason  # they bring tomlkit
 
     row: dict[str, Any] = {"users": [*arguments.user, *arguments.uid], "units": arguments.unit}
-    row = {key: value for key, value in row.items() if value}
+    row = {key: list(dict.fromkeys(value)) for key, value in row.items() if value}
     if not row:
         raise UsageError("allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone")
     uids = (*_uids(arguments), *arguments.uid)

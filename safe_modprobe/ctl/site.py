@@ -59,7 +59,8 @@ class _Drop(NamedTuple):
 def carry_out(arguments: argparse.Namespace, wish: Wish) -> int:
     """Write the row that the wish takes, if it takes one, and say what came of it. Raises SafeModprobeError."""
     on = machine.of(arguments)
-    known = [_known(on, name, arguments.force) for name in dict.fromkeys(arguments.modules)]
+    found = [_known(on, name, arguments.force) for name in arguments.modules]
+    known = list({each.target.module: each for each in found}.values())
     candidates = [Candidate(each.target, each.aliases) for each in known]
     folder, name = (FOLDERS[1], UNTIL_REBOOT) if arguments.until_reboot else (FOLDERS[2], SITE)
     path = on.path(f"{folder}/{name}")

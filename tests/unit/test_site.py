@@ -153,6 +153,30 @@ def test_allow_below_run(image: Image, capsys: pytest.CaptureFixture[str]) -> No
     assert not image.etc.exists()
 
 
+def test_what_is_named_twice_is_written_once(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    who = (
+        "--uid",
+        "7",
+        "--uid",
+        "7",
+        "--user",
+        "asterisk",
+        "--user",
+        "asterisk",
+        "--unit",
+        "a.scope",
+        "--unit",
+        "a.scope",
+    )
+    said = ctl(image, capsys, "allow", "bad", "plain_one", "plain-one", "bad", *who, "--reason", "x")
+    assert tomli.loads(image.site.read_text()) == {
+        "rule": [{"modules": ["bad"], "users": ["asterisk", 7], "units": ["a.scope"], "action": "allow", "reason": "x"}]
+    }
+    assert [line.split(":")[0] for line in said.splitlines() if ": allowed to " in line] == ["bad", "plain_one"]
+    ctl(image, capsys, "mark", "plain-one", "plain_one", "--reason", "x")
+    assert tomli.loads(image.site.read_text())["mark"][0]["modules"] == ["plain_one"]
+
+
 def test_comments_stay_and_the_row_stands_before_what_would_decide_first(
     image: Image, capsys: pytest.CaptureFixture[str]
 ) -> None:
