@@ -66,10 +66,14 @@ class Machine(NamedTuple):
 
 
 def of(arguments: argparse.Namespace) -> Machine:
-    """The machine that the options name. Raises UsageError for a root that is no folder."""
+    """The machine that the options name. Raises UsageError for a root that is no folder, a kernel that is no name."""
     root, kernel = arguments.root, getattr(arguments, "kernel", None)
     if root is not None and not os.path.isdir(root):
         raise UsageError(f"--root: {root}: no such folder; give the top of a system's files")
+    if kernel is not None and (kernel in ("", ".", "..") or "/" in kernel):
+        raise UsageError(
+            f"--kernel: {kernel!a} is no kernel's version; 'uname -r' prints one, and /lib/modules has them"
+        )
     if root is not None and "kernel" in arguments and kernel is None:
         kernel = _only_kernel(root)
     return Machine(root, kernel)

@@ -42,6 +42,11 @@ def kmod_of(folder: str | None, config: Sequence[str] | None) -> Kmod:
     """libkmod on these folders. Raises OSError, UsageError as read_plan() does."""
     if folder is not None and not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
+    if folder is not None and not any(
+        os.path.exists(f"{folder}/{name}") for name in ("modules.dep.bin", "modules.dep")
+    ):
+        # libkmod would find nothing at all, and what no module answers is granted.
+        raise UsageError(f"{folder}: it lacks modules.dep; give the right -d and -S, or let depmod index the modules")
     return Kmod(folder, config)
 
 

@@ -288,6 +288,9 @@ def test_where_modules_are_not_told_names_are_not_held_against_them(
 
 USAGE = [
     (["--kernel", "1.2"], "{image}/lib/modules/1.2: no such folder of modules; give the right -d and -S"),
+    (["--kernel", ""], "--kernel: '' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
+    (["--kernel", ".."], "--kernel: '..' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
+    (["--kernel", "../../.."], "--kernel: '../../..' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
     (["--root", "{image}/nowhere"], "--root: {image}/nowhere: no such folder; give the top of a system's files"),
 ]  # fmt: skip
 

@@ -1,6 +1,7 @@
 """alias -> Plan on real trees: steps, needs, markers whatever the compression, and doubt."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ import pytest
 from safe_modprobe.capability import SYS_MODULE, Capability
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import UNMARKED, Marker, Target, TargetState
+from safe_modprobe.model import UNMARKED, Marker, Plan, Request, Target, TargetState
 from safe_modprobe.read.modules import marker, modules_folder, read_plan
 from safe_modprobe.read.onlooker import read_as_new, read_plans
 from tests.tree.build import Mod, build_tree
@@ -201,6 +202,16 @@ def test_what_modprobe_d_says_counts_in_both(folder: Path, tmp_path: Path) -> No
         ]
         assert [step.module for step in plans[0].targets[0].steps] == ["plain"]
         assert plans[2].targets[0].steps[0].install
+
+
+@pytest.mark.parametrize("read", [read_plan, lambda request, folder: next(read_plans([request], folder))])
+def test_a_folder_without_an_index_is_none(tmp_path: Path, read: Callable[[Request, str], Plan]) -> None:
+    """Nothing would be found in it, and whatever no module answers is granted."""
+    with pytest.raises(SafeModprobeError) as raised:
+        read(parse(["fs-x"]).request, str(tmp_path))
+    assert str(raised.value) == (
+        f"{tmp_path}: it lacks modules.dep; give the right -d and -S, or let depmod index the modules"
+    )
 
 
 def test_many_plans_want_a_folder(tmp_path: Path) -> None:
