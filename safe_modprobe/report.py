@@ -80,7 +80,8 @@ def line(verdict: Verdict) -> str:
     if verdict.action is Action.DENY:
         if bar := barred(verdict):
             return f"{text}; to let it through, change {bar}"
-        return f"{text}; to let it through: {remedy(refused(verdict), verdict.caller)} in {ADMIN_FILE}"
+        rule = remedy(refused(verdict), verdict.caller)
+        return f"{text}; to let it through: {rule} in {FOLDERS[-1]}/10-NAME.toml, a file of its own"
     left_out = skipped(verdict)
     return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
 

@@ -30,6 +30,7 @@ from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.journal import Journal
 from safe_modprobe.read.tasks import read_caller
+from safe_modprobe.report import ADMIN_FILE
 
 _EXAMPLES = """
   safe-modprobectl explain net-pf-38 --uid 1000
@@ -80,7 +81,7 @@ def run(arguments: argparse.Namespace) -> int:
     plan = on.plan(request)
     callers = _callers(arguments, request, policy, on.accounts())
     verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
-    _print(arguments, as_json(policy, verdict), as_text(policy, verdict))
+    _print(arguments, as_json(policy, verdict), as_text(policy, verdict, on.path(ADMIN_FILE)))
     return _code(verdict)
 
 
@@ -97,7 +98,8 @@ def _recorded(arguments: argparse.Namespace, on: machine.Machine, policy: Policy
     verdict = decide(policy, request, caller_of(event), on.plan(request, as_if_new=True))
     loaded = [each.module for each in on.plan(request).targets if each.state is TargetState.LIVE]
     value = {"recorded": event_as_json(event), "changed": verdict.action is not event.verdict, "loaded": loaded}
-    _print(arguments, as_json(policy, verdict) | value, [*as_text(policy, verdict), *_then(event, verdict, loaded)])
+    lines = [*as_text(policy, verdict, on.path(ADMIN_FILE)), *_then(event, verdict, loaded)]
+    _print(arguments, as_json(policy, verdict) | value, lines)
     return _code(verdict)
 
 

@@ -57,7 +57,7 @@ def _json_step(mark: Mark | None, judged: StepVerdict, target: TargetVerdict) ->
     }
 
 
-def as_text(policy: Policy, verdict: Verdict) -> list[str]:
+def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> list[str]:
     """The caller, what the call site grants, each target with its steps, the verdict, and what would change it."""
     site = call_site(policy, verdict.request.alias)
     lines = [f"request  {escape(verdict.request.alias)}", f"caller   {who(verdict.caller)}"]
@@ -79,16 +79,20 @@ def as_text(policy: Policy, verdict: Verdict) -> list[str]:
             lines.append(f"         {judged.action}: {judged.reason} [{judged.origin}]")
     left_out = skipped(verdict)
     without = f"; without its soft dependencies {', '.join(left_out)}" if left_out else ""
-    return [*lines, f"verdict  {headline(verdict)}{without}", *_remedy(verdict)]
+    return [*lines, f"verdict  {headline(verdict)}{without}", *_remedy(policy, verdict, admin_file)]
 
 
-def _remedy(verdict: Verdict) -> list[str]:
+def _remedy(policy: Policy, verdict: Verdict, admin_file: str) -> list[str]:
     if bar := barred(verdict):
         return [f"remedy   change {bar}: no new rule comes before it"]
     text = remedy(verdict)
     if text is None:
         return []
-    return [f"remedy   in {ADMIN_FILE}:", *(f"         {line}" for line in text.splitlines())]
+    if not policy.files:
+        return [
+            "remedy   install the default policy first: a rule alone would replace the built-in one, and open the rest"
+        ]
+    return [f"remedy   in {admin_file}:", *(f"         {line}" for line in text.splitlines())]
 
 
 def _grants(site: CallSite) -> str:

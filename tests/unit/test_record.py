@@ -8,12 +8,15 @@ import pytest
 
 from safe_modprobe.act import record
 from safe_modprobe.decide import decide
+from safe_modprobe.errors import PolicyError
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import Caller, Plan
+from safe_modprobe.policy.schema import build
+from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.report import fields, line, priority, worth_a_record
 from tests.unit.make import ROOT, UNKNOWN, USER, N, Y, plan, policy, step
 
-ADMIN = "/etc/safe-modprobe/policy.d/10-site.toml"
+ADMIN = "/etc/safe-modprobe/policy.d/10-NAME.toml, a file of its own"
 NONE = "the caller holds no capability that suffices (CAP_SYS_MODULE)"
 LINES = [
     ("x", ROOT, plan(step("m", Y)), "allowed 'x' (m) to uid 0: m: its marker is privileged=Y; the caller may [/m/m.ko]"),
@@ -148,3 +151,14 @@ def test_no_rule_is_proposed_that_would_not_help(text: str, alias: str, args: li
     steps = plan(step("m", registers_filesystem=False))
     said = line(decide(policy(text), parse(["--", alias, *args]).request, ROOT, steps))
     assert said.endswith(end) and "rule = [" not in said
+
+
+def test_two_refusals_lines_hold_in_files_of_their_own_alone() -> None:
+    """`rule = [...]` twice, or below a table, is an error, and an error spoils the whole policy."""
+    said = [line(decide(policy(""), parse(["x"]).request, USER, plan(step(name, Y)))) for name in ("m", "n")]
+    rules = [each.partition("to let it through: ")[2].partition(" in ")[0].encode() for each in said]
+    together = build([("/etc/p/10-m.toml", rules[0]), ("/etc/p/10-n.toml", rules[1])], Accounts())
+    assert [rule.modules for rule in together.rules] == [("m",), ("n",)]
+    with pytest.raises(PolicyError):
+        build([("/etc/p/10-site.toml", b"\n".join(rules))], Accounts())
+    assert all(each.endswith("/10-NAME.toml, a file of its own") for each in said)

@@ -8,6 +8,7 @@ from safe_modprobe.ctl.verdicts import as_json, as_text
 from safe_modprobe.decide import decide
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import Caller, Plan
+from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from tests.unit.make import ROOT, UNKNOWN, USER, N, Y, plan, policy, step
 
 HARD = plan(step("d", Y), step("m", N, "d"))
@@ -107,6 +108,19 @@ TEXTS = [
 def test_as_text(text: str, caller: Caller, steps: Plan, lines: list[str]) -> None:
     found = policy(text)
     assert as_text(found, decide(found, parse(["x"]).request, caller, steps)) == lines
+
+
+def test_the_remedy_is_for_the_file_that_was_looked_at() -> None:
+    said = as_text(policy(""), decide(policy(""), parse(["x"]).request, USER, HARD), "/mnt/etc/10-site.toml")
+    assert "remedy   in /mnt/etc/10-site.toml:" in said
+
+
+def test_no_rule_is_proposed_where_it_would_replace_the_built_in_policy() -> None:
+    """The rule would be the whole policy, in mode `marked`: all that has no marker would be open to everyone."""
+    said = as_text(BUILTIN_POLICY, decide(BUILTIN_POLICY, parse(["x"]).request, USER, HARD))
+    assert said[-1] == (
+        "remedy   install the default policy first: a rule alone would replace the built-in one, and open the rest"
+    )
 
 
 def test_as_json() -> None:
