@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from io import TextIOWrapper
 
 from safe_modprobe import __version__
 from safe_modprobe.errors import SafeModprobeError
@@ -45,6 +46,7 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 def main(argv: Sequence[str]) -> int:
     """The exit code: the subcommand's own, 1 for an error (one sentence on stderr), 2 for wrong usage."""
     _open_what_is_closed()
+    _print_whatever_the_locale()
     try:
         try:
             arguments = parser(argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS).parse_args(argv)
@@ -81,6 +83,12 @@ def _open_what_is_closed() -> None:
         elif fd == 2:
             sys.stderr = open(fd, "w")
     os.close(fd)
+
+
+def _print_whatever_the_locale() -> None:
+    """What a locale's encoding lacks (an arrow, a reason in another script) comes out as an escape."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _give_up_output() -> None:

@@ -87,6 +87,17 @@ def test_closed_and_full_streams(tmp_path: Path, arguments: str, streams: str, s
     assert (done.returncode, done.stdout, done.stderr) == (status, "", says)
 
 
+def test_what_a_locale_cannot_write_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "ж.toml").write_text("[[rule]]\n")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{CODE}", "check", str(tmp_path)],
+        cwd=TOP, capture_output=True, text=True, env={"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "") and done.stdout.startswith(
+        f"{tmp_path}/\\u0436.toml:1: rule: "
+    ), done
+
+
 def test_no_file_of_ours_gets_a_standard_stream_s_number() -> None:
     code = "import sys; from safe_modprobe.ctl.main import main; main(['check', '--root', '/nosuch'])"
     code += "; sys.exit(open('/dev/zero').fileno() < 3)"
