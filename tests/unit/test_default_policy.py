@@ -67,6 +67,15 @@ def test_shipped_cases_run_on_any_kernel(path: Path) -> None:
     assert len(found) >= len(rows) and len(asked) == len(found)
 
 
+@pytest.mark.parametrize("action", ["allow", "deny"])
+def test_no_case_fails_for_what_an_admin_says_of_a_user_of_the_machine(action: str) -> None:
+    """`safe-modprobectl test` would complain for ever of a rule like those that explain and suggest propose."""
+    rule = f'[[rule]]\nmodules = ["*"]\nusers = {list(range(1000, 1100))}\naction = "{action}"\n'.encode()
+    files = [(str(path), path.read_bytes()) for path in sorted(POLICY.glob("*.toml"))]
+    policy = build([("10-site.toml", rule), *files], NoAccounts())
+    assert [case.name for case in shipped_cases() if fails(policy, case)] == []
+
+
 def test_the_cases_would_notice_a_policy_that_asks_nothing() -> None:
     """Every refusal that they expect is missed then."""
     open_to_all = build([("00-open.toml", b'[settings]\nmode = "allowed"\n')], NoAccounts())
