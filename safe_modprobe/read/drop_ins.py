@@ -63,7 +63,10 @@ def draft(path: str) -> DropIns:
     except OSError as error:
         return DropIns((), (_error(path, error),))
     top = path.rstrip("/") or "/"
-    return _drafts([os.path.join(top, name) for name, _ in effective([names])], _no_drop_ins(top, names))
+    drop_ins, found = effective([names]), _no_drop_ins(top, names)
+    if not drop_ins:  # --strict in a pipeline must not take the wrong folder for a flawless policy
+        found.append(Finding(Severity.WARNING, path, 0, "", f"no drop-in is there; their names end in {SUFFIX}"))
+    return _drafts([os.path.join(top, name) for name, _ in drop_ins], found)
 
 
 def _split(path: str) -> tuple[str, list[str]]:

@@ -245,6 +245,19 @@ def test_what_keeps_a_policy_from_being_in_force(image: Path, capsys: pytest.Cap
     assert check(capsys, "--root", image)[1][0] == f"{image}/{SITE}: others may write it (mode 0777); chmod it to 0755"
 
 
+def test_a_folder_without_a_drop_in_is_no_flawless_policy(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = image / "drafts"
+    (folder / "tests.d").mkdir(parents=True)
+    said = [
+        f"{folder}: warning: no drop-in is there; their names end in .toml",
+        "no files, no rules, no marks, no call sites: no errors, 1 warning, no notes",
+    ]
+    assert check(capsys, "--root", image, folder) == (0, said)
+    assert check(capsys, "--root", image, "--strict", folder) == (1, said)
+    put(folder / "10-a.toml", "")
+    assert check(capsys, "--root", image, "--strict", folder)[0] == 0
+
+
 def test_no_policy_at_all(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(capsys, "--root", image, "--strict") == (
         0,
