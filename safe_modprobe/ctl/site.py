@@ -30,6 +30,7 @@ from safe_modprobe.read.policy_files import open_folder, read_drop_ins, read_fil
 __all__ = ["Verb", "Wish", "carry_out", "reason"]
 
 _MAX_NAME = 55  # bytes: MODULE_NAME_LEN of a 64-bit kernel, without its NUL
+_MAX_REASON = 500  # characters; every record of the log repeats it, and tomlkit's time grows with its square
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _UNTIL_REBOOT = "until the next boot"
 
@@ -45,6 +46,8 @@ def reason(arguments: argparse.Namespace) -> str:
         raise UsageError("--reason: it is empty; say why, for whoever reads the policy next")
     if not text.isprintable():
         raise UsageError(f"--reason: {text!a} holds what is no printable character; a reason is one line of text")
+    if len(text) > _MAX_REASON:
+        raise UsageError(f"--reason: it has {len(text)} characters; it may have {_MAX_REASON}")
     return text.strip()
 
 

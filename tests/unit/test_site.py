@@ -307,6 +307,8 @@ NAMES = "which has up to 55 letters, digits, - and _; patterns and aliases are f
 @pytest.mark.parametrize(
     ("spoil", "command", "sentence"),
     [
+        (nothing, ("mark", "plain_one", "--reason", "é" * 501), "--reason: it has 501 characters; it may have 500"),
+        (nothing, ("mark", "plain_one", "--reason", "x" * 100_000), "--reason: it has 100000 characters; it may have 500"),
         (nothing, ("mark", "palin_one", *WHY), "palin_one: no such module in this kernel; did you mean plain_one?; --force writes the row all the same"),
         (nothing, ("mark", "nosuch", *WHY), "nosuch: no such module in this kernel; --force writes the row all the same"),
         (nothing, ("mark", "built-in", *WHY), "built_in: it is built in, so no policy keeps anybody from it; --force writes the row all the same"),
