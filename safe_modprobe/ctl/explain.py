@@ -150,4 +150,6 @@ def _callers(arguments: argparse.Namespace, request: Request, policy: Policy, ac
         return (caller._replace(capabilities=mask, initial_user_namespace=not arguments.user_namespace),)
     if uid == 0 and arguments.cap is None:
         mask = capability.ALL
-    return (Caller(Source.NONE, uid, uid, capabilities=mask, initial_user_namespace=not arguments.user_namespace),)
+    # Without a rule that asks for groups, an image needs no /etc/passwd.
+    gids = accounts.gids(uid) if any(rule.groups for rule in policy.rules) else frozenset()
+    return (Caller(Source.NONE, uid, uid, gids, mask, initial_user_namespace=not arguments.user_namespace),)

@@ -30,6 +30,15 @@ class Accounts:
         known = self._known(self._paths[0])
         return next((name.decode(errors="surrogateescape") for name, number in known.items() if number == uid), None)
 
+    def gids(self, uid: int) -> frozenset[int]:
+        """The groups of whoever logs in with this number: passwd(5)'s own, and those of group(5) that list the name."""
+        passwd, group = (_rows(read(path, _MAX_BYTES)) for path in self._paths)
+        users = [fields for fields in passwd if fields[2] == b"%d" % uid]
+        names = {fields[0] for fields in users}
+        found = {fields[3] for fields in users}
+        found |= {fields[2] for fields in group if not names.isdisjoint(fields[3].split(b","))}
+        return frozenset(int(gid) for gid in found if gid.isdigit() and len(gid) <= _DIGITS)
+
     def _known(self, path: str) -> dict[bytes, int]:
         if path not in self._numbers:
             self._numbers[path] = parse_numbers(read(path, _MAX_BYTES))
@@ -39,8 +48,12 @@ class Accounts:
 def parse_numbers(text: bytes) -> dict[bytes, int]:
     """`name:password:number:…` lines; passwd(5) and group(5) agree so far. The first of a name wins."""
     numbers: dict[bytes, int] = {}
-    for line in text.split(b"\n"):
-        fields = line.split(b":")
-        if len(fields) > 3 and fields[0] and fields[2].isdigit() and len(fields[2]) <= _DIGITS:
+    for fields in _rows(text):
+        if fields[0] and fields[2].isdigit() and len(fields[2]) <= _DIGITS:
             numbers.setdefault(fields[0], int(fields[2]))
     return numbers
+
+
+def _rows(text: bytes) -> list[list[bytes]]:
+    rows = [line.split(b":") for line in text.split(b"\n")]
+    return [fields for fields in rows if len(fields) > 3]

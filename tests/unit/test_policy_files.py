@@ -157,3 +157,19 @@ def test_accounts_are_read_from_the_two_files_alone(tmp_path: Path) -> None:
     (tmp_path / "g").write_text("audio:x:29:bob\n")
     accounts = Accounts(str(tmp_path / "p"), str(tmp_path / "g"))
     assert (accounts.uid("bob"), accounts.uid("alice"), accounts.gid("audio")) == (1000, None, 29)
+
+
+@pytest.mark.parametrize(
+    ("uid", "gids"),
+    [
+        (1000, {100, 29, 44}),
+        (1001, {1001}),
+        (1002, set()),  # two numbers that are none
+        (7, set()),
+        (29, set()),
+    ],
+)
+def test_the_groups_of_a_login(tmp_path: Path, uid: int, gids: set[int]) -> None:
+    (tmp_path / "p").write_text("bob:x:1000:100::/:\nbo:x:1001:1001::/:\nodd:x:1002:-1::/:\nshort:x:7\n")
+    (tmp_path / "g").write_text("audio:x:29:alice,bob\nvideo:x:44:bob\nbobs:x:45:bobby\nodd:x:x:odd\nbob:x:46:\n")
+    assert Accounts(str(tmp_path / "p"), str(tmp_path / "g")).gids(uid) == gids

@@ -191,6 +191,24 @@ def test_comments_stay_and_the_row_stands_before_what_would_decide_first(
     assert image.site.stat().st_mode & 0o777 == 0o600
 
 
+@pytest.mark.parametrize(
+    ("action", "who", "code"),
+    [
+        ("allow", ("--user", "asterisk"), 0),
+        ("allow", ("--uid", "1001"), 0),
+        ("allow", ("--uid", "0", "--cap", "CAP_CHOWN"), 1),
+        ("allow", ("--uid", "1002"), 1),
+        ("deny", ("--user", "asterisk", "--cap", "CAP_SYS_MODULE"), 1),
+        ("deny", ("--uid", "1002", "--cap", "CAP_SYS_MODULE"), 0),
+    ],
+)
+def test_explain_knows_the_groups_of_a_user(image: Image, action: str, who: tuple[str, ...], code: int) -> None:
+    image.etc.mkdir(parents=True)
+    image.site.write_text(f'[[rule]]\nmodules = ["bad"]\ngroups = ["telephony"]\naction = "{action}"\n')
+    (image.root / "etc/group").write_text("root:x:0:\ntelephony:x:44:alice,asterisk\n")
+    assert main(["explain", "bad", "-d", str(image.root), "-S", VERSION, *who]) == code
+
+
 def test_dry_run_writes_nothing(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     before = image.state()
     said = ctl(image, capsys, "unmark", "bad", "--reason", "x", "--dry-run")
