@@ -16,7 +16,10 @@ def add_parser(commands: Commands) -> None:
     """Add `mark`."""
     parser = add_command(commands, "mark", "have a module need privilege", __doc__, _EXAMPLES)
     parser.add_argument(
-        "--cap", type=capability_named, metavar="CAP", help="the capability that suffices; default: CAP_SYS_MODULE"
+        "--cap",
+        type=capability_named,
+        metavar="CAP",
+        help="the capability that suffices; default: the one that does already, or CAP_SYS_MODULE",
     )
     add_edit(parser)
     parser.set_defaults(run=run)
