@@ -112,8 +112,11 @@ def _write(path: str, text: str) -> None:
     if path == "-":
         sys.stdout.write(text)
         return
-    with open(path, "w", encoding="utf-8") as file:
-        file.write(text)
+    try:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:  # of write(2) it does not say where
+        raise OSError(error.errno, error.strerror, path) from None
 
 
 def as_json(report: Report) -> dict[str, Any]:

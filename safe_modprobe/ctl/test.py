@@ -147,5 +147,8 @@ def _write_junit(path: str, outcomes: list[Outcome]) -> None:
     xml = junitparser.JUnitXml("safe-modprobectl test")
     for suite in suites.values():
         xml.add_testsuite(suite)
-    with open(path, "wb") as output:
-        xml.write(output)
+    try:
+        with open(path, "wb") as output:
+            xml.write(output)
+    except OSError as error:  # of write(2) it does not say where
+        raise OSError(error.errno, error.strerror, path) from None

@@ -415,6 +415,7 @@ WRONG = [
         ["--policy", "broken", "t.toml"],
         "broken/1.toml:1: mod: no such table; a policy has 'settings', 'mark', 'call_site', 'rule'",
     ),
+    (["--policy", "good", "--junit", "/dev/full", "t.toml"], "/dev/full: No space left on device"),
     (["--policy", "good", "--junit", "missing/x.xml", "t.toml"], "missing/x.xml: No such file or directory"),
     (
         ["--policy", "good", "--kernel", "0.0-none", "plan.toml"],

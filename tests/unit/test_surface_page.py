@@ -133,6 +133,7 @@ def test_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 WRONG: list[tuple[list[str], str]] = [
     (["--json", "--html", "-"], "--html: standard output is taken by --json; name a file"),
+    (["--html", "/dev/full"], "/dev/full: No space left on device"),
     (["--html", "/nowhere/x.html"], "/nowhere/x.html: No such file or directory"),
     (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
     (["--kernel", "9.9"], "{root}/lib/modules/9.9/modules.dep: no such file; give the right --root and --kernel, or let"
