@@ -6,6 +6,7 @@ from contextlib import contextmanager
 
 from safe_modprobe.model import Caller
 from safe_modprobe.read.behalf import FOLDER, dump_caller
+from safe_modprobe.read.trace import make_run
 from safe_modprobe.read.waiting import stat
 
 
@@ -18,6 +19,7 @@ def on_behalf_of(caller: Caller) -> Iterator[None]:
     """
     pid = os.getpid()
     path = f"{FOLDER}/{pid}"
+    make_run(os.path.dirname(FOLDER))
     os.makedirs(FOLDER, mode=0o700, exist_ok=True)
     fd = os.open(f"{path}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:

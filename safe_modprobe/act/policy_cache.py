@@ -6,6 +6,7 @@ import os
 from safe_modprobe.model import Policy
 from safe_modprobe.policy.packed import SHAPE, pack
 from safe_modprobe.read.policy_cache import CACHE, Snapshot, again
+from safe_modprobe.read.trace import make_run
 
 _SETTLED_NS = 2_000_000_000
 """A file that changed just before it was read may change once more within the same tick of its clock, unseen."""
@@ -21,7 +22,7 @@ def remember(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:
         return False
     part = f"{cache}.{os.getpid()}"
     try:
-        os.makedirs(os.path.dirname(cache), mode=0o700, exist_ok=True)
+        make_run(os.path.dirname(cache))
         _write(part, marshal.dumps((SHAPE, before.paths, before.state, pack(policy))))
         os.rename(part, cache)
         return True

@@ -5,7 +5,7 @@ import os
 import time
 
 from safe_modprobe.act.load import MODPROBE
-from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, MEMORY, RUN, TRACEFS, dump_memory
+from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, MEMORY, RUN, TRACEFS, dump_memory, make_run
 from safe_modprobe.read.waiting import read
 
 SYSCTL = "/proc/sys/kernel/modprobe"
@@ -29,7 +29,7 @@ def set_helper(path: str) -> None:
 
 def remember(path: str) -> None:
     """Keep the helper that was there before, until the next boot."""
-    os.makedirs(RUN, mode=0o700, exist_ok=True)
+    make_run()
     _write(_BEFORE, path, os.O_CREAT | os.O_TRUNC)
 
 
@@ -53,7 +53,7 @@ def make_instance() -> bool:
         _write(f"{folder}/trace_clock", CLOCK)
     _write(f"{folder}/buffer_size_kb", _BUFFER_KB)
     if made:  # a memory that is not there counts as one that was lost
-        os.makedirs(RUN, mode=0o700, exist_ok=True)
+        make_run()
         _write(MEMORY, dump_memory({}, 0).decode(), os.O_CREAT | os.O_TRUNC)
     _write(f"{folder}/{EVENT}/enable", "1")
     _write(f"{folder}/tracing_on", "1")

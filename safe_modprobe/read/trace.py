@@ -38,6 +38,15 @@ class Seen(NamedTuple):
     lost: bool
 
 
+def make_run(folder: str = RUN) -> None:
+    """Our folder in /run. Others may pass it, since drop-ins are below; what is root's alone is so by its own mode."""
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return
+    os.chmod(folder, 0o755)  # mkdir's own mode is cut by the umask
+
+
 def instance() -> str | None:
     """The instance's folder if it is there and listens, otherwise None."""
     for root in TRACEFS:
@@ -52,7 +61,7 @@ def instance() -> str | None:
 
 def look(folder: str) -> Seen:
     """All requests that the kernel has traced up to now. Raises OSError, UntrustedInputError."""
-    os.makedirs(RUN, mode=0o700, exist_ok=True)
+    make_run()
     fd = os.open(MEMORY, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # held for some hundred microseconds, by root alone

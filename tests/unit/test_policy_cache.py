@@ -50,6 +50,18 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
     return places.pop
 
 
+def test_users_reach_the_drop_ins_beside_it_and_not_what_is_in_it(tmp_path: Path) -> None:
+    """Else `explain` and a dry run would not know this boot's drop-ins, nor any policy, for a user."""
+    place = Place(tmp_path)
+    before = os.umask(0o077)
+    try:
+        assert place.fill()
+    finally:
+        os.umask(before)
+    assert place.cache.parent.stat().st_mode & 0o777 == 0o755
+    assert place.cache.stat().st_mode & 0o777 & ~0o600 == 0
+
+
 CHANGES: dict[str, Callable[[Place], object]] = {
     "an edit": lambda place: (place.ours / "50-a.toml").write_text(MARK.replace('"m"', '"n"')),
     "an edit that keeps size and mtime": lambda place: _rewrite(place.ours / "50-a.toml"),
