@@ -56,7 +56,7 @@ def installed(folders: Sequence[str]) -> DropIns:
 def draft(path: str) -> DropIns:
     """A file, or a folder's drop-ins, as if nothing else were there. Whoever owns it: it is not installed yet."""
     if not os.path.isdir(path):
-        found = [] if path.endswith(SUFFIX) else _no_drop_ins(*_split(path))
+        found = [] if path.endswith(SUFFIX) or not os.path.isfile(path) else _no_drop_ins(*_split(path))
         return _drafts([path], found)
     try:
         names = sorted(os.listdir(path))

@@ -245,6 +245,18 @@ def test_what_keeps_a_policy_from_being_in_force(image: Path, capsys: pytest.Cap
     assert check(capsys, "--root", image)[1][0] == f"{image}/{SITE}: others may write it (mode 0777); chmod it to 0755"
 
 
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("/nosuch", "No such file or directory"),
+        ("/dev/zero", "it is not a file; a drop-in is one, or a link to /dev/null"),
+    ],
+)
+def test_of_what_is_no_file_that_alone_is_said(capsys: pytest.CaptureFixture[str], path: str, why: str) -> None:
+    """Not its name, too: under another one it would not be a drop-in either."""
+    assert check(capsys, path) == (1, [f"{path}: {why}", "1 error, no warnings, no notes; the policy does not hold"])
+
+
 def test_a_folder_without_a_drop_in_is_no_flawless_policy(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = image / "drafts"
     (folder / "tests.d").mkdir(parents=True)
