@@ -10,16 +10,19 @@ import re
 import stat
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
-from safe_modprobe.health.what_is_refused import in_full
 from safe_modprobe.kmod import Kmod
 from safe_modprobe.model import Origin, Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.digest import digest
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
+from safe_modprobe.policy.globs import literal
 from safe_modprobe.read.accounts import Accounts
+from safe_modprobe.read.indexes import built_in_names
+from safe_modprobe.read.modules import modules_folder
 from safe_modprobe.read.policy_files import policy_of, read_drop_ins
 from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, TRACEFS, parse_memory
 from safe_modprobe.read.waiting import parse_stack, read
@@ -38,7 +41,8 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
     Raises OSError.
     """
     kernel = kernel or os.uname().release
-    modules = _modules_folder(top, kernel)
+    modules = str(modules_folder(top or "/", kernel))
+    modules_there = os.path.isdir(modules)
     current = _line(f"{top}/proc/sys/kernel/modprobe")
     policy, error, policy_digest = _policy(top)
     return Facts(
@@ -49,7 +53,7 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
         policy_error=error,
         digest=policy_digest,
         kernel=kernel,
-        modules_folder=modules is not None,
+        modules_folder=modules_there,
         options=_options(top, kernel),
         programs=tuple(_programs(top, own, code)),
         tracing=_tracing(top),
@@ -61,7 +65,7 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
         bset=_bset(_line(f"{top}/proc/sys/kernel/usermodehelper/bset")),
         ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),
         sysctl=_sysctl(top),
-        built_in=frozenset(_built_in(modules, policy)),
+        built_in=_built_in(modules, policy) if modules_there else frozenset(),
         loaded=frozenset(line.partition(" ")[0] for line in _lines(f"{top}/proc/modules")),
     )
 
@@ -109,23 +113,14 @@ def _policy(top: str) -> tuple[Policy, str, str]:
         )
 
 
-def _modules_folder(top: str, kernel: str) -> str | None:
-    folders = (f"{top}/lib/modules/{kernel}", f"{top}/usr/lib/modules/{kernel}")
-    return next((folder for folder in folders if os.path.isdir(folder)), None)
-
-
-def _built_in(folder: str | None, policy: Policy) -> Iterator[str]:
-    """kernel/a/b-c.ko -> b_c; where the package has only libkmod's index of them, those that marks name in full."""
-    if folder is None:
-        return
-    if lines := _lines(f"{folder}/modules.builtin"):
-        for path in lines:
-            yield path.rpartition("/")[2].partition(".")[0].replace("-", "_")
-        return
+def _built_in(folder: str, policy: Policy) -> frozenset[str]:
+    """Where the package has only libkmod's index of them, those that marks name in full."""
+    with suppress(FileNotFoundError):
+        if names := built_in_names(folder):
+            return names
     kmod = Kmod(folder, [])
-    for name in {name for mark in policy.marks for name in mark.modules if in_full(name)}:
-        if kmod.module_from_name(name).initstate == "builtin":
-            yield name.replace("-", "_")
+    in_full = {name for mark in policy.marks for name in mark.modules if literal(name)}
+    return frozenset(name.replace("-", "_") for name in in_full if kmod.module_from_name(name).initstate == "builtin")
 
 
 def _options(top: str, kernel: str) -> Mapping[str, str] | None:

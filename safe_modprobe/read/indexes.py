@@ -22,51 +22,66 @@ def read_indexes(folder: str | None, config: Sequence[str] | None) -> Indexes:
     """
     kmod = Kmod(folder, config)
     folder = kmod.dirname
-    modules: dict[str, list[str]] = {}
     try:
-        for line in _lines(f"{folder}/modules.dep"):
-            path, colon, _ = line.partition(":")
-            if colon:
-                modules[module_name(path)] = []
-        for line in _lines(f"{folder}/modules.alias"):
-            keyword, _, rest = line.partition(" ")
-            alias, _, module = rest.rpartition(" ")
-            if keyword == "alias" and alias:
-                modules.setdefault(module, []).append(alias)
+        modules: dict[str, list[str]] = {module_name(path): [] for path in indexed(folder)}
+        for alias, module in aliases(folder):
+            modules.setdefault(module, []).append(alias)
     except FileNotFoundError as error:
         raise UsageError(
             f"{error.filename}: no such file; give the right --root and --kernel, or let depmod index the modules"
         ) from None
     for alias, module in kmod.config()["aliases"]:
         modules.setdefault(module, []).append(alias)
-    return Indexes(modules, _built_in(f"{folder}/modules.builtin.modinfo"))
+    try:
+        return Indexes(modules, built_in_aliases(folder))
+    except FileNotFoundError:
+        return Indexes(modules, None)
 
 
 def module_name(path: str) -> str:
-    """The name that libkmod gives to the module in a file."""
-    name = path.rpartition("/")[2]
-    return name.partition(".ko")[0].replace("-", "_")
+    """kernel/a/b-c.ko.xz -> b_c, as libkmod's path_to_modname() does."""
+    return path.rpartition("/")[2].partition(".")[0].replace("-", "_")
+
+
+def indexed(folder: str) -> Iterator[str]:
+    """The paths of the modules that can be loaded, below the folder (modules.dep). Raises OSError."""
+    for line in _lines(f"{folder}/modules.dep"):
+        path, colon, _ = line.partition(":")
+        if colon:
+            yield path
+
+
+def built_in_names(folder: str) -> frozenset[str]:
+    """What is built in (modules.builtin). Raises OSError."""
+    return frozenset(module_name(line) for line in _lines(f"{folder}/modules.builtin") if line)
+
+
+def aliases(folder: str) -> Iterator[tuple[str, str]]:
+    """Every alias with its module (modules.alias). Raises OSError."""
+    for line in _lines(f"{folder}/modules.alias"):
+        keyword, _, rest = line.partition(" ")
+        alias, _, module = rest.rpartition(" ")
+        if keyword == "alias" and alias:
+            yield alias, module
+
+
+def built_in_aliases(folder: str) -> dict[str, list[str]]:
+    """What is built in, with its aliases (modules.builtin.modinfo). Raises OSError."""
+    found: dict[str, list[str]] = {}
+    with open(f"{folder}/modules.builtin.modinfo", "rb") as file:
+        # module.key=value, each with a NUL at its end (Documentation/kbuild/kbuild.rst).
+        pairs = os.fsdecode(file.read()).split("\0")
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        module, dot, key = key.rpartition(".")
+        if dot:
+            of_module = found.setdefault(module.replace("-", "_"), [])
+            if key == "alias":
+                of_module.append(value)
+    return found
 
 
 def _lines(path: str) -> Iterator[str]:
     with open(path, encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         for line in lines:
             yield line.removesuffix("\n")
-
-
-def _built_in(path: str) -> dict[str, list[str]] | None:
-    """`module.key=value`, each with a NUL behind it."""
-    found: dict[str, list[str]] = {}
-    try:
-        with open(path, "rb") as file:
-            pairs = os.fsdecode(file.read()).split("\0")
-    except FileNotFoundError:
-        return None
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        module, dot, key = key.rpartition(".")
-        if dot:
-            aliases = found.setdefault(module.replace("-", "_"), [])
-            if key == "alias":
-                aliases.append(value)
-    return found

@@ -4,11 +4,14 @@ import grp
 import os
 import pwd
 from collections.abc import Callable, Iterator, Sequence
+from itertools import chain
+from typing import TypeVar
 
 from safe_modprobe.kmod import Kmod
 from safe_modprobe.policy.match import normal_pattern
 from safe_modprobe.policy.names import Asked, Facts
 from safe_modprobe.read.accounts import parse_numbers
+from safe_modprobe.read.indexes import aliases, built_in_aliases, built_in_names, indexed, module_name
 from safe_modprobe.read.waiting import read
 
 UNIT_FOLDERS = tuple(
@@ -29,21 +32,26 @@ UNIT_FOLDERS = tuple(
 _MAX_LINKS = 40
 _MAX_BYTES = 64 << 20
 
+_T = TypeVar("_T")
+
 
 def read_facts(root: str | None, modules: str, config: Sequence[str] | None, asked: Asked) -> Facts:
     """The facts of the system below `root` (None: the running one), with the modules of that folder.
 
     `config` are the folders of modprobe.d, None for this system's. What is not there, or cannot be read, is not known.
     """
-    loadable, built_in = _lines(f"{modules}/modules.dep"), _lines(f"{modules}/modules.builtin")
-    # Without the second, which some packages keep elsewhere, what is built in would seem not to be there at all.
-    known = loadable is not None and built_in is not None
+    loadable = _seen(lambda: frozenset(map(module_name, indexed(modules))))
+    built_in = _seen(lambda: built_in_names(modules))
+    named = _seen(lambda: list(aliases(modules))) or []
+    configured = _seen(lambda: Kmod(modules, config).config()["aliases"]) or []
+    of_built_in = _seen(lambda: built_in_aliases(modules)) or {}
     return Facts(
         kernel=os.path.basename(modules),
-        modules=frozenset(_module(line.partition(":")[0]) for line in loadable or () if line) if known else None,
-        built_in=frozenset(_module(line) for line in built_in or () if line),
-        aliases=tuple(_aliases(modules, config)),
-        built_in_aliases=tuple(_built_in_aliases(modules)),
+        # Without the other, which some packages keep elsewhere, what is built in would seem not to be there at all.
+        modules=None if built_in is None else loadable,
+        built_in=built_in or frozenset(),
+        aliases=tuple(normal_pattern(alias) for alias, _ in (*named, *configured)),
+        built_in_aliases=tuple(map(normal_pattern, chain.from_iterable(of_built_in.values()))),
         users=_known(root, asked.users, "/etc/passwd", "/etc/subuid", pwd.getpwuid),
         groups=_known(root, asked.groups, "/etc/group", "/etc/subgid", grp.getgrgid),
         units=_units(root),
@@ -56,45 +64,20 @@ def below(root: str | None, path: str) -> str:
     return path if root is None else os.path.join(root, path.lstrip("/"))
 
 
-def _lines(path: str) -> list[str] | None:
+def _seen(look: Callable[[], _T]) -> _T | None:
+    """What there is to see, None where nobody can look."""
     try:
-        return read(path, _MAX_BYTES).decode(errors="surrogateescape").split("\n")
+        return look()
     except OSError:
         return None
-
-
-def _module(path: str) -> str:
-    """kernel/a/b-c.ko.xz -> b_c, as libkmod's path_to_modname() does."""
-    return path.rpartition("/")[2].partition(".")[0].replace("-", "_")
-
-
-def _aliases(modules: str, config: Sequence[str] | None) -> Iterator[str]:
-    for line in _lines(f"{modules}/modules.alias") or ():
-        word, _, rest = line.partition(" ")
-        if word == "alias":
-            yield normal_pattern(rest.rpartition(" ")[0])
-    try:
-        for alias, _ in Kmod(modules, config).config()["aliases"]:
-            yield normal_pattern(alias)
-    except OSError:
-        return
-
-
-def _built_in_aliases(modules: str) -> Iterator[str]:
-    # module.key=value, each with a NUL at its end (Documentation/kbuild/kbuild.rst).
-    for pair in "\n".join(_lines(f"{modules}/modules.builtin.modinfo") or ()).split("\0"):
-        key, _, value = pair.partition("=")
-        if key.endswith(".alias"):
-            yield normal_pattern(value)
 
 
 def _known(
     root: str | None, numbers: frozenset[int], names: str, ranges: str, ask: Callable[[int], object]
 ) -> frozenset[int] | None:
     """Those of the numbers that stand in the file, or in a range for containers; here, also those of name services."""
-    try:
-        known = set(parse_numbers(read(below(root, names), _MAX_BYTES)).values())
-    except OSError:
+    known = _seen(lambda: set(parse_numbers(read(below(root, names), _MAX_BYTES)).values()))
+    if known is None:
         return None
     lent = [range(start, start + count) for start, count in _ranges(below(root, ranges))]
     found = {each for each in numbers if each in known or any(each in some for some in lent)}
@@ -105,9 +88,9 @@ def _known(
 
 def _ranges(path: str) -> Iterator[tuple[int, int]]:
     """`name:start:count` lines of subuid(5)."""
-    for line in _lines(path) or ():
-        numbers = line.split(":")[1:]
-        if len(numbers) == 2 and all(each.isascii() and each.isdigit() and len(each) <= 10 for each in numbers):
+    for line in (_seen(lambda: read(path, _MAX_BYTES)) or b"").split(b"\n"):
+        numbers = line.split(b":")[1:]
+        if len(numbers) == 2 and all(each.isdigit() and len(each) <= 10 for each in numbers):
             yield int(numbers[0]), int(numbers[1])
 
 
@@ -131,18 +114,11 @@ def _units(root: str | None) -> tuple[str, ...] | None:
     if not names:
         return None
     # What has no unit yet gets one of its script (systemd-sysv-generator(8)); an image has not met the generator.
-    names.update(f"{each}.service" for each in _listing(below(root, "/etc/init.d")))
+    names.update(f"{each}.service" for each in _seen(lambda: os.listdir(below(root, "/etc/init.d"))) or ())
     units = {each for each in names if each.endswith(".service")}
     templates = {f"{each.partition('@')[0]}@*.service" for each in units if each.endswith("@.service")}
     # Scopes are made by programs while the system runs: sessions, containers, virtual machines.
     return (*sorted(units), *sorted(templates), "*.scope")
-
-
-def _listing(path: str) -> list[str]:
-    try:
-        return os.listdir(path)
-    except OSError:
-        return []
 
 
 def _other_name(entry: "os.DirEntry[str]") -> bool:

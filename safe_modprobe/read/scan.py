@@ -12,6 +12,7 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 
 from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.errors import UntrustedInputError, UsageError
@@ -20,7 +21,7 @@ from safe_modprobe.kmod import Kmod, KmodError
 from safe_modprobe.model import Marker
 from safe_modprobe.read.elf import read_modinfo
 from safe_modprobe.read.image import compression, sealed_copy
-from safe_modprobe.read.indexes import module_name
+from safe_modprobe.read.indexes import indexed, module_name
 from safe_modprobe.read.modules import doubt, marker
 
 _ENDINGS = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
@@ -57,7 +58,9 @@ def module_files(folder: str) -> list[str]:
     """
     if not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right --root and --kernel")
-    found = set(_indexed(folder))
+    found: set[str] = set()
+    with suppress(FileNotFoundError):  # which an image may still lack
+        found.update(indexed(folder))
     for top, _, names in os.walk(folder, onerror=_raise):
         found |= {os.path.relpath(os.path.join(top, name), folder) for name in names if name.endswith(_ENDINGS)}
     return sorted(found)
@@ -65,17 +68,6 @@ def module_files(folder: str) -> list[str]:
 
 def _raise(error: OSError) -> None:
     raise error
-
-
-def _indexed(folder: str) -> Iterator[str]:
-    try:
-        with open(os.path.join(folder, "modules.dep"), errors="surrogateescape") as lines:
-            for line in lines:
-                path, colon, _ = line.partition(":")
-                if colon:
-                    yield path
-    except FileNotFoundError:
-        return
 
 
 def scan(folder: str, paths: Sequence[str], workers: int | None = None) -> Iterator[Scanned]:

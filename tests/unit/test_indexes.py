@@ -62,7 +62,7 @@ def test_without_an_index(tmp_path: Path, gone: str) -> None:
     ("path", "name"),
     [
         ("kernel/net/af-alg.ko", "af_alg"), ("x.ko.xz", "x"), ("x.ko.zst", "x"), ("a/b/c-d.ko.gz", "c_d"), ("x", "x"),
-        ("", ""), ("a.ko/b.ko", "b"), (".ko", ""),
+        ("", ""), ("a.ko/b.ko", "b"), (".ko", ""), ("a.b-c.ko", "a"), ("v1.2.ko.xz", "v1"),
     ],
 )  # fmt: skip
 def test_module_name(path: str, name: str) -> None:
