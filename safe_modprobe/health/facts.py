@@ -48,11 +48,6 @@ class Tracing(NamedTuple):
     doubt: bool = False
     refused: str = ""
 
-    @property
-    def listens(self) -> bool:
-        """Whether a helper would use it."""
-        return self.tracefs and self.there and self.event and self.recording and not self.refused
-
 
 class Lkrg(NamedTuple):
     """LKRG's own sysctls (/proc/sys/lkrg)."""

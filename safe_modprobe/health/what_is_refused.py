@@ -6,9 +6,10 @@ from safe_modprobe.health.facts import Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
 from safe_modprobe.model import BUILT_IN, Action, Mode, Policy
 from safe_modprobe.policy.dropins import TRIAL
+from safe_modprobe.policy.globs import literal
 from safe_modprobe.policy.match import alias_glob, first_mark
+from safe_modprobe.policy.names import listed
 
-_SHOWN = 6
 _LDISC = ("tty-ldisc-21", "n_gsm")
 """One of the line disciplines, which stands for the class: CVE-2023-6546."""
 
@@ -79,13 +80,8 @@ def marked_by_name(policy: Policy, modules: Iterable[str]) -> dict[str, bool]:
     for name in sorted(modules):
         first = next((each for each in patterns if alias_glob(each[0], name)), None)
         if first is not None and first[1]:
-            found[name] = in_full(first[0])
+            found[name] = literal(first[0])
     return found
-
-
-def in_full(pattern: str) -> bool:
-    """Whether a pattern is a module's whole name."""
-    return not set(pattern) & set("*?[")
 
 
 def _of_present(facts: Facts) -> Iterator[Problem]:
@@ -108,10 +104,7 @@ def _of_present(facts: Facts) -> Iterator[Problem]:
 def _named(modules: Mapping[str, bool]) -> str:
     """Those named in full first: they are what somebody had in mind."""
     names = sorted(modules, key=lambda name: not modules[name])
-    more = len(names) - _SHOWN
-    if more > 0:
-        return f"{', '.join(names[:_SHOWN])} and {more} more are"
-    return f"{', '.join(names)} {'are' if len(names) > 1 else 'is'}"
+    return f"{listed(names)} {'are' if len(names) > 1 else 'is'}"
 
 
 def _of_line_disciplines(facts: Facts) -> Iterator[Problem]:
