@@ -5,7 +5,6 @@ helper would, dependencies and all.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import count
 
 from safe_modprobe.capability import ALL, NAMES
 from safe_modprobe.decide import decide
@@ -22,7 +21,7 @@ from safe_modprobe.model import (
     TargetState,
     TargetVerdict,
 )
-from safe_modprobe.policy.reach import FAMILIES, ORDER, Family, Reach, Reached, may_ask, weaker
+from safe_modprobe.policy.reach import FAMILIES, ORDER, Family, Reach, Reached, may_ask, stranger, weaker
 
 _NET_ADMIN = 1 << NAMES.index("CAP_NET_ADMIN")
 
@@ -55,12 +54,6 @@ def kinds(policy: Policy) -> tuple[Kind, ...]:
             caller._replace(capabilities=_NET_ADMIN),
         ),
     )
-
-
-def stranger(policy: Policy) -> int:
-    """The first uid from 60000 on that no rule names: what it gets, everybody gets."""
-    known = {uid for rule in policy.rules for uid in rule.users or ()}
-    return next(uid for uid in count(60_000) if uid not in known)
 
 
 class Outcome(NamedTuple):

@@ -21,6 +21,7 @@ from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import BY_MARKER, Action, Policy, Step, StepVerdict, Target, TargetState, Verdict
 from safe_modprobe.policy.dropins import FOLDERS, SITE, UNTIL_REBOOT
 from safe_modprobe.policy.edit import rows_of, same_name
+from safe_modprobe.policy.reach import MAX_REQUEST
 from safe_modprobe.policy.schema import Document, build
 from safe_modprobe.policy.wishes import Candidate, Edit, Verb, Wish, check, planned, verdicts
 from safe_modprobe.read.indexes import read_indexes
@@ -29,7 +30,6 @@ from safe_modprobe.read.policy_files import open_folder, read_drop_ins, read_fil
 
 __all__ = ["Verb", "Wish", "carry_out", "reason"]
 
-_MAX_NAME = 55  # bytes: MODULE_NAME_LEN of a 64-bit kernel, without its NUL
 _MAX_REASON = 500  # characters; every record of the log repeats it, and tomlkit's time grows with its square
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _UNTIL_REBOOT = "until the next boot"
@@ -105,9 +105,9 @@ class _Done(NamedTuple):
 
 def _known(on: Machine, untrusted_name: str, force: bool) -> AsNew:
     """The module of this name on that machine. Raises UsageError."""
-    if not _NAME.fullmatch(untrusted_name) or len(untrusted_name) > _MAX_NAME:
+    if not _NAME.fullmatch(untrusted_name) or len(untrusted_name) > MAX_REQUEST:
         raise UsageError(
-            f"{untrusted_name!a} is not a module's name, which has up to {_MAX_NAME} letters, digits, - and _;"
+            f"{untrusted_name!a} is not a module's name, which has up to {MAX_REQUEST} letters, digits, - and _;"
             " patterns and aliases are for policy files"
         )
     name = untrusted_name.replace("-", "_")

@@ -18,17 +18,18 @@ MAX_STATES = 4096
 """Of one comparison: many stars in many patterns make exponentially many."""
 
 _TOKEN = re.compile(r"\[(?:![\s\S]|[^!])[^\]]*\]|[\s\S]")
+_WILD = re.compile(r"[*?[]")
 _State = frozenset[int]
 
 
 def literal(pattern: str) -> bool:
     """Whether it matches nothing but itself."""
-    return not any(char in pattern for char in "*?[")
+    return not _WILD.search(pattern)
 
 
 def prefix(pattern: str) -> str:
     """What every text that it matches begins with."""
-    return re.split(r"[*?\[]", pattern, maxsplit=1)[0]
+    return _WILD.split(pattern, 1)[0]
 
 
 class PatternSet:

@@ -6,10 +6,12 @@ by its weakest caller: the one who gets as far as the request, whatever the kern
 
 from collections.abc import Iterable
 from enum import StrEnum
+from itertools import count
 
 from safe_modprobe.capability import Capability, holds, named
 from safe_modprobe.frozen import NamedTuple
-from safe_modprobe.model import Caller
+from safe_modprobe.model import Caller, Policy
+from safe_modprobe.policy.globs import literal, prefix
 from safe_modprobe.policy.match import alias_glob
 
 
@@ -248,7 +250,7 @@ def requests(name: str, aliases: Iterable[str]) -> tuple[Reached, ...]:
 
 
 def _asked(alias: str) -> tuple[str, ...]:
-    if not any(char in alias for char in "*?["):
+    if literal(alias):
         return (alias,)
     head = _head(alias)
     near = [each for normal, each in _EXAMPLES if normal.startswith(head)]
@@ -265,6 +267,12 @@ def weaker(one: Reach, other: Reach) -> Reach:
     return min(one, other, key=ORDER.index)
 
 
+def stranger(policy: Policy) -> int:
+    """The first uid from 60000 on that no rule names: what it gets, everybody gets."""
+    known = {uid for rule in policy.rules for uid in rule.users or ()}
+    return next(uid for uid in count(60_000) if uid not in known)
+
+
 def may_ask(caller: Caller, family: Family) -> bool:
     """Whether the kernel lets this caller get as far as the request."""
     if family.reach is Reach.USER:
@@ -278,9 +286,7 @@ def may_ask(caller: Caller, family: Family) -> bool:
 
 def _head(pattern: str) -> str:
     """What every request of a pattern starts with; a module tree has tens of thousands of aliases to look up."""
-    for char in "*?[":
-        pattern = pattern.partition(char)[0]
-    return pattern.replace("-", "_")
+    return prefix(pattern).replace("-", "_")
 
 
 _HEADS = tuple((tuple(map(_head, family.patterns)), family) for family in FAMILIES)

@@ -25,7 +25,7 @@ from safe_modprobe.model import (
     Verdict,
 )
 from safe_modprobe.policy import edit
-from safe_modprobe.policy.schema import UID_MAX
+from safe_modprobe.policy.reach import stranger
 
 
 class Verb(StrEnum):
@@ -143,17 +143,12 @@ def verdicts(policy: Policy, wish: Wish, candidate: Candidate) -> Iterator[Verdi
 
 def callers(policy: Policy, wish: Wish) -> list[Caller]:
     """Those who are allowed; for a mark and where only units are, somebody without privilege whom no rule names."""
-    uids = wish.uids or (_stranger(policy),)
+    uids = wish.uids or (stranger(policy),)
     return [
         Caller(Source.NONE, uid, uid, capabilities=0 if uid else ALL, initial_user_namespace=True, unit=unit)
         for uid in uids
         for unit in wish.units or (None,)
     ]
-
-
-def _stranger(policy: Policy) -> int:
-    named = {uid for rule in policy.rules for uid in rule.users or ()}
-    return next(uid for uid in range(UID_MAX, 0, -1) if uid not in named)
 
 
 def _first_other(policy: Policy, wish: Wish, candidates: Sequence[Candidate]) -> Verdict | None:

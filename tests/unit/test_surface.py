@@ -5,8 +5,8 @@ from itertools import pairwise
 import pytest
 
 from safe_modprobe.model import Action, Plan, Target, TargetState
-from safe_modprobe.policy.reach import Reach, Reached, family_of
-from safe_modprobe.surface import Surface, askable, kinds, stranger, survey
+from safe_modprobe.policy.reach import Reach, Reached, family_of, stranger
+from safe_modprobe.surface import Surface, askable, kinds, survey
 from tests.unit.make import N, Y, plan, policy, step
 
 SETTINGS = '[settings]\nmode = "marked"\n'
