@@ -6,7 +6,7 @@ walking both at once. Exact, but for one bound: whoever meets it hears the answe
 
 import re
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import translate
 from functools import lru_cache
 from itertools import chain
@@ -69,24 +69,7 @@ def overlap(one: str, other: str, without: str = "") -> bool:
     if literal(one) or literal(other):
         text, pattern = (one, other) if literal(one) else (other, one)
         return not set(without) & set(text) and glob(pattern, text)
-    left, right = _compiled(one), _compiled(other)
-    chars = _alphabet((one, other), without)
-    seen: set[tuple[_State, _State]] = set()
-    todo = [(left.start(), right.start())]
-    while todo:
-        state = todo.pop()
-        if state in seen:
-            continue
-        if len(seen) >= MAX_STATES:
-            return True
-        seen.add(state)
-        if left.accepts(state[0]) and right.accepts(state[1]):
-            return True
-        for char in chars:
-            after = (left.step(state[0], char), right.step(state[1], char))
-            if all(after):
-                todo.append(after)
-    return False
+    return any(accepted is None or all(accepted) for accepted in _walk((one, other), without, needed=2))
 
 
 def matches_nothing(pattern: str, without: str = "") -> bool:
@@ -127,25 +110,35 @@ def _near(one: str, other: str) -> bool:
 
 
 def _covers(wide: tuple[str, ...], narrow: str, without: str) -> bool:
-    left, right = _compiled(narrow), [_compiled(each) for each in wide]
-    chars = _alphabet((narrow, *wide), without)
-    seen: set[tuple[_State, tuple[_State, ...]]] = set()
-    todo = [(left.start(), tuple(each.start() for each in right))]
+    for accepted in _walk((narrow, *wide), without, needed=1):
+        if accepted is None or (accepted[0] and not any(accepted[1:])):
+            return False
+    return True
+
+
+def _walk(patterns: Sequence[str], without: str, needed: int) -> Iterator[list[bool] | None]:
+    """Which of the patterns match, for all texts on which the first `needed` of them can go on. None is the bound."""
+    compiled = [_compiled(each) for each in patterns]
+    chars = _alphabet(patterns, without)
+    seen: set[tuple[_State, ...]] = set()
+    todo = [tuple(each.start() for each in compiled)]
     while todo:
-        state = todo.pop()
-        if state in seen:
+        states = todo.pop()
+        if states in seen:
             continue
         if len(seen) >= MAX_STATES:
-            return False
-        seen.add(state)
-        mine, theirs = state
-        if left.accepts(mine) and not any(each.accepts(its) for each, its in zip(right, theirs, strict=True)):
-            return False
+            yield None
+            return
+        seen.add(states)
+        yield [each.accepts(state) for each, state in zip(compiled, states, strict=True)]
         for char in chars:
-            after = left.step(mine, char)
-            if after:
-                todo.append((after, tuple(each.step(its, char) for each, its in zip(right, theirs, strict=True))))
-    return True
+            after: list[_State] = []
+            for each, state in zip(compiled, states, strict=True):
+                after.append(each.step(state, char))
+                if not after[-1] and len(after) <= needed:
+                    break
+            else:
+                todo.append(tuple(after))
 
 
 class _Pattern(NamedTuple):
