@@ -11,13 +11,13 @@ import os
 from collections.abc import Sequence
 
 from safe_modprobe.ctl import machine
+from safe_modprobe.ctl.output import counted, print_json, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
 from safe_modprobe.errors import UsageError
 from safe_modprobe.policy.findings import Finding, Severity, Sheet, read
 from safe_modprobe.policy.lint import lint
 from safe_modprobe.policy.names import Facts, asked
 from safe_modprobe.read.drop_ins import DropIns, draft, installed
-from safe_modprobe.read.modules import modules_folder
 
 _EXAMPLES = """
   safe-modprobectl check                        the policy in force, and what in it is odd
@@ -47,8 +47,6 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 for a policy that holds, 1 for errors, and with --strict for warnings."""
-    from safe_modprobe.ctl.output import print_json
-
     if arguments.schema:
         from safe_modprobe.policy.json_schema import json_schema
 
@@ -89,7 +87,7 @@ def _facts(on: machine.Machine, sheets: Sequence[Sheet]) -> tuple[Facts, list[Fi
     """What the machine has; a finding where its modules are not to be found. Raises UsageError for a wrong --kernel."""
     from safe_modprobe.read.machine_facts import read_facts
 
-    folder = modules_folder(on.root, on.kernel or os.uname().release) or ""
+    folder = on.folder()
     if on.kernel is not None and not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
     facts = read_facts(on.root, folder, on.config(), asked(sheet.policy for sheet in sheets))
@@ -115,8 +113,6 @@ def _is_hidden(finding: Finding, package: str) -> bool:
 
 def _print(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence[Sheet]) -> None:
     """A line for each finding, errors first, then the sum."""
-    from safe_modprobe.ctl.output import printable
-
     order = list(Severity)
     for finding in sorted(found, key=lambda each: order.index(each.severity)):
         if finding not in hidden:
@@ -128,17 +124,13 @@ def _summary(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequen
     count = {severity: sum(each.severity is severity for each in found) for severity in Severity}
     policies = [sheet.policy for sheet in sheets]
     parts = [
-        _counted(sum(len(each.files) for each in policies), "file"),
-        _counted(sum(len(each.rules) for each in policies), "rule"),
-        _counted(sum(len(each.marks) for each in policies), "mark"),
-        _counted(sum(len(each.call_sites) for each in policies), "call site"),
+        counted(sum(len(each.files) for each in policies), "file"),
+        counted(sum(len(each.rules) for each in policies), "rule"),
+        counted(sum(len(each.marks) for each in policies), "mark"),
+        counted(sum(len(each.call_sites) for each in policies), "call site"),
     ]
-    what = ", ".join(_counted(number, str(severity)) for severity, number in count.items())
+    what = ", ".join(counted(number, str(severity)) for severity, number in count.items())
     more = f" ({len(hidden)} on the package's own files, which --all shows)" if hidden else ""
     if not policies:
         return f"{what}{more}; the policy does not hold"
     return f"{', '.join(parts)}: {what}{more}"
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number or 'no'} {thing}{'s' if number != 1 else ''}"

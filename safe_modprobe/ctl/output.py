@@ -46,6 +46,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else escape(char) for char in text)
 
 
+def counted(number: int, thing: str) -> str:
+    """`no files`, `1 file`, `2 files`."""
+    return f"{number or 'no'} {thing}{'s' if number != 1 else ''}"
+
+
 def console() -> "Console":
     """rich's console on standard output: NO_COLOR counts, and a pipe gets plain, unwrapped text."""
     from rich.console import Console

@@ -9,11 +9,10 @@ safe-modprobe.toml(5) has all keys. Exit status: 0 when every case came out as e
 """
 
 import argparse
-import os
 from typing import Any
 
 from safe_modprobe.ctl import machine
-from safe_modprobe.ctl.output import print_json, printable
+from safe_modprobe.ctl.output import counted, print_json, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.model import Plan, Policy
@@ -79,18 +78,14 @@ def _policy(arguments: argparse.Namespace, on: machine.Machine) -> Policy:
 
 
 def _planned(case: Case, on: machine.Machine) -> Plan:
-    """What the kernel at hand would need; its files are closed again, since nothing is loaded."""
+    """What the kernel at hand would need."""
     try:
-        plan = on.plan(case.request)
+        return on.plan(case.request)
     except (OSError, UsageError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
         raise SafeModprobeError(
             f"{case.place}: {case.name}: no plan for this kernel ({why}); give 'modules', or --root and --kernel"
         ) from None
-    open_ones = {fd for target in plan.targets for step in target.steps for fd in (step.fd, step.image) if fd >= 0}
-    for fd in open_ones:
-        os.close(fd)
-    return plan
 
 
 def _print(outcomes: list[Outcome], verbose: bool) -> None:
@@ -103,13 +98,9 @@ def _print(outcomes: list[Outcome], verbose: bool) -> None:
             print(printable(f"{each.case.place}: {each.case.name}: ok, {text}"))
     failed = sum(1 for each in outcomes if each.problem)
     idle = sum(1 for each in outcomes if each.vacuous)
-    print(f"{_count(len(outcomes), 'case')}, {failed or 'none'} failed")
+    print(f"{counted(len(outcomes), 'case')}, {failed or 'none'} failed")
     if idle:
-        print(f"{_count(idle, 'case')} with nothing to decide on this kernel; 'modules' makes it independent of that")
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+        print(f"{counted(idle, 'case')} with nothing to decide on this kernel; 'modules' makes it independent of that")
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:
