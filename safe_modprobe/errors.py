@@ -1,4 +1,9 @@
-"""What can go wrong, one class for each kind of reader's mistake."""
+"""What can go wrong, one class for each kind of reader's mistake, and how an error is told."""
+
+
+def said(error: Exception) -> str:
+    """What went wrong, without the number and the path of an OSError."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 class SafeModprobeError(Exception):

@@ -40,22 +40,11 @@ def run(arguments: argparse.Namespace) -> int:
     row = {key: list(dict.fromkeys(value)) for key, value in row.items() if value}
     if not row:
         raise UsageError("allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone")
-    uids = (*_uids(arguments), *arguments.uid)
+    uids = (*map(machine.of(arguments).uid, arguments.user), *arguments.uid)
     for unit in arguments.unit:
         _check_unit(unit)
     row |= {"action": "allow", "reason": reason(arguments)}
     return carry_out(arguments, Wish(Verb.ALLOW, row, None, uids, tuple(arguments.unit)))
-
-
-def _uids(arguments: argparse.Namespace) -> list[int]:
-    accounts = machine.of(arguments).accounts()
-    found = []
-    for name in arguments.user:
-        uid = accounts.uid(name)
-        if uid is None:
-            raise UsageError(f"--user: {name!a} is not in /etc/passwd; give --uid instead")
-        found.append(uid)
-    return found
 
 
 def _check_unit(unit: str) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import counted, print_json, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
-from safe_modprobe.errors import UsageError
+from safe_modprobe.errors import UsageError, said
 from safe_modprobe.policy.findings import Finding, Severity, Sheet, read
 from safe_modprobe.policy.lint import lint
 from safe_modprobe.policy.names import Facts, asked
@@ -77,7 +77,7 @@ def _checked(policy: DropIns, on: machine.Machine) -> tuple[Sheet | None, list[F
         sheet = read(policy.files, on.accounts())
     except OSError as error:  # /etc/passwd, which only a file with names in it asks for
         path = str(error.filename or "accounts")
-        return None, [*found, Finding(Severity.ERROR, path, 0, "", error.strerror or str(error))]
+        return None, [*found, Finding(Severity.ERROR, path, 0, "", said(error))]
     if not isinstance(sheet, Sheet):
         return None, [*found, *sheet]
     return (None if any(each.severity is Severity.ERROR for each in found) else sheet), found

@@ -26,7 +26,6 @@ from safe_modprobe.decide import among, decide
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.history import REFUSED, Event, caller_of, request_of
 from safe_modprobe.model import Action, Caller, Policy, Request, Source, TargetState, Verdict
-from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.journal import Journal
 from safe_modprobe.read.tasks import read_caller
@@ -79,7 +78,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("--file: a recorded verdict is what it is for; give --last or --event with it, and no alias")
     request = kernel_args.parse(["--", arguments.alias, *arguments.kernel_arg]).request
     plan = on.plan(request)
-    callers = _callers(arguments, request, policy, on.accounts())
+    callers = _callers(arguments, request, policy, on)
     verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
     _print(arguments, as_json(policy, verdict), as_text(policy, verdict, on.path(ADMIN_FILE)))
     return _code(verdict)
@@ -135,14 +134,12 @@ def _code(verdict: Verdict) -> int:
     return 1 if verdict.action is Action.DENY else 0
 
 
-def _callers(arguments: argparse.Namespace, request: Request, policy: Policy, accounts: Accounts) -> tuple[Caller, ...]:
+def _callers(
+    arguments: argparse.Namespace, request: Request, policy: Policy, on: machine.Machine
+) -> tuple[Caller, ...]:
     if request.claim.unprivileged:
         return find_callers(request, policy.settings)
-    uid = arguments.uid
-    if arguments.user is not None:
-        uid = accounts.uid(arguments.user)
-        if uid is None:
-            raise UsageError(f"--user: {arguments.user!r} is not in /etc/passwd; give --uid instead")
+    uid = arguments.uid if arguments.user is None else on.uid(arguments.user)
     mask = sum({1 << each for each in arguments.cap or ()})
     if uid is None:
         caller = read_caller("self", Source.PROC)

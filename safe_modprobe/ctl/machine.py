@@ -33,6 +33,13 @@ class Machine(NamedTuple):
         """That machine's users and groups."""
         return Accounts(self.path("/etc/passwd"), self.path("/etc/group"))
 
+    def uid(self, name: str) -> int:
+        """The number of `--user NAME`. Raises UsageError for nobody of that name."""
+        uid = self.accounts().uid(name)
+        if uid is None:
+            raise UsageError(f"--user: {name!a} is not in /etc/passwd; give --uid instead")
+        return uid
+
     def policy(self) -> Policy:
         """That machine's policy. Raises PolicyError."""
         return read_policy(self.folders(), self.accounts())

@@ -14,7 +14,7 @@ from typing import Any
 from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import counted, print_json, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
-from safe_modprobe.errors import SafeModprobeError, UsageError
+from safe_modprobe.errors import SafeModprobeError, UsageError, said
 from safe_modprobe.model import Plan, Policy
 from safe_modprobe.policy.cases import Case, Outcome, cases, judge
 from safe_modprobe.read.case_files import FOLDERS, case_files, draft_policy, installed_case_files
@@ -82,10 +82,8 @@ def _planned(case: Case, on: machine.Machine) -> Plan:
     try:
         return on.plan(case.request)
     except (OSError, UsageError) as error:
-        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise SafeModprobeError(
-            f"{case.place}: {case.name}: no plan for this kernel ({why}); give 'modules', or --root and --kernel"
-        ) from None
+        what = f"{case.place}: {case.name}: no plan for this kernel ({said(error)})"
+        raise SafeModprobeError(f"{what}; give 'modules', or --root and --kernel") from None
 
 
 def _print(outcomes: list[Outcome], verbose: bool) -> None:

@@ -11,6 +11,7 @@ from safe_modprobe.errors import UsageError
 from safe_modprobe.model import Policy
 from safe_modprobe.policy.dropins import SUFFIX, effective
 from safe_modprobe.policy.schema import MAX_BYTES, Accounts, build
+from safe_modprobe.read.policy_files import is_mask
 from safe_modprobe.read.waiting import read
 
 FOLDERS = ("/usr/lib/safe-modprobe/tests.d", "/etc/safe-modprobe/tests.d")
@@ -54,7 +55,7 @@ def _contents(paths: Sequence[str]) -> Files:
 def _content(path: str) -> bytes | None:
     """The file's bytes, and one more than a file may have; None for a mask, a link to /dev/null."""
     about = os.stat(path)
-    if stat.S_ISCHR(about.st_mode) and about.st_rdev == os.makedev(1, 3):
+    if is_mask(about):
         return None
     if not stat.S_ISREG(about.st_mode):
         raise UsageError(f"{path}: it is not a file")

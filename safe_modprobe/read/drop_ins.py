@@ -7,12 +7,12 @@ import os
 import stat
 from collections.abc import Sequence
 
-from safe_modprobe.errors import PolicyError
+from safe_modprobe.errors import PolicyError, said
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.policy.dropins import SUFFIX, effective
 from safe_modprobe.policy.findings import Finding, Severity
 from safe_modprobe.policy.schema import MAX_BYTES
-from safe_modprobe.read.policy_files import open_folder, read_file
+from safe_modprobe.read.policy_files import is_mask, open_folder, read_file
 from safe_modprobe.read.waiting import read
 
 
@@ -79,7 +79,7 @@ def _drafts(paths: Sequence[str], found: list[Finding]) -> DropIns:
     for path in paths:
         try:
             about = os.stat(path)
-            if stat.S_ISCHR(about.st_mode) and about.st_rdev == os.makedev(1, 3):
+            if is_mask(about):
                 found.append(Finding(Severity.NOTE, path, 0, "", "it masks the drop-in of this name"))
             elif stat.S_ISREG(about.st_mode):
                 files.append((path, read(path, MAX_BYTES + 1)))
@@ -101,8 +101,7 @@ def _open(path: str, found: list[Finding]) -> int | None:
 
 
 def _error(path: str, error: Exception) -> Finding:
-    text = (error.strerror if isinstance(error, OSError) else None) or str(error)
-    return Finding(Severity.ERROR, path, 0, "", text.removeprefix(f"{path}: "))
+    return Finding(Severity.ERROR, path, 0, "", said(error).removeprefix(f"{path}: "))
 
 
 def _note_others(path: str, others: Sequence[str], masks: bool) -> list[Finding]:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
-from safe_modprobe.errors import PolicyError
+from safe_modprobe.errors import PolicyError, said
 from safe_modprobe.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
 from safe_modprobe.kmod import Kmod
 from safe_modprobe.model import Origin, Policy
@@ -194,7 +194,7 @@ def _tracing(top: str) -> Tracing:
         clock = read(f"{folder}/trace_clock")
         stats = [read(f"{folder}/per_cpu/{name}/stats") for name in os.listdir(f"{folder}/per_cpu")]
     except OSError as error:
-        return Tracing(refused=error.strerror or str(error))
+        return Tracing(refused=said(error))
     lost_at = parse_memory(_bytes(f"{top}{MEMORY}"))[1]
     recent = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - LOSS_LASTS
     return Tracing(

@@ -11,7 +11,6 @@ from safe_modprobe.policy.dropins import FOLDERS, effective
 from safe_modprobe.policy.schema import MAX_BYTES, build
 from safe_modprobe.read.accounts import Accounts
 
-_NULL = os.makedev(1, 3)
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
@@ -84,7 +83,7 @@ def read_file(folder: int | None, name: str, path: str) -> bytes | None:
         raise PolicyError(f"{_printable(path)}: {error.strerror}; mend or remove it") from None
     try:
         about = os.fstat(fd)
-        if stat.S_ISCHR(about.st_mode) and about.st_rdev == _NULL:
+        if is_mask(about):
             return None
         if not stat.S_ISREG(about.st_mode):
             raise PolicyError(f"{_printable(path)}: it is not a file; a drop-in is one, or a link to /dev/null")
@@ -97,6 +96,11 @@ def read_file(folder: int | None, name: str, path: str) -> bytes | None:
         return b"".join(chunks)
     finally:
         os.close(fd)
+
+
+def is_mask(about: os.stat_result) -> bool:
+    """Whether it is /dev/null, which a link to it leads to."""
+    return stat.S_ISCHR(about.st_mode) and about.st_rdev == os.makedev(1, 3)
 
 
 def _check_owner(about: os.stat_result, path: str) -> None:

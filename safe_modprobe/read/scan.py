@@ -15,7 +15,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 from safe_modprobe.capability import SYS_MODULE
-from safe_modprobe.errors import UntrustedInputError, UsageError
+from safe_modprobe.errors import UntrustedInputError, UsageError, said
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.kmod import Kmod, KmodError
 from safe_modprobe.model import Marker
@@ -192,7 +192,7 @@ def _both(path: str, fd: int) -> Scanned:
     try:
         kmod_pairs = _kmod.module_from_path(f"/proc/self/fd/{fd}").info
     except KmodError as error:
-        findings.append(f"libkmod cannot read it: {_text(error)}")
+        findings.append(f"libkmod cannot read it: {said(error)}")
     try:
         modinfo = read_modinfo(fd)
         findings += modinfo.findings
@@ -225,6 +225,4 @@ def _of(pairs: list[tuple[str, str]], key: str) -> list[str]:
 
 
 def _text(error: Exception) -> str:
-    if isinstance(error, MemoryError):
-        return "too big, more than a module can have"
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+    return "too big, more than a module can have" if isinstance(error, MemoryError) else said(error)
