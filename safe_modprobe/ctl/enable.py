@@ -14,7 +14,7 @@ from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.read.policy_files import read_policy
 
 HELPER = "/usr/sbin/safe-modprobe"
-PROBE = "safe-modprobe-self-test"
+_PROBE = "safe-modprobe-self-test"
 """An alias that no module answers."""
 
 _SECONDS = 60
@@ -96,7 +96,10 @@ def _switch_over() -> str:
     made = False
     try:
         made = _make_instance()
-        _try_helper()
+        if why := dry_run():
+            raise SafeModprobeError(
+                f"{HELPER}: a dry run failed ({why}); kernel.modprobe stays as it was; run it by hand to see why"
+            )
         if before != HELPER:
             switch.remember(before)  # first: an empty one that nobody remembers would come back as modprobe
         switch.set_helper(HELPER)
@@ -145,25 +148,26 @@ def _refuse_only_file(policy: Policy) -> None:
         )
 
 
-def _try_helper() -> None:
-    """Run the helper as the kernel would, in dry run: nothing open, the bare environment, in /."""
-    command = [HELPER, "-n", "--", PROBE]
+def dry_run(stderr: int | None = None) -> str:
+    """Why the helper does not do what it should for an alias that no module answers; "" where it does.
+
+    It runs as the kernel would run it: nothing open, the bare environment, in /. Only what it says of an error can be
+    had, by subprocess.STDOUT.
+    """
+    closed = "<&- 2>&-" if stderr is None else "<&-"
     try:
         done = subprocess.run(
-            ["/bin/sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command],
+            ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", HELPER, "-n", "--", _PROBE],
             stdout=subprocess.PIPE,
+            stderr=stderr,
             env={"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"},
             cwd="/",
             timeout=_SECONDS,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        raise SafeModprobeError(
-            f"{HELPER}: a dry run did not end within {_SECONDS} s; kernel.modprobe stays as it was"
-        ) from None
-    answer = os.fsdecode(done.stdout).strip()
-    if done.returncode != 1 or not answer.startswith(f"allowed '{PROBE}'"):
-        raise SafeModprobeError(
-            f"{HELPER}: a dry run ended with {done.returncode} and {answer!r} instead of 1 and a verdict;"
-            " kernel.modprobe stays as it was; run it by hand to see why"
-        )
+        return f"it did not end within {_SECONDS} s"
+    said = os.fsdecode(done.stdout).strip().rpartition("\n")[2]
+    if done.returncode == 1 and said.startswith(f"allowed '{_PROBE}'"):
+        return ""
+    return f"it ended with {done.returncode} and {said[:200]!a}"

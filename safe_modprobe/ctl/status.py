@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from safe_modprobe.ctl.enable import HELPER
+from safe_modprobe.ctl.enable import HELPER, dry_run
 from safe_modprobe.ctl.output import console, print_json, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import SafeModprobeError, UsageError
@@ -40,10 +40,7 @@ _EXAMPLES = """
 
 _CODE = os.path.dirname(os.path.dirname(__file__))
 _VERDICTS = 3
-_SECONDS = 60
 _DIGITS = 16  # of a digest: enough for a person to compare; --json has it all
-_PROBE = "safe-modprobe-self-test"
-"""An alias that no module answers."""
 
 _STYLES = {"moot": "bold red", "weaker": "yellow", "note": "cyan", "protects": "bold green", "not": "bold red"}
 
@@ -65,7 +62,7 @@ def run(arguments: argparse.Namespace) -> int:
     facts = read_facts(HELPER, _CODE)
     # Not what somebody else may have written; and a broken policy the helper would record once more.
     if not facts.policy_error and all(program.sound for program in facts.programs):
-        facts = facts._replace(dry_run=_dry_run())
+        facts = facts._replace(dry_run=dry_run(subprocess.STDOUT))
     health = assess(facts)
     verdicts, missing = _last_verdicts()
     if arguments.json:
@@ -73,29 +70,6 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _show([*_summary(facts, health, verdicts, missing), *_problems(health)])
     return 3 if health.state is State.OFF else 0 if health.protects else 1
-
-
-def _dry_run() -> str:
-    """Why the helper does not do what it should for an alias that nobody answers; "" where it does."""
-    try:
-        done = subprocess.run(
-            [HELPER, "-n", "--", _PROBE],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env={"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"},
-            cwd="/",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it did not end within {_SECONDS} s"
-    except OSError as error:
-        return f"it cannot be run: {error.strerror}"
-    said = os.fsdecode(done.stdout).strip().rpartition("\n")[2]
-    if done.returncode == 1 and said.startswith(f"allowed '{_PROBE}'"):
-        return ""
-    return f"it ended with {done.returncode} and {said[:200]!a}"
 
 
 def _last_verdicts() -> tuple[list[Event], str]:

@@ -14,7 +14,7 @@ def test_what_was_there_is_remembered_before_it_is_gone(monkeypatch: pytest.Monk
     done: list[tuple[str, str]] = []
     monkeypatch.setattr(enable, "read_policy", lambda: BUILTIN_POLICY)
     monkeypatch.setattr(trial, "end", lambda: False)
-    monkeypatch.setattr(enable, "_try_helper", lambda: None)
+    monkeypatch.setattr(enable, "dry_run", lambda: "")
     monkeypatch.setattr(switch, "helper", lambda: "")
     monkeypatch.setattr(switch, "make_instance", lambda: True)
     monkeypatch.setattr(switch, "remember", lambda path: done.append(("remember", path)))
