@@ -63,11 +63,11 @@ def main(argv: Sequence[str]) -> int:
     except SafeModprobeError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
-        if (error.name or "safe_modprobe").startswith("safe_modprobe"):
+        name = (error.name or "safe_modprobe").partition(".")[0]
+        if name == "safe_modprobe":
             raise
-        return _fail(
-            f"Python's module {error.name} is not installed, which this needs; Debian's python3-{error.name} has it"
-        )
+        package = f"python3-{'pyelftools' if name == 'elftools' else name}"
+        return _fail(f"Python's module {name} is not installed, which this needs; Debian's {package} has it")
     except OSError as error:
         _give_up_output()
         what = error.strerror or str(error)

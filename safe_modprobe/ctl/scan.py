@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from safe_modprobe.capability import name_of
 from safe_modprobe.ctl import machine, output
-from safe_modprobe.ctl.libraries import library
 from safe_modprobe.ctl.machine import Machine
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
 from safe_modprobe.frozen import NamedTuple
@@ -60,8 +59,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _scan(on: Machine, quiet: bool) -> list[Found]:
-    with library("elftools", "scan"):
-        from safe_modprobe.read.scan import module_files, scan
+    from safe_modprobe.read.scan import module_files, scan  # it brings pyelftools
+
     files = module_files(on.folder())
     scanned = scan(on.folder(), files)
     if not quiet:

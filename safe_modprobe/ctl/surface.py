@@ -15,7 +15,6 @@ from typing import Any
 from safe_modprobe import __version__
 from safe_modprobe.capability import NAMES
 from safe_modprobe.ctl import machine, output
-from safe_modprobe.ctl.libraries import library
 from safe_modprobe.ctl.machine import Machine
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
 from safe_modprobe.errors import UsageError
@@ -72,8 +71,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.html is None:
         report = look(on)
     else:
-        with library("jinja2", "--html"), library("matplotlib", "--html"):
-            from safe_modprobe.ctl.surface_page import page
+        from safe_modprobe.ctl.surface_page import page  # it brings jinja2 and matplotlib
+
         report = look(on)
         _write(arguments.html, page(as_json(report)))
     if arguments.json:

@@ -120,11 +120,9 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_junit(path: str, outcomes: list[Outcome]) -> None:
-    """A suite for each file. Raises OSError, and UsageError without the library."""
-    try:
-        import junitparser  # type: ignore[import-untyped]
-    except ImportError:
-        raise UsageError("--junit: Python's junitparser is not there; install python3-junitparser") from None
+    """A suite for each file. Raises OSError."""
+    import junitparser  # type: ignore[import-untyped]
+
     suites: dict[str, Any] = {}
     for each in outcomes:
         file = printable(each.case.path)

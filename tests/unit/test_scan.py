@@ -299,5 +299,5 @@ def test_without_pyelftools(root: Path) -> None:
         f"from safe_modprobe.ctl.main import main; sys.exit(main(['scan', '--root', {str(root)!r}]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
-    said = "safe-modprobectl: scan needs the Python library elftools, which is not here; install python3-pyelftools\n"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+    said = "Python's module elftools is not installed, which this needs; Debian's python3-pyelftools has it"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n")
