@@ -71,6 +71,11 @@ def name_of(capability: Capability) -> str:
     return NAMES[capability] if capability < len(NAMES) else f"capability {capability}"
 
 
+def names_of(mask: int) -> list[str]:
+    """The names of all capabilities in an effective set, as far as they have one."""
+    return [name for bit, name in enumerate(NAMES) if mask >> bit & 1]
+
+
 def holds(mask: int, capability: Capability) -> bool:
     """Whether the capability's bit is set in an effective set."""
     return bool(mask >> capability & 1)

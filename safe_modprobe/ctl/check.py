@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from safe_modprobe.ctl import machine
-from safe_modprobe.ctl.output import counted, print_json, printable
+from safe_modprobe.ctl.output import counted, print_json, printable, rows_counted
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
 from safe_modprobe.errors import UsageError, said
 from safe_modprobe.policy.findings import Finding, Severity, Sheet, read
@@ -123,14 +123,8 @@ def _print(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence
 def _summary(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence[Sheet]) -> str:
     count = {severity: sum(each.severity is severity for each in found) for severity in Severity}
     policies = [sheet.policy for sheet in sheets]
-    parts = [
-        counted(sum(len(each.files) for each in policies), "file"),
-        counted(sum(len(each.rules) for each in policies), "rule"),
-        counted(sum(len(each.marks) for each in policies), "mark"),
-        counted(sum(len(each.call_sites) for each in policies), "call site"),
-    ]
     what = ", ".join(counted(number, str(severity)) for severity, number in count.items())
     more = f" ({len(hidden)} on the package's own files, which --all shows)" if hidden else ""
     if not policies:
         return f"{what}{more}; the policy does not hold"
-    return f"{', '.join(parts)}: {what}{more}"
+    return f"{counted(sum(len(each.files) for each in policies), 'file')}, {rows_counted(*policies)}: {what}{more}"

@@ -9,7 +9,7 @@ from typing import Any
 
 from safe_modprobe import capability, kernel_args
 from safe_modprobe.ctl import machine
-from safe_modprobe.ctl.output import print_json, printable
+from safe_modprobe.ctl.output import local, print_json, printable
 from safe_modprobe.ctl.parsers import (
     Commands,
     add_command,
@@ -111,7 +111,7 @@ def _latest(journal: Journal) -> Event:
 
 def _then(event: Event, verdict: Verdict, loaded: list[str]) -> list[str]:
     """What was recorded, where it differs from now, and why the verdict may not matter any more."""
-    when = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    when = local(event.time)
     if (event.verdict, event.reason, event.origin) == (verdict.action, verdict.reason, str(verdict.origin)):
         lines = [f"then     the same, {when}"]
     else:

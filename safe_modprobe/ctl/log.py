@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from safe_modprobe.ctl import machine
-from safe_modprobe.ctl.output import print_json, print_table, printable
+from safe_modprobe.ctl.output import local, print_json, print_table, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_root
 from safe_modprobe.ctl.records import Filters, add_file, add_filters, as_json, left_out, names_of
 from safe_modprobe.history import REFUSED, Event, Group, group, who
@@ -24,7 +24,6 @@ _EXAMPLES = """
   safe-modprobectl log --module 'algif_*' --each    every request by itself, with its cursor for 'explain --event'
   safe-modprobectl log --follow --json              as they come, a JSON object a line
 """
-_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def add_parser(commands: Commands) -> None:
@@ -79,7 +78,7 @@ def _wanted(arguments: argparse.Namespace, events: Iterable[Event]) -> Iterable[
 def _line(event: Event) -> str:
     what = f"{escape(event.alias)} ({', '.join(map(escape, event.modules))})"
     said = f"{who(event)}: {event.reason} [{event.origin}]"
-    return printable(f"{event.time:{_TIME}} {event.verdict} {what} to {said} {event.cursor}")
+    return printable(f"{local(event.time)} {event.verdict} {what} to {said} {event.cursor}")
 
 
 def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
@@ -95,7 +94,7 @@ def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
                 ", ".join(each.modules),
                 ", ".join(each.aliases),
                 each.times,
-                each.latest.time.strftime(_TIME),
+                local(each.latest.time),
             )
             for number, each in numbered
         ],

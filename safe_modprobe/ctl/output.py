@@ -6,9 +6,11 @@ rich is imported where a table or a bar is drawn: switching on and off, and JSON
 import json
 import sys
 from collections.abc import Iterable, Sequence
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from safe_modprobe.kernel_args import escape
+from safe_modprobe.model import Policy
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -49,6 +51,21 @@ def printable(text: str) -> str:
 def counted(number: int, thing: str) -> str:
     """`no files`, `1 file`, `2 files`."""
     return f"{number or 'no'} {thing}{'s' if number != 1 else ''}"
+
+
+def row_counts(*policies: Policy) -> dict[str, int]:
+    """How many rows of each kind they have together."""
+    return {key: sum(len(getattr(each, key)) for each in policies) for key in ("rules", "marks", "call_sites")}
+
+
+def rows_counted(*policies: Policy) -> str:
+    """`12 rules, 1 mark, no call sites`."""
+    return ", ".join(counted(count, key[:-1].replace("_", " ")) for key, count in row_counts(*policies).items())
+
+
+def local(time: datetime) -> str:
+    """A time for people, in the local time zone."""
+    return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def console() -> "Console":

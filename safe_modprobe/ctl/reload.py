@@ -2,7 +2,7 @@
 
 import argparse
 
-from safe_modprobe.ctl.output import print_json
+from safe_modprobe.ctl.output import counted, print_json, row_counts, rows_counted
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.read.policy_files import read_policy
 
@@ -21,10 +21,8 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 and a line of what was read; PolicyError for a broken one."""
     policy = read_policy()
-    counts = {"rules": len(policy.rules), "marks": len(policy.marks), "call_sites": len(policy.call_sites)}
     if arguments.json:
-        print_json({"files": policy.files, **counts, "mode": policy.settings.mode})
+        print_json({"files": policy.files, **row_counts(policy), "mode": policy.settings.mode})
     else:
-        counted = ", ".join(f"{count} {what.replace('_', ' ')}" for what, count in counts.items())
-        print(f"{len(policy.files)} files: {counted}; mode {policy.settings.mode}")
+        print(f"{counted(len(policy.files), 'file')}: {rows_counted(policy)}; mode {policy.settings.mode}")
     return 0

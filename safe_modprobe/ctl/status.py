@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from safe_modprobe.ctl.enable import HELPER, dry_run
-from safe_modprobe.ctl.output import console, print_json, printable
+from safe_modprobe.ctl.output import console, local, print_json, printable, row_counts, rows_counted
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.health.assess import Health, State, assess
@@ -97,9 +97,7 @@ def as_json(facts: Facts, health: Health, verdicts: Sequence[Event], missing: st
             "files": list(facts.policy.files),
             "digest": facts.digest or None,
             "error": facts.policy_error or None,
-            "rules": len(facts.policy.rules),
-            "marks": len(facts.policy.marks),
-            "call_sites": len(facts.policy.call_sites),
+            **row_counts(facts.policy),
         },
         "verdicts": [_json_verdict(each) for each in verdicts],
         "verdicts_missing": missing or None,
@@ -162,7 +160,7 @@ def _answer(facts: Facts, health: Health) -> str:
 
 def _of_policy(facts: Facts) -> Iterator[Row]:
     policy = facts.policy
-    counts = f"{len(policy.rules)} rules, {len(policy.marks)} marks, {len(policy.call_sites)} call sites"
+    counts = rows_counted(policy)
     if facts.policy_error:
         yield "policy", f"broken, so the built-in one: {counts}", ""
     else:
@@ -184,9 +182,8 @@ def _by_folder(policy: Policy) -> dict[str, list[str]]:
 
 
 def _verdict(event: Event) -> str:
-    when = event.time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
     what = f"'{escape(event.alias)}'" + (f" ({', '.join(map(escape, event.modules))})" if event.modules else "")
-    return f"{when} {event.verdict} {what} to {who(caller_of(event))}"
+    return f"{local(event.time)} {event.verdict} {what} to {who(caller_of(event))}"
 
 
 def _problems(health: Health) -> Iterator[Row]:

@@ -13,7 +13,7 @@ from itertools import chain
 from typing import Any
 
 from safe_modprobe import __version__
-from safe_modprobe.capability import NAMES
+from safe_modprobe.capability import names_of
 from safe_modprobe.ctl import machine, output
 from safe_modprobe.ctl.machine import Machine
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
@@ -149,7 +149,7 @@ def _json_kind(surface: Surface, kind: Kind) -> dict[str, Any]:
         "title": kind.title,
         "means": kind.means,
         "uid": caller.uid,
-        "capabilities": [name for bit, name in enumerate(NAMES) if caller.capabilities >> bit & 1],
+        "capabilities": names_of(caller.capabilities),
         "user_namespace": "initial" if caller.initial_user_namespace else "other",
         **surface.tally(kind)._asdict(),
         "classes": [

@@ -4,7 +4,7 @@ from typing import Any
 
 from safe_modprobe import capability
 from safe_modprobe.kernel_args import escape
-from safe_modprobe.model import Caller, CallSite, Mark, Policy, StepVerdict, TargetVerdict, Verdict
+from safe_modprobe.model import CallSite, Mark, Policy, StepVerdict, TargetVerdict, Verdict
 from safe_modprobe.policy.match import call_site, first_mark
 from safe_modprobe.remedy import remedy
 from safe_modprobe.report import ADMIN_FILE, barred, headline, skipped, who
@@ -21,7 +21,7 @@ def as_json(policy: Policy, verdict: Verdict) -> dict[str, Any]:
         "caller": {
             "source": str(caller.source),
             "uid": caller.uid,
-            "capabilities": _capabilities(caller),
+            "capabilities": capability.names_of(caller.capabilities),
             "user_namespace": "initial" if caller.initial_user_namespace else "other",
         },
         "targets": [
@@ -61,7 +61,7 @@ def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> l
     """The caller, what the call site grants, each target with its steps, the verdict, and what would change it."""
     site = call_site(policy, verdict.request.alias)
     lines = [f"request  {escape(verdict.request.alias)}", f"caller   {who(verdict.caller)}"]
-    held = _capabilities(verdict.caller)
+    held = capability.names_of(verdict.caller.capabilities)
     every = len(held) == len(capability.NAMES)
     lines.append(f"         holds {'every capability' if every else ' '.join(held) or 'no capability'}")
     if site is not None:
@@ -104,7 +104,3 @@ def _privilege(mark: Mark) -> str:
     if mark.by_marker:
         return "left to its marker"
     return "unprivileged" if mark.capability is None else capability.name_of(mark.capability)
-
-
-def _capabilities(caller: Caller) -> list[str]:
-    return [name for bit, name in enumerate(capability.NAMES) if caller.capabilities >> bit & 1]

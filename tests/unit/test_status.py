@@ -36,7 +36,7 @@ def test_a_good_machine_fits_on_a_few_lines(capsys: pytest.CaptureFixture[str]) 
         "sources   tracefs in use, proc stands by",
         "          kernel-args not: this kernel passes none",
         "          bpf not: no program that records callers is attached; this version has none",
-        "policy    0 rules, 0 marks, 0 call sites; sha256 0123456789abcdef…",
+        "policy    no rules, no marks, no call sites; sha256 0123456789abcdef…",
         "          p/: 50-test.toml",
         "verdicts  none yet",
     ]
@@ -90,7 +90,7 @@ def test_names_from_outside_do_nothing_to_a_terminal(capsys: pytest.CaptureFixtu
         0
     ]
     assert all(line.isprintable() for line in lines), lines
-    assert "policy    broken, so the built-in one: 0 rules, 0 marks, 0 call sites" in lines
+    assert "policy    broken, so the built-in one: no rules, no marks, no call sites" in lines
 
 
 def test_json_has_the_same_keys_always() -> None:
