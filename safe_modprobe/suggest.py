@@ -8,11 +8,12 @@ from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.history import REFUSED, Event, added, caller_of, plan_of, request_of, who
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import Action, Policy, Rule, Verdict
+from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.policy.text import rule_table
 from safe_modprobe.remedy import DYNAMIC, MODULES_LOAD, Whom, comment, rule_for, warnings, whom_recorded
 from safe_modprobe.report import barred
 
-FILE = "/etc/safe-modprobe/policy.d/20-suggested.toml"
+FILE = f"{FOLDERS[2]}/20-suggested.toml"
 
 _WHEN = "%Y-%m-%d %H:%M"
 

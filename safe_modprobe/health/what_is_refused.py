@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from safe_modprobe.health.facts import Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
 from safe_modprobe.model import BUILT_IN, Action, Mode, Policy
-from safe_modprobe.policy.dropins import TRIAL
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.policy.globs import literal
 from safe_modprobe.policy.match import alias_glob, first_mark
 from safe_modprobe.policy.names import listed
@@ -27,7 +27,7 @@ def what_is_refused(facts: Facts) -> Iterator[Problem]:
         yield weaker(
             "no-policy",
             "there is no policy file, so that the built-in policy is in force, mode privileged",
-            "install the package anew, or write one in /etc/safe-modprobe/policy.d",
+            f"install the package anew, or write one in {FOLDERS[2]}",
         )
     yield from _of_settings(facts.policy)
     yield from _of_present(facts)
@@ -42,9 +42,7 @@ def _of_settings(policy: Policy) -> Iterator[Problem]:
         yield moot(
             "trial",
             f"a trial is on, so that nothing is refused, and what would be is recorded [{where}]",
-            f"'rm /run/safe-modprobe/policy.d/{TRIAL}' ends it"
-            if where.file in (TRIAL, BUILT_IN.file)
-            else "set it to false",
+            f"'rm {FOLDERS[1]}/{TRIAL}' ends it" if where.file in (TRIAL, BUILT_IN.file) else "set it to false",
         )
     if settings.mode is Mode.DISABLED:
         yield note(

@@ -105,7 +105,7 @@ def _policy(top: str) -> tuple[Policy, str, str]:
         files = read_drop_ins(folders)
         return policy_of(files, Accounts(f"{top}/etc/passwd", f"{top}/etc/group")), "", digest(files)
     except PolicyError as error:
-        trial = os.path.exists(f"{top}/run/safe-modprobe/policy.d/{TRIAL}")
+        trial = os.path.exists(f"{top}{FOLDERS[1]}/{TRIAL}")
         return (
             BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=trial)),
             str(error),
