@@ -1,10 +1,7 @@
 """The tests that come with the default policy and its examples, by the very command that an admin would run."""
 
-import os
 import re
 import shutil
-import subprocess
-import sys
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -19,18 +16,13 @@ from safe_modprobe.policy.cases import Case, cases, judge
 from safe_modprobe.policy.match import alias_glob
 from safe_modprobe.policy.schema import build
 from safe_modprobe.read import callers
+from tests.unit.child import ctl
 from tests.unit.make import NoAccounts, cap
 from tests.vm import conftest
 
 TOP = Path(__file__).resolve().parents[2]
 POLICY = TOP / "policy.d"
 TESTS = sorted((POLICY / "tests.d").glob("*.toml"))
-MAIN = "import sys; from safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
-
-
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", MAIN, "test", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, "PYTHONPATH": str(TOP)})
 
 
 @cache
@@ -51,7 +43,7 @@ def fails(policy: Policy, case: Case) -> bool:
 
 def test_every_shipped_case_holds(tmp_path: Path) -> None:
     junit = tmp_path / "results.xml"
-    done = run("--policy", POLICY, "--junit", junit, POLICY / "tests.d")
+    done = ctl("test", "--policy", POLICY, "--junit", junit, POLICY / "tests.d")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     suites = junitparser.JUnitXml.fromfile(str(junit))
     assert [(Path(suite.name), suite.failures) for suite in suites] == [(path, 0) for path in TESTS]
@@ -162,7 +154,7 @@ def test_an_admin_who_copies_an_example_and_its_tests_breaks_nothing(tmp_path: P
     for source, folder in ((name, "policy.d"), (f"tests.d/{tests}", "tests.d")):
         (etc / folder).mkdir(parents=True)
         shutil.copy(POLICY / "examples" / source, etc / folder)
-    done = run("--root", tmp_path, "--kernel", "none")
+    done = ctl("test", "--root", tmp_path, "--kernel", "none")
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
     text = (POLICY / "examples" / name).read_text()
     assert (
@@ -174,7 +166,7 @@ def test_an_admin_who_copies_an_example_and_its_tests_breaks_nothing(tmp_path: P
 @pytest.mark.parametrize("tests", [tests for tests in EXAMPLES.values() if tests != "grsecurity.toml"])
 def test_what_an_example_promises_is_not_so_without_it(tests: str) -> None:
     """And the other way round. (grsecurity's is about who asks, see below.)"""
-    assert run("--policy", POLICY, POLICY / "examples/tests.d" / tests).returncode == 1
+    assert ctl("test", "--policy", POLICY, POLICY / "examples/tests.d" / tests).returncode == 1
 
 
 def test_no_example_is_without_tests() -> None:

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import junitparser
@@ -14,6 +13,7 @@ from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import BUILT_IN, Caller, Plan, Source
 from safe_modprobe.policy.cases import Case, cases, judge
 from tests.tree.build import VERSION, Mod, build_tree
+from tests.unit.child import ENVIRONMENT, ctl, ctl_command
 from tests.unit.make import NoAccounts, cap, policy
 
 POLICY = """
@@ -301,14 +301,6 @@ def test_errors(text: str, sentence: str) -> None:
 
 # The command.
 
-MAIN = "import sys; from safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
-TOP = Path(__file__).resolve().parents[2]
-
-
-def run(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", MAIN, "test", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, "PYTHONPATH": str(TOP)})
-
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -336,7 +328,7 @@ def write(path: Path, *rows: str) -> Path:
 
 
 def test_an_images_own_tests_and_kernel(root: Path) -> None:
-    done = run("-v", "--root", root, "--kernel", VERSION)
+    done = ctl("test", "-v", "--root", root, "--kernel", VERSION)
     why = "marked here; the caller holds no capability that suffices (CAP_SYS_MODULE) [50-test.toml:2])"
     assert done.stdout.splitlines() == [
         f"{root}/usr/lib/safe-modprobe/tests.d/ours.toml:1: ours: ok, deny (marked: {why}",
@@ -348,7 +340,7 @@ def test_an_images_own_tests_and_kernel(root: Path) -> None:
 
 def test_a_failure_is_a_line_that_editors_follow(root: Path, tmp_path: Path) -> None:
     write(tmp_path / "t.toml", 'name = "\u202eodd"\nrequest = "free"', 'name = "fine"\nrequest = "marked"')
-    done = run("--root", root, "t.toml", cwd=tmp_path)
+    done = ctl("test", "--root", root, "t.toml", cwd=tmp_path)
     assert done.stdout == (
         "t.toml:1: \\xe2\\x80\\xaeodd: expected deny, got allow (free: not marked [built-in])\n2 cases, 1 failed\n"
     )
@@ -360,7 +352,7 @@ def test_json_and_junit_say_the_same(root: Path, tmp_path: Path) -> None:
         tmp_path / "t.toml", 'name = "<&\\u001b]"\nrequest = "free"'.replace("\\u001b", "\u202e"), 'request = "marked"'
     )
     junit = tmp_path / "out.xml"
-    done = run("--root", root, "--json", "--junit", junit, tmp_path / "t.toml")
+    done = ctl("test", "--root", root, "--json", "--junit", junit, tmp_path / "t.toml")
     assert done.returncode == 1
     found = json.loads(done.stdout)
     assert [(each["line"], each["passed"], each["expected"], each["verdict"]) for each in found] == [
@@ -380,16 +372,16 @@ def test_many_cases_keep_no_file_open(root: Path, tmp_path: Path) -> None:
     path = tmp_path / "many.toml"
     names = ", ".join(['"marked"'] * 1500)
     path.write_text(f'[[case]]\nrequest = [{names}]\ncaller = {{ uid = 5 }}\nverdict = "deny"\n')
-    done = run("--root", root, path)
+    done = ctl("test", "--root", root, path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "1500 cases, none failed\n", "")
 
 
 def test_nothing_to_decide_is_said_and_alone_is_a_failure(root: Path, tmp_path: Path) -> None:
     idle = 'request = "no-such-alias"\nverdict = "allow"'
     said = "1 case with nothing to decide on this kernel; 'modules' makes it independent of that\n"
-    done = run("--root", root, write(tmp_path / "t.toml", idle))
+    done = ctl("test", "--root", root, write(tmp_path / "t.toml", idle))
     assert (done.returncode, done.stdout) == (1, f"1 case, none failed\n{said}")
-    done = run("--root", root, write(tmp_path / "t.toml", idle, 'request = "marked"'))
+    done = ctl("test", "--root", root, write(tmp_path / "t.toml", idle, 'request = "marked"'))
     assert (done.returncode, done.stdout) == (0, f"2 cases, none failed\n{said}")
 
 
@@ -438,7 +430,7 @@ def test_wrong_files_are_one_sentence(tmp_path: Path, arguments: list[str], sent
     (tmp_path / "deep.toml").write_text("x = " + "[" * 5000 + "]" * 5000)
     (tmp_path / "t.toml").write_text(row(""))
     write(tmp_path / "plan.toml", 'request = "marked"')
-    done = run(*arguments, cwd=tmp_path)
+    done = ctl("test", *arguments, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {sentence}\n")
 
 
@@ -450,13 +442,13 @@ def test_a_policy_that_is_not_installed(tmp_path: Path) -> None:
         (tmp_path / name / "50-test.toml").chmod(0o666)
     test = tmp_path / "t.toml"
     test.write_text(row('modules = ["free"]\nverdict = "allow"'))
-    assert run("--policy", tmp_path / "a", test).returncode == 0
-    assert run("--policy", tmp_path / "a", "--policy", tmp_path / "b", test).returncode == 1
-    assert run("--policy", tmp_path / "b", "--policy", tmp_path / "a", test).returncode == 0
+    assert ctl("test", "--policy", tmp_path / "a", test).returncode == 0
+    assert ctl("test", "--policy", tmp_path / "a", "--policy", tmp_path / "b", test).returncode == 1
+    assert ctl("test", "--policy", tmp_path / "b", "--policy", tmp_path / "a", test).returncode == 0
     (tmp_path / "b/50-test.toml").unlink()
     (tmp_path / "b/50-test.toml").symlink_to("/dev/null")
     (tmp_path / "a/90.toml").write_text('[settings]\nmode = "privileged"\n')
-    assert run("--policy", tmp_path / "a", "--policy", tmp_path / "b", test).returncode == 1
+    assert ctl("test", "--policy", tmp_path / "a", "--policy", tmp_path / "b", test).returncode == 1
 
 
 def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
@@ -465,10 +457,8 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     test.write_text(f'[[case]]\nrequest = [{names}]\nmodules = ["m"]\ncaller = {{ uid = 5 }}\nverdict = "deny"\n')
     (tmp_path / "p").mkdir()
     (tmp_path / "p/1.toml").write_text("")
-    command = [sys.executable, "-c", MAIN, "test", "--policy", str(tmp_path / "p"), str(test)]
-    started = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(TOP)}
-    )
+    command = ctl_command("test", "--policy", tmp_path / "p", test)
+    started = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=ENVIRONMENT)
     assert started.stdout is not None and started.stderr is not None
     started.stdout.readline()
     started.stdout.close()

@@ -6,7 +6,6 @@ import lzma
 import os
 import struct
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from safe_modprobe.read import scan as scan_module
 from safe_modprobe.read.scan import Scanned, module_files, scan
 from tests.tree.build import VERSION, Mod, build_tree
 from tests.tree.elf import MODINFO, SHT_NOBITS, elf, section
+from tests.unit.child import ctl
 
 TEXT, INFO = (b".text", b"\x90" * 16), (b".modinfo", MODINFO)
 GOOD = elf(TEXT, INFO)
@@ -294,10 +294,6 @@ def test_wrong_places(capsys: pytest.CaptureFixture[str], arguments: list[str], 
 
 
 def test_without_pyelftools(root: Path) -> None:
-    code = (
-        "import sys; sys.modules['elftools'] = None\n"
-        f"from safe_modprobe.ctl.main import main; sys.exit(main(['scan', '--root', {str(root)!r}]))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    done = ctl("scan", "--root", root, before="sys.modules['elftools'] = None")
     said = "Python's module elftools is not installed, which this needs; Debian's python3-pyelftools has it"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n")

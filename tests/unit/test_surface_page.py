@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -22,6 +21,7 @@ from selenium.webdriver.chrome.service import Service
 
 from safe_modprobe.ctl.main import main
 from tests.tree.build import VERSION, Mod, build_tree
+from tests.unit.child import ctl
 
 TOP = Path(__file__).parents[2]
 SCRIPT = "<script>alert(1)</script>"
@@ -87,11 +87,6 @@ def both(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, di
     done = ctl("surface", "--root", root, "--html", path, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     return path, json.loads(done.stdout)
-
-
-def ctl(*arguments: str | Path, before: str = "") -> "subprocess.CompletedProcess[str]":
-    code = f"import sys\n{before}\nfrom safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
-    return subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
 
 
 def test_json_says_what_was_looked_at_and_found(root: Path, both: tuple[Path, dict[str, Any]]) -> None:
