@@ -17,7 +17,7 @@ NETDEV = "grsec_modharden_netdev"
 MAX_ALIAS = 4095
 """Bytes. The kernel stops at 55 (MODULE_NAME_LEN - 1); udev's aliases, typed by hand, are longer."""
 
-UID_MAX = 2**32 - 2
+UID_MAX = 2**32 - 2  # -1 is nobody, chown(2)
 
 _SHOWN = 80  # characters of a wrong word: enough to find it
 

@@ -46,7 +46,7 @@ def with_row(text: str, table: str, row: Row, at: int) -> str:
     if pieces.is_array(table):
         pieces.change(table, 0, lambda piece: piece[table].insert(at, _inline(row)))
     else:
-        pieces.insert(f"[[{table}]]\n{_rendered(row)}", line)
+        pieces.insert(f"[[{table}]]\n{tomlkit.dumps(_plain(row))}", line)
     return _checked(pieces.text(), meant)
 
 
@@ -82,10 +82,6 @@ def same_name(one: str, other: str) -> bool:
 
 def _plain(row: Row) -> dict[str, Any]:
     return {key: list(value) if isinstance(value, tuple) else value for key, value in row.items()}
-
-
-def _rendered(row: Row) -> str:
-    return tomlkit.dumps(_plain(row))
 
 
 def _inline(row: Row) -> Any:

@@ -9,9 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from safe_modprobe.capability import NAMES
+from safe_modprobe.kernel_args import UID_MAX
 from safe_modprobe.model import BY_MARKER
 from safe_modprobe.policy import schema
-from safe_modprobe.policy.schema import KEYS, NOT_CONDITIONS, PARTS, UID_MAX, Check
+from safe_modprobe.policy.schema import KEYS, NOT_CONDITIONS, PARTS, Check
 
 TABLES = {
     "settings": "The switches. The first file that sets a key wins.",

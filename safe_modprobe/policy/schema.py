@@ -8,6 +8,7 @@ import tomli
 from safe_modprobe.capability import NAMES, SYS_MODULE, Capability, named
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.frozen import NamedTuple
+from safe_modprobe.kernel_args import UID_MAX
 from safe_modprobe.model import (
     BY_MARKER,
     Action,
@@ -23,7 +24,6 @@ from safe_modprobe.model import (
 from safe_modprobe.policy.lines import Path, lines_of
 
 MAX_BYTES = 1 << 20
-UID_MAX = 2**32 - 2  # -1 is nobody, chown(2)
 
 
 class Accounts(Protocol):
