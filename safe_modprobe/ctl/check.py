@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import counted, print_json, printable, rows_counted
-from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_machine
 from safe_modprobe.errors import UsageError, said
 from safe_modprobe.policy.findings import Finding, Severity, Sheet, read
 from safe_modprobe.policy.lint import lint
@@ -39,8 +39,7 @@ def add_parser(commands: Commands) -> None:
     parser.add_argument(
         "--schema", action="store_true", help="print the JSON schema of a drop-in, for editors, and stop"
     )
-    add_root(parser)
-    add_kernel(parser)
+    add_machine(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

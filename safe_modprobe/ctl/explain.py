@@ -10,15 +10,7 @@ from typing import Any
 from safe_modprobe import capability, kernel_args
 from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import local, print_json, printable
-from safe_modprobe.ctl.parsers import (
-    Commands,
-    add_command,
-    add_json,
-    add_kernel,
-    add_root,
-    capability_named,
-    uid_number,
-)
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_machine, capability_named, uid_number
 from safe_modprobe.ctl.records import add_file
 from safe_modprobe.ctl.records import as_json as event_as_json
 from safe_modprobe.ctl.verdicts import as_json, as_text
@@ -62,8 +54,7 @@ def add_parser(commands: Commands) -> None:
         "--kernel-arg", action="append", default=[], metavar="ARG", help="what a patched kernel would pass"
     )
     add_file(parser)
-    add_root(parser)
-    add_kernel(parser)
+    add_machine(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

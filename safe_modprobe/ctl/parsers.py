@@ -32,14 +32,15 @@ def add_json(parser: argparse.ArgumentParser) -> None:
 
 
 def add_root(parser: argparse.ArgumentParser) -> None:
-    """`--root`: see machine.Machine."""
+    """`--root` alone, where no modules are looked at."""
     parser.add_argument(
         "-d", "--root", metavar="DIR", help="look at the system below this folder, not at the running one"
     )
 
 
-def add_kernel(parser: argparse.ArgumentParser) -> None:
-    """`--kernel`: see machine.Machine."""
+def add_machine(parser: argparse.ArgumentParser) -> None:
+    """`--root` and `--kernel`: see machine.Machine."""
+    add_root(parser)
     parser.add_argument(
         "-S", "--kernel", metavar="VERSION", help="the modules of this kernel; default: the running one's"
     )
@@ -52,8 +53,7 @@ def add_edit(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--until-reboot", action="store_true", help="below /run instead of /etc; needs no reason")
     parser.add_argument("--force", action="store_true", help="even if this kernel has no such module")
     parser.add_argument("--dry-run", action="store_true", help="show what would change, and write nothing")
-    add_root(parser)
-    add_kernel(parser)
+    add_machine(parser)
     add_json(parser)
 
 

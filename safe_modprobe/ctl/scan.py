@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safe_modprobe.capability import name_of
 from safe_modprobe.ctl import machine, output
 from safe_modprobe.ctl.machine import Machine
-from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_machine
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.policy.reach import ORDER, TITLES, Reach, Reached, requests, weakest
 
@@ -41,8 +41,7 @@ def add_parser(commands: Commands) -> None:
     """Add `scan`."""
     parser = add_command(commands, "scan", "read every module twice, and say what is odd", __doc__, _EXAMPLES)
     parser.add_argument("-a", "--all", action="store_true", help="list every module, not only the odd and the marked")
-    add_root(parser)
-    add_kernel(parser)
+    add_machine(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

@@ -16,7 +16,7 @@ from safe_modprobe import __version__
 from safe_modprobe.capability import names_of
 from safe_modprobe.ctl import machine, output
 from safe_modprobe.ctl.machine import Machine
-from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_machine
 from safe_modprobe.errors import UsageError
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Policy, Request, TargetState
@@ -57,8 +57,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("-a", "--all", action="store_true", help="list every module, with the line that decides")
     parser.add_argument("--html", metavar="FILE", help="write it as one self-contained page; - is standard output")
-    add_root(parser)
-    add_kernel(parser)
+    add_machine(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import counted, print_json, printable
-from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_kernel, add_root
+from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_machine
 from safe_modprobe.errors import SafeModprobeError, UsageError, said
 from safe_modprobe.model import Plan, Policy
 from safe_modprobe.policy.cases import Case, Outcome, cases, judge
@@ -44,8 +44,7 @@ def add_parser(commands: Commands) -> None:
     )
     parser.add_argument("--junit", metavar="FILE", help="write the results to FILE as JUnit's XML, too")
     parser.add_argument("-v", "--verbose", action="store_true", help="every case, not only those that failed")
-    add_root(parser)
-    add_kernel(parser)
+    add_machine(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
