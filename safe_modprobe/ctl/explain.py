@@ -139,5 +139,5 @@ def _callers(
     if uid == 0 and arguments.cap is None:
         mask = capability.ALL
     # Without a rule that asks for groups, an image needs no /etc/passwd.
-    gids = accounts.gids(uid) if any(rule.groups for rule in policy.rules) else frozenset()
+    gids = on.accounts().gids(uid) if any(rule.groups for rule in policy.rules) else frozenset()
     return (Caller(Source.NONE, uid, uid, gids, mask, initial_user_namespace=not arguments.user_namespace),)

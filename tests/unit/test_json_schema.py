@@ -167,7 +167,7 @@ def inline(value: Any) -> str:
 
 
 @given(documents())
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=600)
 def test_it_takes_what_the_parser_takes_and_nothing_else(document: dict[str, Any]) -> None:
     assert takes(document) is parses(document)
 

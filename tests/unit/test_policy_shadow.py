@@ -266,7 +266,7 @@ def may_decide(shadow: Shadow) -> bool:
 
 
 @given(some_rules())
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_a_rule_of_which_it_is_denied_never_decides(rows: list[Rule]) -> None:
     every = Policy(rules=tuple(rows))
     shadow = said(every)
@@ -281,7 +281,7 @@ def test_a_rule_of_which_it_is_denied_never_decides(rows: list[Rule]) -> None:
 
 
 @given(st.lists(marks, min_size=2, max_size=5).map(known))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_pattern_of_which_it_is_denied_is_not_missed(rows: list[Mark]) -> None:
     """Without it, the same mark is the first to match, whatever is asked for."""
     for index, (row, shadow) in enumerate(shadows(Policy(marks=tuple(rows)))):
@@ -295,7 +295,7 @@ def test_a_pattern_of_which_it_is_denied_is_not_missed(rows: list[Mark]) -> None
 
 
 @given(st.lists(marks, min_size=2, max_size=5).map(known), st.lists(sites, min_size=2, max_size=5).map(known))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_a_mark_or_call_site_of_which_it_is_denied_never_decides(rows: list[Mark], places: list[CallSite]) -> None:
     of_marks, of_sites = said(Policy(marks=tuple(rows))), said(Policy(call_sites=tuple(places)))
     for alias in TEXTS:
@@ -307,7 +307,7 @@ def test_a_mark_or_call_site_of_which_it_is_denied_never_decides(rows: list[Mark
 
 
 @given(st.lists(sites, min_size=2, max_size=4).map(known))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_of_one_key_all_that_lies_in_shadow_is_found(places: list[CallSite]) -> None:
     """Over the texts of these patterns it is exact: who never decides any of them is called so."""
     alphabet = [
@@ -323,7 +323,7 @@ def test_of_one_key_all_that_lies_in_shadow_is_found(places: list[CallSite]) -> 
 
 
 @given(some_rules(), st.integers(0, 2), st.lists(marks, max_size=2))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_without_a_moot_rule_the_same_is_done(rows: list[Rule], at: int, marked: list[Mark]) -> None:
     may_anyway = dict(action=Action.ALLOW, capabilities=frozenset({cap("CAP_SYS_MODULE")}), quiet=False)
     at = min(at, len(rows) - 1)

@@ -147,7 +147,7 @@ def proposable(what: Event) -> bool:
     return what.verdict is not Action.ALLOW and what.uid is not None and not what.barred and not dynamic
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(events_, max_size=12))
 def test_just_what_was_recorded_is_let_through(events: list[Event]) -> None:
     found = suggest(events, NOTHING)
@@ -231,7 +231,7 @@ def test_nothing_is_text_as_well() -> None:
 names = st.text(min_size=1, max_size=6).filter(lambda text: "\0" not in text)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(names, names, names, names)
 def test_no_name_ends_a_comment(alias: str, module: str, comm: str, unit: str) -> None:
     module = module.replace(" ", "_")
