@@ -1,6 +1,6 @@
 """Each scenario's `test_*` function is a test here, though it runs in a guest: one boot serves a whole machine.
 
-The machines boot in the background from the start, three at a time, while other tests run: a guest waits now and then.
+The machines boot in the background from the start, two at a time, while other tests run.
 """
 
 import ast
@@ -14,7 +14,7 @@ import pytest
 from tests.vm.qemu import HERE, Machine, Result, boot, machine
 
 _TAIL = 3000
-_AT_ONCE = 3
+_AT_ONCE = 2
 _pool = ThreadPoolExecutor(_AT_ONCE)
 _boots: dict[str, Future[Result]] = {}
 

@@ -76,3 +76,8 @@ def test_policies(tree: Path) -> None:
 )
 def test_an_example_that_went_wrong_would_be_noticed(tree: Path, line: str) -> None:
     assert len(failures(tree, [line])) == 1
+
+
+def test_a_dry_run_into_a_full_disk_is_no_traceback(tree: Path) -> None:
+    done = sh(tree, "safe-modprobe -n net-pf-38 > /dev/full")
+    assert (done.returncode, done.stderr) == (1, "")
