@@ -56,8 +56,15 @@ class PatternSet:
     def _together(self, narrow: str) -> bool:
         begin = prefix(narrow)
         near = tuple(each for each in self.patterns if _near(prefix(each), begin))
+        # Whoever covers it takes this text of its too, which is quickly asked and mostly nobody does.
+        text = _example(narrow)
+        takers = near
+        if text is not None and not set(self._without) & set(text):
+            takers = tuple(each for each in near if glob(each, text))
+            if not takers:
+                return False
         # By themselves first: most are covered by a single one, and several together make many more states.
-        return any(_covers((each,), narrow, self._without) for each in near) or (
+        return any(_covers((each,), narrow, self._without) for each in takers) or (
             len(near) != 1 and _covers(near, narrow, self._without)
         )
 
@@ -66,6 +73,8 @@ def overlap(one: str, other: str, without: str = "") -> bool:
     """Whether some text is matched by both. True where the comparison is too big."""
     if not _near(prefix(one), prefix(other)):
         return False
+    if "*" in (one, other):
+        return not matches_nothing(other if one == "*" else one, without)
     if literal(one) or literal(other):
         text, pattern = (one, other) if literal(one) else (other, one)
         return not set(without) & set(text) and glob(pattern, text)
@@ -103,6 +112,12 @@ class PatternIndex:
             if not start.startswith(begin) or (exactly and start != begin):
                 return
             yield pattern
+
+
+def _example(pattern: str) -> str | None:
+    """A text that it matches, with a character for its wildcards that hardly a pattern names; None if that fails."""
+    text = _TOKEN.sub(lambda token: "\1" if _WILD.match(token[0]) else token[0], pattern)
+    return text if glob(pattern, text) else None
 
 
 def _near(one: str, other: str) -> bool:
