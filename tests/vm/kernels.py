@@ -22,8 +22,9 @@ _NOT_NEEDED = """drivers/gpu drivers/media drivers/net/ethernet drivers/net/wire
 
 
 class Kernel(NamedTuple):
-    """A kernel image and the root that holds its lib/modules/VERSION."""
+    """A kernel image and the root that holds its lib/modules/VERSION; the name is a machine's `kernel`."""
 
+    name: str
     version: str
     image: Path
     root: Path
@@ -36,7 +37,7 @@ def kernel(name: str, progress: Progress = say) -> Kernel:
     package = _newest(options, "amd64" if suite != name else "cloud-amd64")
     key = digest(package, Path(__file__), SOURCES if name == NATIVE else "")
     folder = cached(f"kernel-{name}", key, lambda into: _make(into, name, package, options), progress)
-    return Kernel(*_found(folder))
+    return Kernel(name, *_found(folder))
 
 
 def _apt(suite: str, progress: Progress) -> list[str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from tests.vm.cache import TOP, Progress, cached, digest, run, say
 from tests.vm.kernels import NATIVE, Kernel
-from tests.vm.roots import archive, root, suite_of
+from tests.vm.roots import root, suite_of
 
 PARTS = ("safe_modprobe", "policy.d", "packaging", "docs/man", "setup.py", "pyproject.toml", "Makefile")
 _CHROOT = """mount --bind "$2" "$1/mnt"
@@ -17,7 +17,7 @@ top="$1"; shift 2; exec chroot "$top" env -i -C /mnt PATH=/usr/sbin:/usr/bin:/sb
 
 
 def product(suite: str = NATIVE, progress: Progress = say) -> Path:
-    """The installed files, as product.cpio and in the folder `tree` beside it."""
+    """The folder that holds the installed files as `tree`."""
 
     def make(into: Path) -> None:
         if suite == NATIVE:
@@ -28,7 +28,6 @@ def product(suite: str = NATIVE, progress: Progress = say) -> Path:
             in_build_root(suite, sources, ["make", "install", "DESTDIR=/mnt/tree"], progress)
             (sources / "tree").rename(into / "tree")
             shutil.rmtree(sources)
-        archive(into / "tree", into / "product.cpio")
 
     name = "product" if suite == NATIVE else f"product-{suite}"
     return cached(name, digest(suite, *(TOP / part for part in PARTS)), make, progress)

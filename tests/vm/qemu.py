@@ -1,4 +1,4 @@
-"""One boot of a machine: its parts as one initrd, a job in it, and the lines that the job writes."""
+"""One boot of a machine: its disk, the product and a job on a second one, and the lines that the job writes."""
 
 import json
 import shutil
@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.vm.cache import CACHE, TOP, Progress, run, say
+from tests.vm.disks import disk, initrd
 from tests.vm.kernels import kernel
 from tests.vm.product import product
-from tests.vm.roots import archive, root, suite_of
+from tests.vm.roots import suite_of
 
 HERE = Path(__file__).parent
 MACHINES = HERE / "machines"
@@ -54,24 +55,22 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
     folder = CACHE / "run" / what.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    _job(folder / "job", what, job)
-    archive(folder / "job", folder / "job.cpio")
-    modules = linux.root.parent / "modules.cpio"
-    if not modules.exists():
-        _modules(linux.root, folder / "modules")
-        archive(folder / "modules", modules)
-    installed = product(suite_of(what.root), progress) / "product.cpio"
-    parts = [root(what.root, progress) / "root.cpio", modules, installed, folder / "job.cpio"]
-    run(["sh", "-c", 'to="$1"; shift; cat "$@" > "$to"', "sh", folder / "initrd", *parts])
+    tree = folder / "job"
+    _job(tree, what, job)
+    installed = product(suite_of(what.root), progress) / "tree"
+    _archive([installed, tree], folder / "job.tar")
+    drivers = initrd(what.root, linux, progress)
     lines, console = folder / "lines", folder / "console"
     # One thread for both processors: with one each, emulation misses code that a kernel patches under the other's
     # feet, and a guest panics now and then (seen in hrtimer_start_range_ns(), Linux 6.12, 1.5 s after power on).
     command: list[str | Path] = [
         "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "Nehalem",
         "-smp", str(what.cpus), "-m", str(what.memory), "-nodefaults", "-display", "none", "-no-reboot",
-        "-kernel", linux.image, "-initrd", folder / "initrd",
+        "-kernel", linux.image, *(["-initrd", drivers] if drivers else []),
+        *_drive(0, disk(what.root, linux, progress), "snapshot=on,cache=unsafe"),
+        *_drive(1, folder / "job.tar", "readonly=on"),
         "-serial", f"file:{console}", "-serial", f"file:{lines}",
-        "-append", f"{_CMDLINE} rdinit={_INIT.get(what.root, '/init')} {what.cmdline}",
+        "-append", f"{_CMDLINE} {what.cmdline}",
     ]  # fmt: skip
     try:
         subprocess.run(command, timeout=what.seconds, check=True, stdin=subprocess.DEVNULL, capture_output=True)
@@ -82,7 +81,6 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
         raise SystemExit(f"QEMU ended with {error.returncode}: {error.stderr.decode()[-300:]}") from None
     except subprocess.TimeoutExpired:
         late = True
-    (folder / "initrd").unlink()
     text = console.read_text(errors="replace")
     found = [json.loads(line) for line in lines.read_text(errors="replace").splitlines() if line.startswith("{")]
     if late:
@@ -90,8 +88,8 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
     return Result(found, text)
 
 
-_CMDLINE = "console=ttyS0 quiet panic=-1 mitigations=off init_on_alloc=0"
-"""The last two for speed alone: emulation is slow enough."""
+_CMDLINE = "console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rw init=/unpack mitigations=off init_on_alloc=0 norandmaps"
+"""The last three for speed alone. A program that lies elsewhere at each start is translated anew at each start."""
 
 _TEST_POLICY = """\
 [[mark]]  # our test modules answer protocol families, which the default policy calls privileged as a class
@@ -99,13 +97,19 @@ modules = ["smp_*"]
 privileged = "marker"
 """
 
-_INIT = {"systemd": "/sbin/init"}
+
+def _drive(number: int, file: Path, how: str) -> list[str]:
+    """QEMU's arguments for the disk /dev/nvme<number>n1."""
+    name = f"disk{number}"
+    return [
+        "-drive", f"if=none,id={name},format=raw,file={file},{how}", "-device", f"nvme,drive={name},serial={name}",
+    ]  # fmt: skip
 
 
-def _modules(tree: Path, into: Path) -> None:
-    """The modules where a merged /usr has them."""
-    (into / "usr/lib").mkdir(parents=True)
-    shutil.copytree(tree / "lib/modules", into / "usr/lib/modules", symlinks=True)
+def _archive(trees: list[Path], to: Path) -> None:
+    """The folders' files, all root's, in one archive."""
+    folders = [argument for tree in trees for argument in ("-C", tree, ".")]
+    run(["tar", "-c", "-f", to, "--owner=0", "--group=0", *folders])
 
 
 def _job(tree: Path, what: Machine, job: list[str]) -> None:
@@ -120,10 +124,11 @@ def _job(tree: Path, what: Machine, job: list[str]) -> None:
     (tree / "etc/safe-modprobe/policy.d").mkdir(parents=True)
     (tree / "etc/safe-modprobe/policy.d/30-test-modules.toml").write_text(_TEST_POLICY)
     systemd = what.root == "systemd"
-    init = tree / ("agent/start" if systemd else "init")
-    init.write_text((HERE / "guest" / ("start-systemd" if systemd else "start-bare")).read_text())
-    init.chmod(0o755)
+    start = tree / ("agent/start" if systemd else "init")
+    start.write_text((HERE / "guest" / ("start-systemd" if systemd else "start-bare")).read_text())
+    start.chmod(0o755)
     if systemd:
+        (tree / "init").symlink_to("/sbin/init")
         wants = tree / "etc/systemd/system/multi-user.target.wants"
         wants.mkdir(parents=True)
         shutil.copy(HERE / "guest/job.service", tree / "etc/systemd/system")

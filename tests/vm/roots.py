@@ -1,4 +1,4 @@
-"""Guest roots, made by mmdebstrap from the machine's own apt sources, and kept as cpio archives."""
+"""Guest roots, made by mmdebstrap from the machine's own apt sources."""
 
 from inspect import getsource
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.vm.cache import Progress, cached, digest, run, say
 from tests.vm.kernels import KEYRING, NATIVE, mirror
 
 _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "python3-tomlkit", "libkmod2", "libzstd1", "procps"]
-_PROGRAMS = """bubblewrap cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
+_PROGRAMS = """bubblewrap busybox-static cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
     nfs-kernel-server nftables python3-rich squashfs-tools squashfuse uidmap wireguard-tools xfsprogs""".split()
 """Those of policy.d's promise: who must still get through, and by what."""
 _BUILD = """cython3 gcc libkmod-dev libzstd-dev make pkgconf python3-dev python3-pyelftools python3-pytest
@@ -38,7 +38,7 @@ def suite_of(name: str) -> str:
 
 
 def root(name: str, progress: Progress = say) -> Path:
-    """The root's archive, root.cpio, with the folder beside it that it was made from."""
+    """The folder that holds the root as `tree`."""
     suite = suite_of(name)
     packages = PACKAGES[name.removesuffix(f"-{suite}")]
     key = digest(suite, *packages, *_EXCLUDED, getsource(_make))
@@ -59,9 +59,3 @@ def _make(into: Path, suite: str, packages: list[str]) -> None:
     )
     for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/perl", "usr/share/info"):
         run(["rm", "-rf", tree / waste])
-    archive(tree, into / "root.cpio")
-
-
-def archive(tree: Path, to: Path) -> None:
-    """A folder as an uncompressed newc archive, which the kernel unpacks fastest."""
-    run(["sh", "-c", 'cd "$1" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0 > "$2"', "sh", tree, to])

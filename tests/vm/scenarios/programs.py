@@ -59,7 +59,7 @@ ROWS = {
     ),
     "bubblewrap by a user": ("user", "bwrap --unshare-all --ro-bind / / true", ""),
     # mounts, loop and LVM
-    "ext4 by root": ("root", "mount -o loop,ro /run/images/ext4 /mnt && umount /mnt", "ext4 loop"),
+    "ext4 from a loop device by root": ("root", "mount -o loop,ro /run/images/ext4 /mnt && umount /mnt", "loop"),
     "xfs by root": ("root", "mount -o loop,ro /run/images/xfs /mnt && umount /mnt", "xfs"),
     "vfat by root, with its character set": ("root", "mount -o loop,ro /run/images/vfat /mnt && umount /mnt", "vfat nls_cp437"),
     "squashfs by root": ("root", "mount -o loop,ro /run/images/squashfs /mnt && umount /mnt", "squashfs"),

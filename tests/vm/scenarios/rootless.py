@@ -50,8 +50,7 @@ mount --make-rshared / && mkdir -p /dev/shm /dev/mqueue && mount -t tmpfs -o mod
 grep -q ^user: /etc/passwd || echo user:x:1000:1000::/home/user:/bin/sh >> /etc/passwd
 grep -q ^user: /etc/group || echo user:x:1000: >> /etc/group
 echo user:100000:65536 > /etc/subuid; echo user:100000:65536 > /etc/subgid
-mkdir -p /home /run/user/1000 /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup
-truncate -s 1G /run/home && mkfs.ext4 -q /run/home && mount -o loop /run/home /home
+mkdir -p /run/user/1000 /sys/fs/cgroup && mount -t cgroup2 none /sys/fs/cgroup
 mkdir -p /home/user/root/bin /home/user/root/etc && cp /bin/busybox /home/user/root/bin && ln -sf busybox /home/user/root/bin/sh
 for name in true ip wget; do ln -sf busybox /home/user/root/bin/$name; done
 chown -R 1000:1000 /home/user /run/user/1000

@@ -1,0 +1,86 @@
+"""What a guest boots from: a disk of a root and a kernel's modules, and where its kernel needs them, their drivers."""
+
+import shutil
+from inspect import getsource
+from pathlib import Path
+
+from tests.vm.cache import Progress, cached, digest, run, say
+from tests.vm.kernels import Kernel
+from tests.vm.roots import root
+
+_UNPACK = Path(__file__).parent / "guest/unpack"
+_DRIVERS = ("nvme", "ext4")
+"""Built into Debian's cloud kernels, modules of the whole one."""
+_CHECKSUMS = ("crc32c_generic", "crc32c_intel")
+"""What ext4 has the kernel ask for."""
+_FREE = 512 << 20
+"""Bytes that a guest may write; the file is sparse."""
+
+
+def disk(name: str, linux: Kernel, progress: Progress = say) -> Path:
+    """An image of this root with that kernel's modules; its /unpack, the kernel's init, adds the second disk's files.
+
+    A disk and no initramfs: emulated, a guest reads what it uses in a quarter of the time it takes to unpack all.
+    """
+    tree = root(name, progress) / "tree"
+
+    def make(into: Path) -> None:
+        whole = into / "tree"
+        run(["cp", "-al", tree, whole])
+        run(["cp", "-al", linux.root / "lib/modules", whole / "usr/lib"])
+        shutil.copy(_UNPACK, whole)
+        size = int(run(["du", "-s", "-B1", whole]).split()[0])
+        image = into / "disk.img"
+        with image.open("wb") as file:
+            file.truncate(size * 5 // 4 + _FREE)
+        run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", whole, image])
+        shutil.rmtree(whole)
+
+    key = digest(str(tree), str(linux.root), getsource(disk), _UNPACK)
+    return cached(f"disk-{name}-{linux.name}", key, make, progress) / "disk.img"
+
+
+def initrd(name: str, linux: Kernel, progress: Progress = say) -> Path | None:
+    """The drivers of the disk as an initramfs; None where the kernel has them built in."""
+    folder = linux.root / "lib/modules" / linux.version
+    built_in = {Path(line).stem for line in (folder / "modules.builtin").read_text().splitlines()}
+    if built_in.issuperset(_DRIVERS):
+        return None
+
+    def make(into: Path) -> None:
+        tree = into / "tree"
+        for needed in ("bin", "dev", "root"):
+            (tree / needed).mkdir(parents=True)
+        shutil.copy(root(name, progress) / "tree/usr/bin/busybox", tree / "bin")
+        for applet in ("sh", "insmod", "mount", "sleep", "switch_root", "umount"):
+            (tree / "bin" / applet).symlink_to("busybox")
+        modules = _in_order(folder / "modules.dep", (*_CHECKSUMS, *_DRIVERS))
+        for module in modules:
+            shutil.copy(folder / module, tree)
+        inserts = [f"insmod /{Path(module).name}" for module in modules]
+        (tree / "init").write_text("\n".join(["#!/bin/sh -e", *inserts, _SWITCH]))
+        (tree / "init").chmod(0o755)
+        archive(tree, into / "initrd.cpio")
+
+    key = digest(str(linux.root), getsource(make), _SWITCH)
+    return cached(f"initrd-{linux.name}", key, make, progress) / "initrd.cpio"
+
+
+_SWITCH = """\
+mount -t devtmpfs dev /dev
+until mount -t ext4 /dev/nvme0n1 /root; do sleep 0.1; done 2>/dev/null
+umount /dev
+exec switch_root /root /unpack
+"""
+
+
+def _in_order(index: Path, wanted: tuple[str, ...]) -> list[str]:
+    """The files of these modules and of what they need, each after what it needs itself (depmod(8))."""
+    needs = {path: rest.split() for path, _, rest in (line.partition(":") for line in index.read_text().splitlines())}
+    paths = {Path(path).stem.replace("-", "_"): path for path in needs}
+    return list(dict.fromkeys(path for name in wanted for path in [*reversed(needs[paths[name]]), paths[name]]))
+
+
+def archive(tree: Path, to: Path) -> None:
+    """A folder as a newc archive, everything root's."""
+    run(["sh", "-c", 'cd "$1" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0 > "$2"', "sh", tree, to])
