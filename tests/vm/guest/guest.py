@@ -6,6 +6,7 @@ import pickle
 import signal
 import socket
 import subprocess
+import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWUSER = 0x10000000
@@ -135,3 +136,20 @@ class Guest:
         """Our records in the kernel's log since boot, oldest first."""
         lines = self.sh("dmesg").stdout.splitlines()
         return [line.partition("safe-modprobe: ")[2] for line in lines if "safe-modprobe: " in line]
+
+
+def stack(tid):
+    """Where the kernel is in this task, or nothing."""
+    try:
+        with open(f"/proc/{tid}/stack", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def wait_for(what, seconds=20):
+    """Until what() is true."""
+    end = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < end, "it did not happen in time"
+        time.sleep(0.01)

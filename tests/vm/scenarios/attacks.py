@@ -8,7 +8,7 @@ import threading
 import time
 
 from decisions import MARKED, NESTED, SMP, SOFTDEP, expect, setup  # noqa: F401  (setup is the machine's)
-from guest import Guest
+from guest import Guest, stack, wait_for
 
 GATE = "/run/gate"
 GATED = f"""#!/bin/sh
@@ -41,21 +41,6 @@ def in_background(guest: Guest, uid: int, func: object, **who: object) -> int:
             os._exit(0)
     wait_for(lambda: b"__request_module" in stack(pid))
     return pid
-
-
-def stack(tid: int) -> bytes:
-    try:
-        with open(f"/proc/{tid}/stack", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
-
-
-def wait_for(what: object, seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not what():  # type: ignore[operator]
-        assert time.monotonic() < end, "it did not happen in time"
-        time.sleep(0.01)
 
 
 def reap(pid: int) -> None:

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import time
 
-from guest import Guest
+from guest import Guest, stack, wait_for
 
 POLICY = "/etc/safe-modprobe/policy.d/20-suggested.toml"
 TRIAL = "/run/safe-modprobe/policy.d/00-trial.toml"
@@ -175,7 +175,7 @@ def test_follow_says_it_at_once(guest: Guest) -> None:
         command = ["safe-modprobectl", "log", "--follow", "--user", "1180", *options]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         signal.alarm(60)  # in place of the agent's own: a line that never comes
-        time.sleep(5)
+        wait_for(lambda pid=child.pid: b"poll" in stack(pid))  # it has read what is there, and waits for more
         guest.run_as(1000, lambda: send(**FORGED))
         gets(guest, 1181)
         gets(guest, 1180)
