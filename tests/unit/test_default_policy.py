@@ -139,6 +139,7 @@ def test_every_row_cites(row: Mark | CallSite) -> None:
 EXAMPLES = {
     "05-grsecurity.toml": "grsecurity.toml",
     "05-server-strict.toml": "open-to-users.toml",
+    "20-brokers.toml": "brokers.toml",
     "30-desktop.toml": "bluetooth.toml",
     "30-rootless-containers.toml": "containers.toml",
 }
