@@ -43,8 +43,8 @@ def disk(name: str, linux: Kernel, progress: Progress = say) -> Path:
 def initrd(name: str, linux: Kernel, progress: Progress = say) -> Path | None:
     """The drivers of the disk as an initramfs; None where the kernel has them built in."""
     folder = linux.root / "lib/modules" / linux.version
-    built_in = {Path(line).stem for line in (folder / "modules.builtin").read_text().splitlines()}
-    if built_in.issuperset(_DRIVERS):
+    needs = _needs(folder)
+    if needs.keys().isdisjoint(_DRIVERS):
         return None
 
     def make(into: Path) -> None:
@@ -54,7 +54,7 @@ def initrd(name: str, linux: Kernel, progress: Progress = say) -> Path | None:
         shutil.copy(root(name, progress) / "tree/usr/bin/busybox", tree / "bin")
         for applet in ("sh", "insmod", "mount", "sleep", "switch_root", "umount"):
             (tree / "bin" / applet).symlink_to("busybox")
-        modules = _in_order(folder / "modules.dep", (*_CHECKSUMS, *_DRIVERS))
+        modules = dict.fromkeys(path for name in (*_CHECKSUMS, *_DRIVERS) for path in needs[name])
         for module in modules:
             shutil.copy(folder / module, tree)
         inserts = [f"insmod /{Path(module).name}" for module in modules]
@@ -74,11 +74,12 @@ exec switch_root /root /unpack
 """
 
 
-def _in_order(index: Path, wanted: tuple[str, ...]) -> list[str]:
-    """The files of these modules and of what they need, each after what it needs itself (depmod(8))."""
-    needs = {path: rest.split() for path, _, rest in (line.partition(":") for line in index.read_text().splitlines())}
-    paths = {Path(path).stem.replace("-", "_"): path for path in needs}
-    return list(dict.fromkeys(path for name in wanted for path in [*reversed(needs[paths[name]]), paths[name]]))
+def _needs(folder: Path) -> dict[str, list[str]]:
+    """The files of what each module needs, and of itself, in the order of loading (modules.dep, depmod(8))."""
+    lines = [line.partition(":") for line in (folder / "modules.dep").read_text().splitlines()]
+    return {
+        Path(path).name.partition(".")[0].replace("-", "_"): [*reversed(rest.split()), path] for path, _, rest in lines
+    }
 
 
 def archive(tree: Path, to: Path) -> None:
