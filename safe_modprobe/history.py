@@ -23,8 +23,8 @@ class Event(NamedTuple):
     """A recorded verdict (report.fields), its names as they were before they were escaped.
 
     `time` is when the journal got it, `refused` the modules that an admin would have to allow, `barred` what no rule
-    changes. Of the caller None stands for what nobody knew or recorded; `capabilities` is the effective mask,
-    `initial_user_namespace` None in records of the versions that did not say it.
+    changes. Of the caller None stands for what nobody knew or recorded; `capabilities` is the effective mask, `groups`
+    all that counted. `initial_user_namespace` and `groups` are None in records of the versions that did not say it.
     """
 
     cursor: str
@@ -39,12 +39,16 @@ class Event(NamedTuple):
     source: Source = Source.NONE
     uid: int | None = None
     euid: int | None = None
+    pid: int | None = None
     tid: int | None = None
     comm: str | None = None
     exe: str | None = None
     unit: str | None = None
+    groups: tuple[int, ...] | None = None
     capabilities: int = 0
     initial_user_namespace: bool | None = None
+    no_new_privs: bool = False
+    kernel_thread: bool = False
     call_site: str | None = None
     kernel_args: tuple[str, ...] = ()
     message: str = ""
@@ -90,12 +94,16 @@ def parse_event(cursor: str, time: datetime, fields: Mapping[str, object]) -> Ev
         source=source,
         uid=uid,
         euid=uid if "SAFE_MODPROBE_CALLER_EUID" not in fields else _number(fields, "CALLER_EUID"),
+        pid=_number(fields, "CALLER_PID"),
         tid=_number(fields, "CALLER_TID"),
         comm=_name(fields, "CALLER_COMM"),
         exe=_name(fields, "CALLER_EXE"),
         unit=_name(fields, "CALLER_UNIT"),
-        capabilities=_mask(fields, "CALLER_CAPABILITIES"),
+        groups=_numbers(fields, "CALLER_GROUPS"),
+        capabilities=_mask(fields, "CALLER_CAPS"),
         initial_user_namespace=namespace == "initial" if namespace else None,
+        no_new_privs=_yes(fields, "CALLER_NO_NEW_PRIVS"),
+        kernel_thread=_yes(fields, "CALLER_KERNEL_THREAD"),
         call_site=_name(fields, "CALL_SITE"),
         kernel_args=_words(fields, "KERNEL_ARGS"),
         message=_plain(fields, "MESSAGE"),
@@ -132,11 +140,25 @@ def _words(fields: Mapping[str, object], key: str) -> tuple[str, ...]:
 
 def _number(fields: Mapping[str, object], key: str) -> int | None:
     text = _text(fields, key)
-    if not text:
-        return None
+    return _as_number(key, text) if text else None
+
+
+def _numbers(fields: Mapping[str, object], key: str) -> tuple[int, ...] | None:
+    words = _text(fields, key).split(" ")
+    return None if words == [""] else tuple(_as_number(key, word) for word in words)
+
+
+def _as_number(key: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= _UID_DIGITS and int(text) <= kernel_args.UID_MAX):
         raise UntrustedInputError(f"{key}: {text[:40]!a} is not a number from 0 to {kernel_args.UID_MAX}")
     return int(text)
+
+
+def _yes(fields: Mapping[str, object], key: str) -> bool:
+    text = _text(fields, key)
+    if text not in ("", "yes", "no"):
+        raise UntrustedInputError(f"{key}: {text[:40]!a} is neither 'yes' nor 'no'")
+    return text == "yes"
 
 
 def _mask(fields: Mapping[str, object], key: str) -> int:
@@ -147,18 +169,22 @@ def _mask(fields: Mapping[str, object], key: str) -> int:
 
 
 def caller_of(event: Event) -> Caller:
-    """The caller as far as it was recorded; groups and no_new_privs are not. Doubt is unprivileged."""
+    """The caller as far as it was recorded, without the tasks behind a kernel thread. Doubt is unprivileged."""
     return Caller(
         event.source,
         event.uid,
         event.euid,
-        capabilities=event.capabilities,
-        initial_user_namespace=bool(event.initial_user_namespace),
+        frozenset(event.groups or ()),
+        event.capabilities,
+        bool(event.initial_user_namespace),
+        event.no_new_privs,
+        event.kernel_thread,
         tid=event.tid,
         comm=event.comm,
         executable=event.exe,
         unit=event.unit,
         call_site=event.call_site,
+        pid=event.pid,
     )
 
 

@@ -67,6 +67,7 @@ class Caller(NamedTuple):
     None where nobody could say. `capabilities` is the effective mask, which counts only with
     `initial_user_namespace`. `unit` is systemd's, `executable` a path of the initial mount
     namespace; both None in doubt. `behind` are the tasks that a kernel thread may be working for.
+    `tid` is the very thread, `pid` the process that it is part of.
     """
 
     source: Source
@@ -83,6 +84,7 @@ class Caller(NamedTuple):
     unit: str | None = None
     call_site: str | None = None
     behind: tuple["Caller", ...] = ()
+    pid: int | None = None
 
     @property
     def known(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+from safe_modprobe import message_ids
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import Action, Caller, TargetState, Verdict
 from safe_modprobe.policy.dropins import FOLDERS, SITE
@@ -9,10 +10,12 @@ from safe_modprobe.policy.text import remedy
 
 ADMIN_FILE = f"{FOLDERS[-1]}/{SITE}"
 
-MESSAGE_ID = "6d1c9cf53cc6459b8a3ad6a2bde3b2a1"
-"""sd_journal's MESSAGE_ID= of every verdict, see systemd.journal-fields(7)."""
+MOST_GROUPS = 256
+"""A caller may have 65,536 groups (NGROUPS_MAX); more than these are not recorded, and a cut list would be a lie."""
 
+_IDS = {Action.ALLOW: message_ids.ALLOWED, Action.LOG: message_ids.LOGGED, Action.DENY: message_ids.DENIED}
 _DONE = {Action.ALLOW: "allowed", Action.LOG: "allowed (log)", Action.DENY: "denied"}
+_YES_NO = ("no", "yes")
 _PRIORITY = {Action.ALLOW: 6, Action.LOG: 5, Action.DENY: 4}  # LOG_INFO, LOG_NOTICE, LOG_WARNING
 
 
@@ -80,10 +83,16 @@ def line(verdict: Verdict) -> str:
     if verdict.action is Action.DENY:
         if bar := barred(verdict):
             return f"{text}; to let it through, change {bar}"
-        rule = remedy(refused(verdict), verdict.caller)
+        rule = _rule(verdict)
         return f"{text}; to let it through: {rule} in {FOLDERS[-1]}/10-NAME.toml, a file of its own"
     left_out = skipped(verdict)
     return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
+
+
+def _rule(verdict: Verdict) -> str:
+    """The line that would let it through; "" where nothing was kept from anybody, or no new rule can help."""
+    names = refused(verdict)
+    return remedy(names, verdict.caller) if names and not barred(verdict) else ""
 
 
 def worth_a_record(verdict: Verdict) -> bool:
@@ -101,7 +110,7 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
     """The journal's fields of a verdict; names and values that came from outside are escaped."""
     caller = verdict.caller
     named = {
-        "MESSAGE_ID": MESSAGE_ID,
+        "MESSAGE_ID": _IDS[verdict.action],
         "SAFE_MODPROBE_VERDICT": str(verdict.action),
         "SAFE_MODPROBE_ALIAS": escape(verdict.request.alias),
         "SAFE_MODPROBE_KERNEL_ARGS": " ".join(map(escape, verdict.request.kernel_args)),
@@ -110,20 +119,30 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
         "SAFE_MODPROBE_REASON": verdict.reason,
         "SAFE_MODPROBE_ORIGIN": str(verdict.origin),
         "SAFE_MODPROBE_BARRED": barred(verdict),
+        "SAFE_MODPROBE_REMEDY": _rule(verdict),
         "SAFE_MODPROBE_SOURCE": str(caller.source),
         "SAFE_MODPROBE_CALLER_UID": _text(caller.uid),
         "SAFE_MODPROBE_CALLER_EUID": _text(caller.euid),
-        "SAFE_MODPROBE_CALLER_USERNS": ("initial" if caller.initial_user_namespace else "other")
-        if caller.known
-        else "",
+        "SAFE_MODPROBE_CALLER_GROUPS": _numbers(caller.gids),
+        "SAFE_MODPROBE_CALLER_PID": _text(caller.pid),
         "SAFE_MODPROBE_CALLER_TID": _text(caller.tid),
-        "SAFE_MODPROBE_CALLER_CAPABILITIES": f"{caller.capabilities:016x}" if caller.known else "",
         "SAFE_MODPROBE_CALLER_COMM": escape(caller.comm or ""),
         "SAFE_MODPROBE_CALLER_EXE": escape(caller.executable or ""),
         "SAFE_MODPROBE_CALLER_UNIT": escape(caller.unit or ""),
         "SAFE_MODPROBE_CALL_SITE": escape(caller.call_site or ""),
     }
+    if caller.known:
+        named |= {
+            "SAFE_MODPROBE_CALLER_CAPS": f"{caller.capabilities:016x}",
+            "SAFE_MODPROBE_CALLER_USERNS": "initial" if caller.initial_user_namespace else "other",
+            "SAFE_MODPROBE_CALLER_NO_NEW_PRIVS": _YES_NO[caller.no_new_privs],
+            "SAFE_MODPROBE_CALLER_KERNEL_THREAD": _YES_NO[caller.kernel_thread],
+        }
     return {key: value for key, value in named.items() if value}
+
+
+def _numbers(gids: frozenset[int]) -> str:
+    return " ".join(map(str, sorted(gids))) if len(gids) <= MOST_GROUPS else ""
 
 
 def _text(number: int | None) -> str:

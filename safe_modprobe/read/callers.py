@@ -122,7 +122,7 @@ def _on_behalf(for_whom: Caller, loader: Caller) -> Caller:
     A kernel's argument that nobody understood stays one.
     """
     kept = loader.source if for_whom.known or for_whom.source is not Source.KERNEL_ARGS else for_whom.source
-    return for_whom._replace(source=kept, tid=loader.tid, call_site=loader.call_site)
+    return for_whom._replace(source=kept, tid=loader.tid, pid=loader.pid, call_site=loader.call_site)
 
 
 _LARVAL = "crypto_larval_wait"

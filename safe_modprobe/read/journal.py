@@ -14,7 +14,7 @@ from typing import Any
 from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.errors import SafeModprobeError, UntrustedInputError, UsageError
 from safe_modprobe.history import Event, parse_event
-from safe_modprobe.report import MESSAGE_ID
+from safe_modprobe.message_ids import VERDICTS
 
 _TRUSTED = {"_TRANSPORT": "journal", "_UID": "0"}
 _WAIT = 1.0  # seconds; a signal is served between two waits
@@ -61,7 +61,8 @@ class Journal:
         self._files = tuple(files)
         self._where = ", ".join(files) or os.path.join(root or "/", "var/log/journal")
         self._reader = self._open(root)
-        self._reader.add_match(f"MESSAGE_ID={MESSAGE_ID}")
+        for message_id in VERDICTS:  # any of them: matches of one field are alternatives
+            self._reader.add_match(f"MESSAGE_ID={message_id}")
 
     def _open(self, root: str | None) -> Any:
         try:

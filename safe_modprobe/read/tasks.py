@@ -29,6 +29,7 @@ def read_caller(tid: int | str, source: Source, call_site: str | None = None) ->
         executable=_executable(tid),
         unit=_unit(tid),
         call_site=call_site,
+        pid=_numbers(status, "Tgid", 1)[0],
     )
 
 

@@ -126,7 +126,7 @@ RECORD = {
     "MESSAGE": "denied", "SAFE_MODPROBE_VERDICT": "deny", "SAFE_MODPROBE_ALIAS": "net-pf-38\\x0a",
     "SAFE_MODPROBE_MODULES": "a b", "SAFE_MODPROBE_REFUSED": "a", "SAFE_MODPROBE_SOURCE": "tracefs",
     "SAFE_MODPROBE_CALLER_UID": "1000", "SAFE_MODPROBE_CALLER_EUID": "0", "SAFE_MODPROBE_CALLER_USERNS": "initial",
-    "SAFE_MODPROBE_CALLER_TID": "7", "SAFE_MODPROBE_CALLER_CAPABILITIES": f"{255:016x}",
+    "SAFE_MODPROBE_CALLER_TID": "7", "SAFE_MODPROBE_CALLER_CAPS": f"{255:016x}",
     "SAFE_MODPROBE_KERNEL_ARGS": "grsec_modharden_normal1000_",
 }  # fmt: skip
 RECORDS = [b"\0".join(f"{key}={value}".encode() for key, value in RECORD.items())]

@@ -170,7 +170,7 @@ def test_a_loading_helper_asks_for_its_caller(
     with child(lambda: None) as pid, on_behalf_of(for_whom):
         for tid in (os.getpid(), pid):
             stacks[f"/proc/{tid}/stack"] = STEADY
-            assert callers._settled(tid, source) == for_whom._replace(source=kept, tid=tid, call_site="f")
+            assert callers._settled(tid, source) == for_whom._replace(source=kept, tid=tid, pid=tid, call_site="f")
 
 
 NAME = b"crypto-authencesn(hmac(sha256),cbc(aes))"

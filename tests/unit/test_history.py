@@ -19,7 +19,7 @@ P = "SAFE_MODPROBE_"
 GOOD: dict[str, object] = {
     "MESSAGE": "denied", f"{P}VERDICT": "deny", f"{P}ALIAS": "net-pf-38", f"{P}MODULES": "a b", f"{P}REFUSED": "b",
     f"{P}SOURCE": "tracefs", f"{P}CALLER_UID": "1000", f"{P}CALLER_EUID": "0", f"{P}CALLER_USERNS": "initial",
-    f"{P}CALLER_CAPABILITIES": "00000000000000ff",
+    f"{P}CALLER_CAPS": "00000000000000ff",
 }  # fmt: skip
 
 
@@ -55,8 +55,13 @@ def test_a_good_record() -> None:
         ("CALLER_EUID", "١", "CALLER_EUID: '\\u0661' is not a number from 0 to 4294967294"),
         ("CALLER_TID", "1 ", "CALLER_TID: '1 ' is not a number from 0 to 4294967294"),
         ("CALLER_USERNS", "mine", "CALLER_USERNS: 'mine' is neither 'initial' nor 'other'"),
-        ("CALLER_CAPABILITIES", "ff", "CALLER_CAPABILITIES: 'ff' is not a mask of 16 hexadecimal digits"),
-        ("CALLER_CAPABILITIES", "0" * 15 + "١", "CALLER_CAPABILITIES: '000000000000000\\u0661' is not a mask of 16 hexadecimal digits"),
+        ("CALLER_PID", "+1", "CALLER_PID: '+1' is not a number from 0 to 4294967294"),
+        ("CALLER_GROUPS", "0  1", "CALLER_GROUPS: '' is not a number from 0 to 4294967294"),
+        ("CALLER_GROUPS", "0,1", "CALLER_GROUPS: '0,1' is not a number from 0 to 4294967294"),
+        ("CALLER_NO_NEW_PRIVS", "1", "CALLER_NO_NEW_PRIVS: '1' is neither 'yes' nor 'no'"),
+        ("CALLER_KERNEL_THREAD", "Yes", "CALLER_KERNEL_THREAD: 'Yes' is neither 'yes' nor 'no'"),
+        ("CALLER_CAPS", "ff", "CALLER_CAPS: 'ff' is not a mask of 16 hexadecimal digits"),
+        ("CALLER_CAPS", "0" * 15 + "١", "CALLER_CAPS: '000000000000000\\u0661' is not a mask of 16 hexadecimal digits"),
     ],
 )  # fmt: skip
 def test_what_we_would_not_have_written(key: str, value: object, message: str) -> None:
@@ -71,9 +76,10 @@ names = st.text(st.characters(max_codepoint=255), min_size=1, max_size=9).map(
 )
 uids = st.integers(0, 2**32 - 2)
 callers = st.builds(
-    lambda *recorded: Caller(*recorded[:3], frozenset(), *recorded[3:5], False, False, *recorded[5:]),
-    st.sampled_from(list(Source)), uids, uids, st.integers(0, 2**64 - 1), st.booleans(),
-    st.none() | st.integers(1, 2**22), *[st.none() | names] * 4,
+    Caller,
+    st.sampled_from(list(Source)), uids, uids, st.frozensets(uids, max_size=9), st.integers(0, 2**64 - 1),
+    *[st.booleans()] * 3, st.none() | st.integers(1, 2**22), *[st.none() | names] * 4,
+    behind=st.just(()), pid=st.none() | st.integers(1, 2**22),
 )  # fmt: skip
 
 
@@ -132,6 +138,13 @@ def test_who(caller: Caller, names_: dict[int, str], text: str) -> None:
 def test_a_record_without_the_namespace_is_said_to_be_in_none() -> None:
     event = Event("c", NOON, Action.DENY, "x", uid=7, euid=7)
     assert who(event) == "uid 7" and caller_of(event).initial_user_namespace is False
+
+
+def test_more_groups_than_fit_are_not_recorded_rather_than_cut() -> None:
+    for count, recorded in ((256, 256), (257, 0), (65536, 0)):
+        who = USER._replace(gids=frozenset(range(count)))
+        event = parse_event("c", NOON, fields(decide(policy(""), parse(["x"]).request, who, plan(step("m", Y)))))
+        assert len(event.groups or ()) == recorded and (event.groups is None) is (recorded == 0)
 
 
 def test_groups() -> None:

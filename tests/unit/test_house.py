@@ -11,7 +11,7 @@ TOP = Path(__file__).resolve().parents[2]
 PACKAGE = TOP / "safe_modprobe"
 
 FLOORS = {
-    "capability": 0, "errors": 0, "frozen": 0, "model": 0,
+    "capability": 0, "errors": 0, "frozen": 0, "message_ids": 0, "model": 0,
     "kernel_args": 1, "decide": 1, "report": 1, "policy": 1,
     "health": 1, "history": 1, "remedy": 1, "suggest": 1, "surface": 1,
     "read": 2, "kmod": 2, "zstd": 2,

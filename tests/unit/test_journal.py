@@ -12,16 +12,19 @@ from safe_modprobe.decide import decide
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.history import caller_of
 from safe_modprobe.kernel_args import parse
+from safe_modprobe.message_ids import VERDICTS
 from safe_modprobe.model import Caller, Plan, Source
 from safe_modprobe.read.journal import Journal, is_ours
 from safe_modprobe.remedy import remedy
-from safe_modprobe.report import MESSAGE_ID, fields, line
+from safe_modprobe.report import fields, line
 from tests.tree.build import VERSION, Mod, build_tree
 from tests.unit.journald import Sender, keep
 from tests.unit.make import ROOT, UNKNOWN, USER, Y, plan, policy, step
 
 MARKED = plan(step("marked", Y), alias="test-alias")
-ODD = USER._replace(tid=9, comm="a\n'\udcff", executable="/x y", unit="u.service", call_site="f [m]")
+ODD = USER._replace(
+    gids=frozenset({1000, 29}), pid=8, tid=9, comm="a\n'\udcff", executable="/x y", unit="u.service", call_site="f [m]"
+)
 USERNS = USER._replace(uid=1001, euid=1001, capabilities=5, initial_user_namespace=False)
 
 
@@ -108,9 +111,9 @@ def test_ours_come_back_and_others_are_counted(journal: str) -> None:
 
 def test_the_caller_and_the_alias_come_back_as_they_were(journal: str) -> None:
     first, _, third, fourth, fifth, *_ = Journal(files=[journal]).events()
-    assert caller_of(first) == ODD._replace(gids=frozenset())
-    assert (third.alias, caller_of(third)) == ("a\nb\udcff", USERNS._replace(gids=frozenset()))
-    assert caller_of(fourth) == ROOT._replace(gids=frozenset())
+    assert caller_of(first) == ODD
+    assert (third.alias, caller_of(third)) == ("a\nb\udcff", USERNS)
+    assert caller_of(fourth) == ROOT
     assert caller_of(fifth) == UNKNOWN
     assert third.refused == ("marked",) and fourth.refused == ()
 
@@ -127,7 +130,8 @@ def test_no_record_of_others_can_be_named_by_its_cursor(journal: str, tmp_path: 
     from systemd import journal as library
 
     reader = library.Reader(files=[journal])
-    reader.add_match(f"MESSAGE_ID={MESSAGE_ID}")
+    for message_id in VERDICTS:
+        reader.add_match(f"MESSAGE_ID={message_id}")
     cursors = [entry["__CURSOR"] for entry in reader]
     assert len(cursors) == len(OURS) + len(FORGED) * 4 + len(BROKEN)
     good = {event.cursor for event in Journal(files=[journal]).events()}
@@ -308,6 +312,27 @@ def test_explain_event_decides_anew(capsys: pytest.CaptureFixture[str], image: s
     assert (code, found["caller"]["source"]) == (1, "kernel-args")
     code, found = explain(capsys, image, "--event", events[6].cursor)
     assert (code, found["verdict"], found["recorded"]["verdict"]) == (1, "deny", "log"), "the trial is over"
+
+
+@pytest.mark.parametrize(
+    ("rule", "code"),
+    [
+        ('groups = [29], action = "allow"', 0),
+        ('groups = [30], action = "allow"', 1),
+        ('groups = [29], no_new_privs = true, action = "allow"', 1),
+        ('groups = [30, 1000], no_new_privs = false, action = "allow"', 0),
+    ],
+)
+def test_explain_event_applies_rules_by_group(
+    capsys: pytest.CaptureFixture[str], image: str, rule: str, code: int
+) -> None:
+    first = next(Journal(files=[f"{image}/var/log/journal/{'0' * 32}/system.journal"]).events())
+    path = Path(image) / "etc/safe-modprobe/policy.d/20-group.toml"
+    path.write_text(f"rule = [{{ {rule} }}]\n")
+    try:
+        assert explain(capsys, image, "--event", first.cursor)[0] == code
+    finally:
+        path.unlink()
 
 
 def test_suggest_and_what_it_says_mends_it(capsys: pytest.CaptureFixture[str], image: str) -> None:
