@@ -4,10 +4,12 @@ import os
 import sys
 from collections.abc import Sequence
 
+from safe_modprobe import message_ids
 from safe_modprobe.act.behalf import on_behalf_of
+from safe_modprobe.act.counts import record_trouble, record_verdict
 from safe_modprobe.act.load import Tree, everything_is_in, load
-from safe_modprobe.act.record import record
 from safe_modprobe.capability import SYS_MODULE
+from safe_modprobe.counts import LOAD, POLICY
 from safe_modprobe.decide import among, askers, decide, suffices
 from safe_modprobe.errors import PolicyError, UsageError
 from safe_modprobe.kernel_args import Invocation, parse
@@ -18,7 +20,7 @@ from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.modules import modules_folder, read_plan
 from safe_modprobe.read.policy_cache import cached_policy, snapshot
-from safe_modprobe.report import fields, line, priority, worth_a_record
+from safe_modprobe.report import line, load_failure
 
 
 def main(argv: Sequence[str]) -> int:
@@ -73,7 +75,8 @@ def _policy_or_builtin() -> Policy:
     except (PolicyError, OSError) as error:
         trial = os.path.exists(TRIAL)
         what = "the trial goes on" if trial else "mode privileged is in force until it is mended"
-        record(f"policy error, {what}: {error}", 3)
+        named = {"MESSAGE_ID": message_ids.POLICY_BROKEN, "SAFE_MODPROBE_REASON": f"{error}; {what}"}
+        record_trouble(POLICY, None, f"policy error, {what}: {error}", 3, named)
         return BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=trial))
 
 
@@ -83,8 +86,7 @@ def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) 
     verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
     if invocation.dry_run:
         return _show(invocation, verdict)
-    if worth_a_record(verdict):
-        record(line(verdict), priority(verdict), fields(verdict))
+    record_verdict(verdict)
     # In a trial nothing is refused, so a kernel that would refuse by its own argument does not get it.
     forwards = policy.settings.forward_kernel_args and not policy.settings.trial
     extra = " ".join(request.kernel_args) if forwards else ""
@@ -96,9 +98,10 @@ def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) 
             outcome = load(verdict, extra, tree)
     failures = {name: error for name, error in outcome.items() if error is not None}
     for name, failure in failures.items():
-        record(f"{name}: could not be loaded: {failure.strerror}", 4)
+        text = f"{name}: could not be loaded: {failure.strerror}"
+        record_trouble(LOAD, verdict.caller.uid, text, 4, load_failure(verdict, name, failure.strerror))
         if not invocation.quiet:
-            _say(f"safe-modprobe: {name}: could not be loaded: {failure.strerror}")
+            _say(f"safe-modprobe: {text}")
     if not invocation.quiet:
         _complain(verdict)
     return 0 if everything_is_in(verdict, outcome) else 1

@@ -1,6 +1,6 @@
 """When the helper itself is broken: root keeps its modules, everyone else is refused, and it is recorded.
 
-It imports two modules of ours that import next to nothing, so that whatever broke has not broken it.
+It imports three modules of ours that import next to nothing, so that whatever broke has not broken it.
 """
 
 import os
@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 
 from safe_modprobe.act.record import record
+from safe_modprobe.message_ids import FAILED
 from safe_modprobe.read import waiting
 
 MODPROBE = "/sbin/modprobe"
@@ -22,8 +23,7 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
 
     `caller_may`: the callers were found before the failure, and hold CAP_SYS_MODULE.
     """
-    what = f"{type(error).__name__}: {error}"
-    what = "".join(char if " " <= char <= "~" else "?" for char in what)[:300]
+    what = _plain(f"{type(error).__name__}: {error}")
     if list(argv[1:3]) != ["-q", "--"] or len(argv) != 4 or not waiting.asked_by_kernel():
         _complain(f"safe-modprobe failed ({what}); nothing was loaded")
         return 1
@@ -32,12 +32,28 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
         verdict = "refused: the name is a path"
     elif caller_may or _all_privileged(alias) or os.path.exists(TRIAL):
         whose = "any request of a trial" if os.path.exists(TRIAL) else "a privileged request"
-        record(f"safe-modprobe failed ({what}); {whose} is left to {MODPROBE}", 3)
+        _record("left", what, alias, f"{whose} is left to {MODPROBE}")
         os.execve(MODPROBE, [MODPROBE, "-q", "--", alias], _ENVIRONMENT)
     else:
         verdict = "refused: not everyone who waits for a module now is privileged"
-    record(f"safe-modprobe failed ({what}); {verdict}", 3)
+    _record("failure", what, alias, verdict)
     return 1
+
+
+def _record(kind: str, what: str, alias: str, then: str) -> None:
+    """Of these there must not be too many either, as long as the counting works."""
+    named = {"MESSAGE_ID": FAILED, "SAFE_MODPROBE_ALIAS": _plain(alias), "SAFE_MODPROBE_REASON": f"{what}; {then}"}
+    message = f"safe-modprobe failed ({what}); {then}"
+    try:
+        from safe_modprobe.act.counts import record_trouble
+
+        record_trouble(kind, None, message, 3, named)
+    except Exception:  # whatever broke may have broken this, too
+        record(message, 3, named)
+
+
+def _plain(text: str) -> str:
+    return "".join(char if " " <= char <= "~" else "?" for char in text)[:300]
 
 
 def _complain(message: str) -> None:

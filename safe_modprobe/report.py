@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 from safe_modprobe import message_ids
+from safe_modprobe.counts import FAILURE, LEFT, LOAD, NOTHING, POLICY, SECONDS, Budget, Repeats, origin_label
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import Action, Caller, TargetState, Verdict
 from safe_modprobe.policy.dropins import FOLDERS, SITE
@@ -81,24 +82,32 @@ def line(verdict: Verdict) -> str:
     """The headline, and the line that would change it."""
     text = headline(verdict)
     if verdict.action is Action.DENY:
-        if bar := barred(verdict):
-            return f"{text}; to let it through, change {bar}"
-        rule = _rule(verdict)
-        return f"{text}; to let it through: {rule} in {FOLDERS[-1]}/10-NAME.toml, a file of its own"
+        return f"{text}; to let it through: {_remedy(verdict)}"
     left_out = skipped(verdict)
     return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
 
 
-def _rule(verdict: Verdict) -> str:
-    """The line that would let it through; "" where nothing was kept from anybody, or no new rule can help."""
-    names = refused(verdict)
-    return remedy(names, verdict.caller) if names and not barred(verdict) else ""
+def _remedy(verdict: Verdict) -> str:
+    """The line that would let it through and where it goes, or what to change where no new rule can help."""
+    if bar := barred(verdict):
+        return f"change {bar}"
+    return f"{remedy(refused(verdict), verdict.caller)} in {FOLDERS[-1]}/10-NAME.toml, a file of its own"
 
 
 def worth_a_record(verdict: Verdict) -> bool:
     """Whether anything was to be decided: a new module, and a policy that does not want it quiet."""
-    new = any(target.target.state is TargetState.NEW for target in verdict.targets)
-    return new and not verdict.quiet
+    return _anything_new(verdict) and not verdict.quiet
+
+
+def outcome(verdict: Verdict) -> tuple[str, str, str]:
+    """What the request is counted by: see counts.Total."""
+    if not _anything_new(verdict):
+        return NOTHING, str(verdict.caller.source), NOTHING
+    return str(verdict.action), str(verdict.caller.source), origin_label(verdict.origin)
+
+
+def _anything_new(verdict: Verdict) -> bool:
+    return any(target.target.state is TargetState.NEW for target in verdict.targets)
 
 
 def priority(verdict: Verdict) -> int:
@@ -119,8 +128,9 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
         "SAFE_MODPROBE_REASON": verdict.reason,
         "SAFE_MODPROBE_ORIGIN": str(verdict.origin),
         "SAFE_MODPROBE_BARRED": barred(verdict),
-        "SAFE_MODPROBE_REMEDY": _rule(verdict),
+        "SAFE_MODPROBE_REMEDY": "" if verdict.action is Action.ALLOW else _remedy(verdict),
         "SAFE_MODPROBE_SOURCE": str(caller.source),
+        "SAFE_MODPROBE_CALLER": who(caller),
         "SAFE_MODPROBE_CALLER_UID": _text(caller.uid),
         "SAFE_MODPROBE_CALLER_EUID": _text(caller.euid),
         "SAFE_MODPROBE_CALLER_GROUPS": _numbers(caller.gids),
@@ -141,9 +151,63 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
     return {key: value for key, value in named.items() if value}
 
 
+def load_failure(verdict: Verdict, module: str, why: str) -> Mapping[str, str]:
+    """The journal's fields of a module that was let through and did not get in."""
+    named = {
+        "MESSAGE_ID": message_ids.NOT_LOADED,
+        "SAFE_MODPROBE_ALIAS": escape(verdict.request.alias),
+        "SAFE_MODPROBE_MODULES": escape(module),
+        "SAFE_MODPROBE_REASON": why,
+        "SAFE_MODPROBE_CALLER_UID": _text(verdict.caller.uid),
+    }
+    return {key: value for key, value in named.items() if value}
+
+
 def _numbers(gids: frozenset[int]) -> str:
     return " ".join(map(str, sorted(gids))) if len(gids) <= MOST_GROUPS else ""
 
 
 def _text(number: int | None) -> str:
     return "" if number is None else str(number)
+
+
+_REPEATED: Mapping[str, tuple[int, str]] = {
+    **{str(action): (_PRIORITY[action], f"more requests were {done}, by") for action, done in _DONE.items()},
+    LOAD: (4, "more loads failed, for"),
+    POLICY: (3, "more times the policy was found broken, by"),
+    FAILURE: (3, "more times safe-modprobe failed and refused, for"),
+    LEFT: (3, "more times safe-modprobe failed and left it to modprobe, for"),
+}
+
+
+def repeats_line(repeats: Repeats) -> str:
+    """How many were not recorded one by one."""
+    what = _REPEATED[repeats.budget.kind][1]
+    return f"{repeats.times} {what} {users(repeats.budget)}, within {SECONDS} s; they were only counted"
+
+
+def repeats_priority(repeats: Repeats) -> int:
+    """That of what was counted."""
+    return _REPEATED[repeats.budget.kind][0]
+
+
+def repeats_fields(repeats: Repeats) -> Mapping[str, str]:
+    """The journal's fields of such a record."""
+    kind, first, last = repeats.budget
+    named = {
+        "MESSAGE_ID": message_ids.REPEATED,
+        "SAFE_MODPROBE_KIND": kind,
+        "SAFE_MODPROBE_VERDICT": kind if kind in list(Action) else "",
+        "SAFE_MODPROBE_TIMES": str(repeats.times),
+        "SAFE_MODPROBE_CALLER": users(repeats.budget),
+        "SAFE_MODPROBE_CALLER_UID": str(first) if 0 <= first == last else "",
+        "SAFE_MODPROBE_CALLER_UIDS": f"{first}-{last}" if first < last else "",
+    }
+    return {key: value for key, value in named.items() if value}
+
+
+def users(budget: Budget) -> str:
+    """Whose budget it is, in a few words."""
+    if budget.first < 0:
+        return "unknown callers"
+    return f"uid {budget.first}" if budget.first == budget.last else f"uids from {budget.first} to {budget.last}"

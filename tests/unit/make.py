@@ -1,6 +1,8 @@
 """Short ways to write rows: callers, plans, policies."""
 
 from safe_modprobe.capability import ALL, SYS_MODULE, Capability, named
+from safe_modprobe.decide import decide
+from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import (
     UNMARKED,
     Caller,
@@ -11,6 +13,7 @@ from safe_modprobe.model import (
     Step,
     Target,
     TargetState,
+    Verdict,
 )
 from safe_modprobe.policy.schema import build
 
@@ -56,3 +59,8 @@ def step(name: str, marker: Marker = UNMARKED, *needs: str, **more: object) -> S
 def plan(*steps: Step, alias: str = "x") -> Plan:
     """One new target, the last step."""
     return Plan(alias, (Target(steps[-1].module, TargetState.NEW, steps),))
+
+
+def verdict(alias: str, who: Caller, steps: Plan, text: str = "", *args: str) -> Verdict:
+    """What this policy says."""
+    return decide(policy(text), parse(["--", alias, *args]).request, who, steps)

@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 
 from safe_modprobe.ctl.main import main
-from safe_modprobe.decide import decide
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.history import caller_of
-from safe_modprobe.kernel_args import parse
 from safe_modprobe.message_ids import VERDICTS
 from safe_modprobe.model import Caller, Plan, Source
 from safe_modprobe.read.journal import Journal, is_ours
@@ -19,7 +17,7 @@ from safe_modprobe.remedy import remedy
 from safe_modprobe.report import fields, line
 from tests.tree.build import VERSION, Mod, build_tree
 from tests.unit.journald import Sender, keep
-from tests.unit.make import ROOT, UNKNOWN, USER, Y, plan, policy, step
+from tests.unit.make import ROOT, UNKNOWN, USER, Y, plan, step, verdict
 
 MARKED = plan(step("marked", Y), alias="test-alias")
 ODD = USER._replace(
@@ -29,8 +27,8 @@ USERNS = USER._replace(uid=1001, euid=1001, capabilities=5, initial_user_namespa
 
 
 def rec(alias: str, who: Caller, steps: Plan = MARKED, text: str = "", *args: str) -> tuple[str, dict[str, str]]:
-    verdict = decide(policy(text), parse(["--", alias, *args]).request, who, steps)
-    return line(verdict), dict(fields(verdict))
+    said = verdict(alias, who, steps, text, *args)
+    return line(said), dict(fields(said))
 
 
 DENIED = rec("test-alias", ODD)
@@ -380,5 +378,4 @@ def test_remedy_is_none_where_no_rule_helps() -> None:
         ("", USER, True), ("", ROOT, False), ('[settings]\nmode = "disabled"', USER, False),
         ('rule = [{ modules = ["marked"], action = "deny" }]', ROOT, False),
     ):  # fmt: skip
-        verdict = decide(policy(text), parse(["x"]).request, who, MARKED)
-        assert bool(remedy(verdict)) is there
+        assert bool(remedy(verdict("x", who, MARKED, text))) is there

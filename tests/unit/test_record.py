@@ -139,10 +139,10 @@ def test_nowhere_to_write_is_no_error(places: Path) -> None:
 
 
 BARRED = [
-    ('[settings]\nmode = "disabled"', "x", [], "; to let it through, change the mode"),
-    ('rule = [{ modules = ["m"], action = "deny" }]', "x", [], "; to let it through, change that rule"),
-    ("", "x", ["grsec_modharden_netdev"], "; to let it through, change the name that is asked for"),
-    ("", "x", ["grsec_modharden_fs"], "; to let it through, change the module"),
+    ('[settings]\nmode = "disabled"', "x", [], "; to let it through: change the mode"),
+    ('rule = [{ modules = ["m"], action = "deny" }]', "x", [], "; to let it through: change that rule"),
+    ("", "x", ["grsec_modharden_netdev"], "; to let it through: change the name that is asked for"),
+    ("", "x", ["grsec_modharden_fs"], "; to let it through: change the module"),
 ]
 
 
