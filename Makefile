@@ -19,8 +19,10 @@ SHTAB = $(firstword $(foreach python,$(PYTHON) $(wildcard $(VENV)),$(shell \
 # The day in the manual's pages: the sources' own, so that the same sources make the same pages.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y docs/man/generate.py)
 share = $(DESTDIR)$(prefix)/share
+unitdir = $(prefix)/lib/systemd/system
 
-.PHONY: all build man completions install install-man install-completions demo test test-unit bench setup clean help
+.PHONY: all build man completions install install-man install-completions install-monitoring demo test test-unit bench \
+	setup clean help
 
 all: build
 
@@ -46,7 +48,7 @@ completions: build
 
 # Byte code is not checked against the sources at every start: what is installed is what runs, and the same
 # sources install the same bytes.
-install: build install-man install-completions
+install: build install-man install-completions install-monitoring
 	install -d $(PACKAGE) $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(LIBDIR)/policy.d $(DESTDIR)$(LIBDIR)/tests.d
 	cd safe_modprobe && find . '(' -name '*.py' -o -name '*.jinja' ')' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
 	install -m 644 $(BUILD)/lib/safe_modprobe/*.so $(PACKAGE)
@@ -77,6 +79,13 @@ install-completions: build
 		install -D -m 644 -t $(share)/zsh/site-functions build/completions/zsh/_safe-modprobectl && \
 		install -D -m 644 -t $(share)/fish/vendor_completions.d build/completions/fish/safe-modprobectl.fish; \
 	else echo 'without completions: no Python here has shtab 1.8 or newer'; fi
+
+# The catalog counts from `journalctl --update-catalog` on, which a package has as its trigger.
+install-monitoring:
+	install -D -m 644 -t $(DESTDIR)$(prefix)/lib/systemd/catalog packaging/journal/safe-modprobe.catalog
+	install -D -m 644 -t $(DESTDIR)$(unitdir) $(wildcard $(addprefix packaging/systemd/*.,service path timer))
+	install -D -m 644 -t $(share)/safe-modprobe/prometheus packaging/prometheus/safe-modprobe.rules.yml
+	install -D -m 644 -t $(share)/safe-modprobe/grafana packaging/grafana/safe-modprobe.json
 
 setup:
 	@tests/setup

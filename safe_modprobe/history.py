@@ -6,6 +6,7 @@ from datetime import datetime
 
 from safe_modprobe import kernel_args, report
 from safe_modprobe.capability import SYS_MODULE
+from safe_modprobe.counts import KINDS, Budget
 from safe_modprobe.errors import UntrustedInputError
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Action, Caller, Marker, Plan, Request, Source, Step, Target, TargetState
@@ -52,6 +53,14 @@ class Event(NamedTuple):
     call_site: str | None = None
     kernel_args: tuple[str, ...] = ()
     message: str = ""
+
+
+class Repeated(NamedTuple):
+    """A record of a count (counts.Repeats): so many more of this kind were decided and not recorded one by one."""
+
+    time: datetime
+    budget: Budget
+    times: int
 
 
 class Group(NamedTuple):
@@ -108,6 +117,18 @@ def parse_event(cursor: str, time: datetime, fields: Mapping[str, object]) -> Ev
         kernel_args=_words(fields, "KERNEL_ARGS"),
         message=_plain(fields, "MESSAGE"),
     )
+
+
+def parse_repeated(cursor: str, time: datetime, fields: Mapping[str, object]) -> Repeated:
+    """A count's fields, the other direction of report.repeats_fields(). Raises as parse_event()."""
+    kind = _text(fields, "KIND")
+    if kind not in KINDS:
+        raise UntrustedInputError(f"KIND: {kind[:40]!a} is none of {', '.join(KINDS)}")
+    times, uid = _as_number("TIMES", _text(fields, "TIMES")), _number(fields, "CALLER_UID")
+    first, dash, last = _text(fields, "CALLER_UIDS").partition("-")
+    if dash:
+        return Repeated(time, Budget(kind, _as_number("CALLER_UIDS", first), _as_number("CALLER_UIDS", last)), times)
+    return Repeated(time, Budget(kind, -1, -1) if uid is None else Budget(kind, uid, uid), times)
 
 
 def unescape(text: str) -> str:
@@ -233,6 +254,15 @@ def group(events: Iterable[Event]) -> tuple[Group, ...]:
             comms=added(before.comms, event.comm),
         )
     return tuple(groups.values())
+
+
+def counted(repeated: Iterable[Repeated]) -> list[tuple[str, str, int]]:
+    """(kind, who, how many), each kind for each user once, the most first."""
+    sums: dict[Budget, int] = {}
+    for each in repeated:
+        sums[each.budget] = sums.get(each.budget, 0) + each.times
+    ordered = sorted(sums.items(), key=lambda item: -item[1])
+    return [(budget.kind, report.users(budget), times) for budget, times in ordered]
 
 
 def added(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:

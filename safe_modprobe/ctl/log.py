@@ -12,7 +12,7 @@ from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import local, print_json, print_table, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_root
 from safe_modprobe.ctl.records import Filters, add_file, add_filters, as_json, left_out, names_of
-from safe_modprobe.history import REFUSED, Event, Group, group, who
+from safe_modprobe.history import REFUSED, Event, Group, counted, group, who
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.read.journal import Journal
 from safe_modprobe.remedy import comment, snippet, whom_recorded
@@ -54,12 +54,16 @@ def run(arguments: argparse.Namespace) -> int:
         left_out(journal)
         return 0
     events = list(_wanted(arguments, filters.let(journal.events(arguments.since))))
+    repeated = [] if arguments.module else list(filters.let_counts(journal.repeated(arguments.since)))
+    if arguments.refused:
+        repeated = [each for each in repeated if each.budget.kind in REFUSED]
     names = {} if arguments.file and arguments.root is None else names_of(events, on)
     if arguments.json:
         key, values = (
             ("events", map(as_json, events)) if arguments.each else ("groups", map(_json_group, group(events)))
         )
-        print_json({key: list(values), "forged": journal.forged, "malformed": journal.malformed})
+        counts = [{"time": each.time.isoformat(), **each.budget._asdict(), "times": each.times} for each in repeated]
+        print_json({key: list(values), "counted": counts, "forged": journal.forged, "malformed": journal.malformed})
         return 0
     if not events:
         print("no such verdict is recorded")
@@ -67,6 +71,10 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(map(_line, events)))
     else:
         _print_groups(group(events), names)
+    if repeated:
+        print("\nCounted, and not recorded one by one ('safe-modprobectl repeats'):")
+        for kind, users, number in counted(repeated):
+            print(f"  {number} more: {kind}, {users}")
     left_out(journal)
     return 0
 

@@ -20,7 +20,7 @@ _EXAMPLES = """examples:
 
 COMMANDS = (
     "enable", "disable", "status", "reload", "check", "explain", "allow", "mark", "unmark", "scan", "surface", "log",
-    "suggest", "test",
+    "repeats", "metrics", "suggest", "test",
 )  # fmt: skip
 """In the order of a day's work; each is a module of this folder."""
 

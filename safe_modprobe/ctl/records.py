@@ -8,7 +8,7 @@ from typing import Any
 from safe_modprobe.ctl.machine import Machine
 from safe_modprobe.ctl.since import add_since
 from safe_modprobe.errors import UsageError
-from safe_modprobe.history import Event
+from safe_modprobe.history import Event, Repeated
 from safe_modprobe.policy.match import alias_glob
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.journal import Journal
@@ -43,6 +43,12 @@ class Filters:
             if self.module is not None and not any(alias_glob(self.module, each) for each in event.modules):
                 continue
             yield event._replace(time=event.time.astimezone())
+
+    def let_counts(self, repeated: Iterable[Repeated]) -> Iterator[Repeated]:
+        """Those that may be this user's: one of a range is not told from another."""
+        for each in repeated:
+            if self.uid is None or each.budget.first <= self.uid <= each.budget.last:
+                yield each._replace(time=each.time.astimezone())
 
 
 def _uid(text: str, accounts: Accounts) -> int:

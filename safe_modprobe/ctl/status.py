@@ -59,17 +59,22 @@ def run(arguments: argparse.Namespace) -> int:
     """0: on and nothing moot; 1: on, and something is; 3: not on."""
     if os.geteuid() != 0:
         raise UsageError("status: tracing and what is in /run/safe-modprobe are root's alone to see; run it as root")
-    facts = read_facts(HELPER, _CODE)
-    # Not what somebody else may have written; and a broken policy the helper would record once more.
-    if not facts.policy_error and all(program.sound for program in facts.programs):
-        facts = facts._replace(dry_run=dry_run(subprocess.STDOUT))
-    health = assess(facts)
+    facts, health = look()
     verdicts, missing = _last_verdicts()
     if arguments.json:
         print_json(as_json(facts, health, verdicts, missing))
     else:
         _show([*_summary(facts, health, verdicts, missing), *_problems(health)])
     return 3 if health.state is State.OFF else 0 if health.protects else 1
+
+
+def look() -> tuple[Facts, Health]:
+    """The machine as it is, with a dry run of the helper, and what is to be said of it. Raises OSError."""
+    facts = read_facts(HELPER, _CODE)
+    # Not what somebody else may have written; and a broken policy the helper would record once more.
+    if not facts.policy_error and all(program.sound for program in facts.programs):
+        facts = facts._replace(dry_run=dry_run(subprocess.STDOUT))
+    return facts, assess(facts)
 
 
 def _last_verdicts() -> tuple[list[Event], str]:

@@ -9,13 +9,14 @@ import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from glob import escape, glob
-from typing import Any
+from typing import Any, TypeVar
 
 from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.errors import SafeModprobeError, UntrustedInputError, UsageError
-from safe_modprobe.history import Event, parse_event
-from safe_modprobe.message_ids import VERDICTS
+from safe_modprobe.history import Event, Repeated, parse_event, parse_repeated
+from safe_modprobe.message_ids import REPEATED, VERDICTS
 
+_T = TypeVar("_T")
 _TRUSTED = {"_TRANSPORT": "journal", "_UID": "0"}
 _WAIT = 1.0  # seconds; a signal is served between two waits
 _MAX_TEXT = 1 << 16  # bytes of a field; ours are some hundred
@@ -29,7 +30,8 @@ def is_ours(fields: Mapping[str, object]) -> bool:
     from /proc, so it is missing where the sender had ended already; where it is there, it has to be right:
     `_EXE` and `_CMDLINE`: a program of root's that repeats a user's words on a descriptor which that user gave it
     (sudo, its standard error on the journal's socket) is not the helper. `_CAP_EFFECTIVE`: the kernel's helper can load
-    modules, and a container's root who was given the socket can not.
+    modules, and a container's root who was given the socket can not. Only a count may be written by safe-modprobectl,
+    whose service needs no capability: no rule is ever made of one.
     """
     if any(fields.get(key) != value for key, value in _TRUSTED.items()):
         return False
@@ -40,6 +42,8 @@ def is_ours(fields: Mapping[str, object]) -> bool:
     if program.startswith("python3"):
         # The script is the first word that is no option: what follows it is for the script.
         program = next((word for word in command.split()[1:] if not word.startswith("-")), "").rpartition("/")[2]
+    if program == "safe-modprobectl" and fields.get("MESSAGE_ID") == REPEATED:
+        return True
     if program not in ("", "safe-modprobe"):
         return False
     try:
@@ -61,8 +65,7 @@ class Journal:
         self._files = tuple(files)
         self._where = ", ".join(files) or os.path.join(root or "/", "var/log/journal")
         self._reader = self._open(root)
-        for message_id in VERDICTS:  # any of them: matches of one field are alternatives
-            self._reader.add_match(f"MESSAGE_ID={message_id}")
+        self._match(VERDICTS)
 
     def _open(self, root: str | None) -> Any:
         try:
@@ -94,22 +97,38 @@ class Journal:
         reader.converters = dict.fromkeys(("__REALTIME_TIMESTAMP", "__MONOTONIC_TIMESTAMP", "__CURSOR"), _as_it_is)
         return reader
 
+    def _match(self, message_ids: Sequence[str]) -> None:
+        self._reader.flush_matches()
+        for message_id in message_ids:  # any of them: matches of one field are alternatives
+            self._reader.add_match(f"MESSAGE_ID={message_id}")
+
     def events(self, since: datetime | None = None) -> Iterator[Event]:
         """All, or those from `since` on, the oldest first. Raises SafeModprobeError for a damaged journal."""
+        self._seek(since)
+        for event in self._walk(self._reader.get_next, parse_event):
+            if since is None or event.time >= since:  # seek_realtime() may come out a record early
+                yield event
+
+    def repeated(self, since: datetime | None = None) -> Iterator[Repeated]:
+        """The records of counts, as events(). What comes after it goes by those as well."""
+        self._match([REPEATED])
+        self._seek(since)
+        for found in self._walk(self._reader.get_next, parse_repeated):
+            if since is None or found.time >= since:
+                yield found
+
+    def _seek(self, since: datetime | None) -> None:
         if since is None:
             self._do(self._reader.seek_head)
         else:
             self._do(self._reader.seek_realtime, max(0, int(since.timestamp() * 1_000_000)))
-        for event in self._walk(self._reader.get_next):
-            if since is None or event.time >= since:  # seek_realtime() may come out a record early
-                yield event
 
     def backwards(self) -> Iterator[Event]:
         """All, the newest first; others' records are not even looked at, however many there are."""
         for key, value in _TRUSTED.items():
             self._reader.add_match(f"{key}={value}")
         self._do(self._reader.seek_tail)
-        yield from self._walk(self._reader.get_previous)
+        yield from self._walk(self._reader.get_previous, parse_event)
 
     def at(self, cursor: str) -> Event:
         """The event of this cursor. Raises UsageError where no record of ours has it."""
@@ -123,7 +142,7 @@ class Journal:
         if not fields or not self._reader.test_cursor(cursor) or not is_ours(fields):
             raise none
         try:
-            return _event(fields)
+            return parse_event(fields["__CURSOR"], _time(fields["__REALTIME_TIMESTAMP"]), fields)
         except UntrustedInputError:
             raise none from None
 
@@ -136,16 +155,18 @@ class Journal:
             if not self._do(self._reader.get_previous):  # in an empty journal the tail is no place to go on from
                 self._do(self._reader.seek_head)
         while True:
-            yield from self._walk(self._reader.get_next)
+            yield from self._walk(self._reader.get_next, parse_event)
             self._do(self._reader.wait, _WAIT)
 
-    def _walk(self, step: Callable[[], Any]) -> Iterator[Event]:
+    def _walk(
+        self, step: Callable[[], Any], parse: Callable[[str, datetime, Mapping[str, object]], _T]
+    ) -> Iterator[_T]:
         while fields := self._do(step):
             if not is_ours(fields):
                 self.forged += 1
                 continue
             try:
-                yield _event(fields)
+                yield parse(fields["__CURSOR"], _time(fields["__REALTIME_TIMESTAMP"]), fields)
             except UntrustedInputError:
                 self.malformed += 1
 
@@ -165,10 +186,6 @@ def _is_there(reader: Any, root: str | None) -> bool:
     if root is None:
         return bool(reader.has_persistent_files() or reader.has_runtime_files())
     return any(glob(f"{escape(root)}/{folder}/log/journal/*/*.journal") for folder in ("var", "run"))
-
-
-def _event(fields: Mapping[str, Any]) -> Event:
-    return parse_event(fields["__CURSOR"], _time(fields["__REALTIME_TIMESTAMP"]), fields)
 
 
 def _as_it_is(value: Any) -> Any:

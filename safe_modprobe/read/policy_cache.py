@@ -42,6 +42,14 @@ def again(before: Snapshot) -> Snapshot:
     return _look(before.paths, before.taken)
 
 
+def changed_at(folders: Sequence[str]) -> float | None:
+    """When a file of these folders, or which files there are, changed last, in seconds of the epoch. Raises OSError."""
+    taken = snapshot(folders)
+    ours = tuple(folders)
+    found = [state[4] for path, state in zip(taken.paths, taken.state, strict=True) if state and path.startswith(ours)]
+    return max(found) / 1e9 if found else None
+
+
 def _look(paths: tuple[str, ...], taken: int) -> Snapshot:
     return Snapshot(paths, tuple(map(_state, paths)), taken)
 

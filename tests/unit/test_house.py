@@ -13,7 +13,7 @@ PACKAGE = TOP / "safe_modprobe"
 FLOORS = {
     "capability": 0, "errors": 0, "frozen": 0, "message_ids": 0, "model": 0,
     "counts": 1, "kernel_args": 1, "decide": 1, "report": 1, "policy": 1,
-    "health": 1, "history": 1, "remedy": 1, "suggest": 1, "surface": 1,
+    "health": 1, "history": 1, "metrics": 1, "remedy": 1, "suggest": 1, "surface": 1,
     "read": 2, "kmod": 2, "zstd": 2,
     "act": 3,
     "last_resort": 4, "helper": 4, "ctl": 4,

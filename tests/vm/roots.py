@@ -15,8 +15,8 @@ _BUILD = """cython3 gcc libkmod-dev libzstd-dev make pkgconf python3-dev python3
 _ROOTLESS = """aardvark-dns busybox-static crun e2fsprogs fuse-overlayfs iptables netavark nftables passt podman
     slirp4netns uidmap""".split()
 """What docs/rootless.md was measured with."""
-_SYSTEM = """dbus jq python3-junitparser python3-pyelftools python3-rich python3-systemd systemd systemd-sysv
-    udev""".split()
+_SYSTEM = """dbus jq python3-junitparser python3-prometheus-client python3-pyelftools python3-rich python3-systemd
+    systemd systemd-sysv udev""".split()
 
 PACKAGES = {
     "bare": _BARE,

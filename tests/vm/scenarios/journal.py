@@ -1,9 +1,19 @@
-"""A whole system: systemd's journal keeps the verdicts, with their fields."""
+"""A whole system: systemd's journal keeps the verdicts, with their fields, and no user can fill it.
+
+The flood comes first and what was only counted of it last: a minute has to pass, and the other tests fill it.
+"""
 
 import json
+import os
+import threading
 import time
 
 from guest import Guest
+
+ASKED, THREADS, MOST = 160, 8, 30
+FLOODER, BYSTANDER = 1200, 1201
+REPEATED = "c1a56e9f8946483784e10c0a33b4f559"
+TEXTFILES = "/var/lib/prometheus/node-exporter"
 
 
 def setup(guest: Guest) -> None:
@@ -17,7 +27,54 @@ def setup(guest: Guest) -> None:
 def records(guest: Guest) -> list[dict]:
     time.sleep(0.5)  # journald writes when it gets to it
     text = guest.sh("journalctl -q -o json -t safe-modprobe").stdout
-    return [json.loads(line) for line in text.splitlines()]
+    found = [json.loads(line) for line in text.splitlines()]
+    return [each for each in found if each["MESSAGE_ID"] != REPEATED]
+
+
+def counts(guest: Guest) -> list[int]:
+    """What the records of counts say of the flooder's refusals."""
+    text = guest.sh(f"journalctl -q -o json MESSAGE_ID={REPEATED} SAFE_MODPROBE_CALLER_UID={FLOODER}").stdout
+    return [int(json.loads(line)["SAFE_MODPROBE_TIMES"]) for line in text.splitlines()]
+
+
+def recorded(guest: Guest, uid: int) -> int:
+    return sum(each.get("SAFE_MODPROBE_CALLER_UID") == str(uid) for each in records(guest))
+
+
+def test_a_flood_of_names_leaves_few_lines(guest: Guest) -> None:
+    guest.write("/etc/modprobe.d/flood.conf", "alias flood-* smp_marked\n")
+    assert guest.sh("journalctl --update-catalog && systemctl start safe-modprobe-counts.path").returncode == 0
+
+    def flood() -> None:
+        def some(first: int) -> None:
+            for number in range(first, ASKED, THREADS):
+                guest.ask_raw(b"flood-%d" % number)
+
+        threads = [threading.Thread(target=some, args=(first,)) for first in range(THREADS)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    started = time.monotonic()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            guest.become(FLOODER)
+            flood()
+        finally:
+            os._exit(0)
+    time.sleep(3)
+    guest.run_as(BYSTANDER, lambda: guest.ask_raw(b"flood-bystander"))
+    os.waitpid(pid, 0)
+    minutes = 1 + int(time.monotonic() - started) // 60
+    mine = recorded(guest, FLOODER)
+    assert MOST <= mine <= MOST * minutes, (mine, minutes)
+    assert recorded(guest, BYSTANDER) == 1
+    assert mine + sum(counts(guest)) < ASKED
+    pending = json.loads(guest.sh("safe-modprobectl repeats --json").stdout)["pending"]
+    assert [each["first"] for each in pending] == [FLOODER], pending
+    assert mine + sum(counts(guest)) + pending[0]["counted"] == ASKED, (mine, pending)
 
 
 def test_a_refusal_is_in_the_journal_with_its_fields(guest: Guest) -> None:
@@ -71,3 +128,48 @@ def test_a_users_own_unit_name_is_not_believed(guest: Guest) -> None:
         assert "af_alg" not in guest.modules()
     finally:
         guest.sh("rm /etc/safe-modprobe/policy.d/05-unit.toml")
+
+
+def test_the_numbers_are_prometheus(guest: Guest) -> None:
+    """Written by the timer's service, in its sandbox, which must see as much as root does."""
+    os.makedirs(TEXTFILES, exist_ok=True)
+    done = guest.sh("systemctl start safe-modprobe-metrics.service; journalctl -q -u safe-modprobe-metrics.service")
+    with open(f"{TEXTFILES}/safe-modprobe.prom") as file:
+        lines = file.read().splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert numbers["safe_modprobe_protecting"] == "1.0", (done, numbers)
+    assert numbers['safe_modprobe_source_in_use{source="tracefs"}'] == "1.0", numbers
+    assert float(numbers['safe_modprobe_requests_total{origin="marker",source="tracefs",verdict="deny"}']) > ASKED
+    assert float(numbers['safe_modprobe_records_suppressed_total{kind="deny"}']) >= ASKED - 2 * MOST
+    assert abs(float(numbers["safe_modprobe_last_refusal_timestamp_seconds"]) - time.time()) < 300
+    plain = guest.sh("safe-modprobectl metrics").stdout.splitlines()
+    assert [line.rsplit(" ", 1)[0] for line in plain] == [line.rsplit(" ", 1)[0] for line in lines]
+    assert os.listdir(TEXTFILES) == ["safe-modprobe.prom"]
+
+
+def test_journalctl_explains_a_refusal(guest: Guest) -> None:
+    guest.run_as(1000, lambda: guest.ask_socket(38, 5))
+    text = guest.sh(
+        "journalctl --sync; journalctl -q -x -t safe-modprobe -n 1 -o short SAFE_MODPROBE_CALLER_UID=1000"
+    ).stdout
+    assert "Subject: A module was kept from a caller without privilege: af_alg" in text, text
+    assert 'rule = [{ modules = ["af_alg"], users = [1000], action = "allow" }] in /etc' in text, text
+
+
+def test_the_count_of_the_flood_adds_up(guest: Guest) -> None:
+    """By the unit, since nobody asks any more; or by whoever asked meanwhile."""
+    end = time.monotonic() + 90
+    while (
+        os.path.exists("/run/safe-modprobe/counts.pending")
+        or guest.sh("systemctl is-active -q safe-modprobe-counts.service").returncode == 0
+    ):
+        assert time.monotonic() < end, guest.sh("systemctl status 'safe-modprobe-counts.*'").stdout
+        time.sleep(1)
+    guest.sh("journalctl --sync")
+    assert json.loads(guest.sh("safe-modprobectl repeats --json").stdout)["pending"] == []
+    assert recorded(guest, FLOODER) + sum(counts(guest)) == ASKED, (recorded(guest, FLOODER), counts(guest))
+    found = json.loads(guest.sh(f"safe-modprobectl log --json --user {FLOODER}").stdout)
+    assert sum(each["times"] for each in found["counted"]) == sum(counts(guest)), found["counted"]
+    assert sum(each["times"] for each in found["groups"]) == recorded(guest, FLOODER)
+    state = guest.sh("systemctl show -P Result safe-modprobe-counts.service safe-modprobe-counts.path").stdout.split()
+    assert state == ["success", "success"], state

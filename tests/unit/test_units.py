@@ -1,0 +1,61 @@
+"""The systemd units for the log and the metrics: systemd takes them, they may do little, and their commands are commands."""
+
+import re
+import shlex
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from safe_modprobe.ctl.main import parser
+from safe_modprobe.read.counts import PENDING
+
+TOP = Path(__file__).resolve().parents[2]
+UNITS = sorted((TOP / "packaging/systemd").glob("safe-modprobe-[cm]*.*"))
+SERVICES = [each for each in UNITS if each.suffix == ".service"]
+EXPOSURE = {"safe-modprobe-counts.service": 10, "safe-modprobe-metrics.service": 17}
+"""Tenths of `systemd-analyze security`, where 100 is the worst."""
+
+
+def analyze(*words: object) -> tuple[int, str]:
+    done = subprocess.run(["systemd-analyze", *map(str, words)], capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture(scope="module")
+def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With a program in the place of ours, which is not installed here."""
+    folder = tmp_path_factory.mktemp("units")
+    for path in UNITS:
+        (folder / path.name).write_text(path.read_text().replace("/usr/sbin/safe-modprobectl", "/bin/true"))
+    return folder
+
+
+@pytest.mark.parametrize("name", [each.name for each in UNITS])
+def test_systemd_takes_it(units: Path, name: str) -> None:
+    assert analyze("verify", "--man=no", units / name) == (0, "")
+
+
+def test_systemd_would_notice(units: Path, tmp_path: Path) -> None:
+    text = (units / "safe-modprobe-counts.service").read_text()
+    (tmp_path / "bad.service").write_text(text.replace("ProtectHome=yes", "ProtectHome=perhaps"))
+    assert "protect home value" in analyze("verify", "--man=no", tmp_path / "bad.service")[1]
+
+
+@pytest.mark.parametrize("name", [each.name for each in SERVICES])
+def test_it_may_do_little(name: str) -> None:
+    path = TOP / "packaging/systemd" / name
+    code, said = analyze("security", "--offline=true", f"--threshold={EXPOSURE[name]}", path)
+    assert code == 0, said[-200:]
+
+
+@pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
+def test_its_command_is_one(path: Path) -> None:
+    (command,) = re.findall(r"^ExecStart=(.*)$", path.read_text(), re.MULTILINE)
+    program, *arguments = shlex.split(command)
+    assert program == "/usr/sbin/safe-modprobectl"
+    parser().parse_args(arguments)
+
+
+def test_the_path_is_what_helpers_leave() -> None:
+    assert f"PathExists={PENDING}\n" in (TOP / "packaging/systemd/safe-modprobe-counts.path").read_text()
