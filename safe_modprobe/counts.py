@@ -201,8 +201,10 @@ def parse(untrusted_text: bytes) -> Counts:
 
 
 def _total(verdict: str, source: str, origin: str) -> Total:
-    if verdict not in (NOTHING, *map(str, Action)) or not origin or len(origin) > _LONGEST or not origin.isprintable():
+    if verdict not in (NOTHING, *map(str, Action)):
         raise ValueError(verdict)
+    if not (0 < len(origin) <= _LONGEST and origin.isascii() and origin.isprintable()):
+        raise ValueError(origin)
     return verdict, str(Source(source)), origin
 
 

@@ -5,14 +5,15 @@ Any user can write records that look like ours; those are left out and counted.
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, TextIO
 
 from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import local, print_json, print_table, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_root
 from safe_modprobe.ctl.records import Filters, add_file, add_filters, as_json, left_out, names_of
-from safe_modprobe.history import REFUSED, Event, Group, counted, group, who
+from safe_modprobe.history import REFUSED, Event, Group, Repeated, counted, group, who
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.read.journal import Journal
 from safe_modprobe.remedy import comment, snippet, whom_recorded
@@ -54,9 +55,7 @@ def run(arguments: argparse.Namespace) -> int:
         left_out(journal)
         return 0
     events = list(_wanted(arguments, filters.let(journal.events(arguments.since))))
-    repeated = [] if arguments.module else list(filters.let_counts(journal.repeated(arguments.since)))
-    if arguments.refused:
-        repeated = [each for each in repeated if each.budget.kind in REFUSED]
+    repeated = filters.let_counts(journal.repeated(arguments.since), arguments.refused)
     names = {} if arguments.file and arguments.root is None else names_of(events, on)
     if arguments.json:
         key, values = (
@@ -71,12 +70,15 @@ def run(arguments: argparse.Namespace) -> int:
         print("\n".join(map(_line, events)))
     else:
         _print_groups(group(events), names)
-    if repeated:
-        print("\nCounted, and not recorded one by one ('safe-modprobectl repeats'):")
-        for kind, users, number in counted(repeated):
-            print(f"  {number} more: {kind}, {users}")
+    _print_counted(repeated, sys.stderr if arguments.each else sys.stdout)  # of --each every line is a verdict
     left_out(journal)
     return 0
+
+
+def _print_counted(repeated: Iterable[Repeated], to: TextIO) -> None:
+    lines = [f"  {number} more: {kind}, {users}" for kind, users, number in counted(repeated)]
+    if lines:
+        print("\nCounted, and not recorded one by one ('safe-modprobectl repeats'):", *lines, sep="\n", file=to)
 
 
 def _wanted(arguments: argparse.Namespace, events: Iterable[Event]) -> Iterable[Event]:

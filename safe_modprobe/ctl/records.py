@@ -8,7 +8,7 @@ from typing import Any
 from safe_modprobe.ctl.machine import Machine
 from safe_modprobe.ctl.since import add_since
 from safe_modprobe.errors import UsageError
-from safe_modprobe.history import Event, Repeated
+from safe_modprobe.history import REFUSED, Event, Repeated
 from safe_modprobe.policy.match import alias_glob
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.journal import Journal
@@ -44,11 +44,15 @@ class Filters:
                 continue
             yield event._replace(time=event.time.astimezone())
 
-    def let_counts(self, repeated: Iterable[Repeated]) -> Iterator[Repeated]:
-        """Those that may be this user's: one of a range is not told from another."""
-        for each in repeated:
-            if self.uid is None or each.budget.first <= self.uid <= each.budget.last:
-                yield each._replace(time=each.time.astimezone())
+    def let_counts(self, repeated: Iterable[Repeated], refused: bool) -> list[Repeated]:
+        """Those that may be this user's, one of a range is not told from another; none of a module, they name none."""
+        return [
+            each._replace(time=each.time.astimezone())
+            for each in repeated
+            if self.module is None
+            and (self.uid is None or each.budget.first <= self.uid <= each.budget.last)
+            and (not refused or each.budget.kind in REFUSED)
+        ]
 
 
 def _uid(text: str, accounts: Accounts) -> int:

@@ -5,6 +5,7 @@ Nothing is proposed for unknown callers and where no new rule would help; commen
 """
 
 import argparse
+import sys
 from typing import Any
 
 from safe_modprobe.ctl import machine
@@ -41,10 +42,14 @@ def run(arguments: argparse.Namespace) -> int:
     events = list(filters.let(journal.events(arguments.since)))
     names = {} if arguments.file and arguments.root is None else names_of(events, on)
     suggestion = suggest(events, policy, names)
+    counted = sum(each.times for each in filters.let_counts(journal.repeated(arguments.since), refused=True))
     if arguments.json:
-        print_json(_json(suggestion) | {"forged": journal.forged, "malformed": journal.malformed})
+        others = {"counted": counted, "forged": journal.forged, "malformed": journal.malformed}
+        print_json(_json(suggestion) | others)
     else:
         print(as_toml(suggestion), end="")
+        if counted:
+            print(f"safe-modprobectl: only counted, so nobody knows for what: {counted}", file=sys.stderr)
     left_out(journal)
     return 0
 

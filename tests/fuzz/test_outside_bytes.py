@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from safe_modprobe.counts import Budget, Counts, Window, admit
+from safe_modprobe.counts import dump as dump_counts
+from safe_modprobe.counts import parse as parse_counts
 from safe_modprobe.errors import UntrustedInputError, UsageError
 from safe_modprobe.history import caller_of, parse_event, plan_of, request_of
 from safe_modprobe.kernel_args import MAX_ALIAS, UID_MAX, escape, parse
@@ -118,6 +121,15 @@ def journal(data: bytes) -> None:
     assert len(plan_of(event).targets) == len(event.refused)
 
 
+def counts(data: bytes) -> None:
+    """Whatever stands there, a helper goes on from it: it decides, counts, and what it writes is read again."""
+    found = parse_counts(data)
+    assert parse_counts(dump_counts(found)) == found
+    left, write, _ = admit(found, "deny", 1000, 5)
+    assert parse_counts(dump_counts(left)) == left
+    assert write or b"window deny 1000 1000 " in data or b"window deny 1 65535 " in data
+
+
 ARGV = [
     b"-q\0--\0net-pf-38", b"-nq\0-d\0/x\0--set-version=1\0--\0x\0grsec_modharden_normal1000_",
     b"-S1\0x\0grsec_modharden_fs",
@@ -130,6 +142,10 @@ RECORD = {
     "SAFE_MODPROBE_KERNEL_ARGS": "grsec_modharden_normal1000_",
 }  # fmt: skip
 RECORDS = [b"\0".join(f"{key}={value}".encode() for key, value in RECORD.items())]
+COUNTS = Counts(
+    {("deny", "tracefs", "50-x.toml"): 5, ("none", "none", "none"): 7}, {"deny": 470}, 99,
+    {Budget("deny", 1000, 1000): Window(4, 30, 470), Budget("load", -1, -1): Window(5, 1, 0)},
+)  # fmt: skip
 PARSERS = [
     (argv, UsageError, ARGV),
     (ring, UntrustedInputError, [page(*EVENTS)[:200], page(*EVENTS[:2]), page(*EVENTS, flags=1 << 31)[:160]]),
@@ -141,6 +157,7 @@ PARSERS = [
     (cgroup, (), [text.encode() for text, unit in UNITS if unit]),
     (journal, UntrustedInputError, RECORDS),
     (behalf, UntrustedInputError, [dump_caller(4711, CALLER), dump_caller(1, ROOT)]),
+    (counts, UntrustedInputError, [dump_counts(COUNTS)]),
 ]  # fmt: skip
 
 

@@ -6,12 +6,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safe_modprobe.counts import KINDS, Budget, Repeats
 from safe_modprobe.decide import decide
 from safe_modprobe.errors import UntrustedInputError
-from safe_modprobe.history import Event, Group, caller_of, group, parse_event, plan_of, request_of, steady_unit, who
+from safe_modprobe.history import (
+    Event,
+    Group,
+    Repeated,
+    caller_of,
+    counted,
+    group,
+    parse_event,
+    parse_repeated,
+    plan_of,
+    request_of,
+    steady_unit,
+    who,
+)
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import Action, Caller, Source
-from safe_modprobe.report import fields
+from safe_modprobe.report import fields, repeats_fields, repeats_line, repeats_priority
 from tests.unit.make import ROOT, UNKNOWN, USER, Y, plan, policy, step
 
 NOON = datetime(2026, 5, 1, 12, tzinfo=UTC)
@@ -165,3 +179,41 @@ def test_names_that_a_caller_chooses_do_not_pile_up() -> None:
     one = Event("1", NOON, Action.DENY, "x", ("m",), ("m",), uid=1, euid=1)
     (found,) = group(one._replace(alias=f"x{n}", comm=f"c{n}") for n in range(1000))
     assert (found.times, len(found.aliases), len(found.comms)) == (1000, 32, 32)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("users", [(0, 0), (1000, 1000), (131072, 196607), (65536, 2**32 - 2), (-1, -1)])
+def test_a_count_comes_back(kind: str, users: tuple[int, int]) -> None:
+    repeats = Repeats(Budget(kind, *users), 470)
+    assert parse_repeated("c", NOON, repeats_fields(repeats)) == Repeated(NOON, *repeats)
+    assert repeats_line(repeats).startswith("470 more ") and 3 <= repeats_priority(repeats) <= 6
+
+
+COUNT: dict[str, object] = {f"{P}KIND": "deny", f"{P}TIMES": "470", f"{P}CALLER_UID": "1000"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("KIND", "shout", "KIND: 'shout' is none of allow, log, deny, load, policy, failure, left"),
+        ("KIND", "", "KIND: '' is none of allow, log, deny, load, policy, failure, left"),
+        ("TIMES", "", "TIMES: '' is not a number from 0 to 4294967294"),
+        ("TIMES", "-1", "TIMES: '-1' is not a number from 0 to 4294967294"),
+        ("TIMES", ["1", "2"], "TIMES: it is not one text"),
+        ("CALLER_UID", "x", "CALLER_UID: 'x' is not a number from 0 to 4294967294"),
+        ("CALLER_UIDS", "1-", "CALLER_UIDS: '' is not a number from 0 to 4294967294"),
+        ("CALLER_UIDS", "-1--1", "CALLER_UIDS: '' is not a number from 0 to 4294967294"),
+    ],
+)
+def test_a_count_that_we_would_not_have_written(key: str, value: object, message: str) -> None:
+    with pytest.raises(UntrustedInputError) as caught:
+        parse_repeated("c", NOON, {**COUNT, P + key: value})
+    assert str(caught.value) == message
+
+
+def test_counts_of_one_user_are_one() -> None:
+    many, few = Budget("deny", 1000, 1000), Budget("log", 1, 65535)
+    assert counted([Repeated(NOON, few, 3), Repeated(NOON, many, 4), Repeated(NOON, many, 5)]) == [
+        ("deny", "uid 1000", 9),
+        ("log", "uids from 1 to 65535", 3),
+    ]

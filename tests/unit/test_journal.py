@@ -7,14 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from safe_modprobe.counts import Budget, Repeats
 from safe_modprobe.ctl.main import main
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.history import caller_of
-from safe_modprobe.message_ids import VERDICTS
+from safe_modprobe.message_ids import REPEATED, VERDICTS
 from safe_modprobe.model import Caller, Plan, Source
 from safe_modprobe.read.journal import Journal, is_ours
 from safe_modprobe.remedy import remedy
-from safe_modprobe.report import fields, line
+from safe_modprobe.report import fields, line, repeats_fields, repeats_line
 from tests.tree.build import VERSION, Mod, build_tree
 from tests.unit.journald import Sender, keep
 from tests.unit.make import ROOT, UNKNOWN, USER, Y, plan, step, verdict
@@ -43,6 +44,10 @@ OURS = [
     rec("test-alias", ROOT, MARKED, '[settings]\nmode = "disabled"'),
 ]
 FORGED = [rec("test-alias", ROOT, MARKED, '[settings]\nmode = "disabled"')]
+COUNTED = [
+    (repeats_line(each), dict(repeats_fields(each)))
+    for each in (Repeats(Budget("deny", 1000, 1000), 470), Repeats(Budget("allow", 131072, 196607), 3))
+]
 BROKEN = [
     ("no verdict", DENIED[1] | {"SAFE_MODPROBE_VERDICT": "perhaps"}),
     ("a newline", DENIED[1] | {"SAFE_MODPROBE_REASON": "two\nlines"}),
@@ -56,12 +61,23 @@ SENDERS = [
     Sender(FORGED, prefix="setpriv --bounding-set=-sys_module --inh-caps=-all"),
     Sender(OURS[5:] + BROKEN),
     Sender([("of another id", DENIED[1] | {"MESSAGE_ID": "f" * 32})]),
+    Sender(COUNTED[:1]),
+    Sender(COUNTED[:1], prefix="setpriv --reuid 1000 --clear-groups"),
+    Sender(COUNTED[:1], name="unattended-upgrade"),
+    # The service of 'repeats --write' has no capability.
+    Sender(COUNTED, name="safe-modprobectl", prefix="setpriv --bounding-set=-sys_module --inh-caps=-all"),
 ]
 TRUSTED = {"_TRANSPORT": "journal", "_UID": "0"}
 HELPER = TRUSTED | {
     "_EXE": "/usr/bin/python3.11",
     "_CMDLINE": "/usr/bin/python3 -IBS /usr/sbin/safe-modprobe -q -- net-pf-38",
     "_CAP_EFFECTIVE": "1ffffffffff",
+}
+
+
+COUNTER = HELPER | {
+    "MESSAGE_ID": REPEATED,
+    "_CMDLINE": "/usr/bin/python3 -IBS /usr/sbin/safe-modprobectl repeats --write",
 }
 
 
@@ -86,6 +102,12 @@ HELPER = TRUSTED | {
         (HELPER | {"_CMDLINE": "/usr/bin/python3 -IBS /usr/sbin/safe-modprobectl explain x"}, False),
         (HELPER | {"_CMDLINE": ["a", "b"]}, False),
         (HELPER | {"_CAP_EFFECTIVE": "0"}, False),
+        (COUNTER, True),
+        (COUNTER | {"_CAP_EFFECTIVE": "0"}, True),
+        (COUNTER | {"MESSAGE_ID": VERDICTS[0]}, False),
+        (COUNTER | {"_UID": "1000"}, False),
+        (COUNTER | {"_TRANSPORT": "stdout"}, False),
+        (COUNTER | {"_CMDLINE": "/usr/bin/python3 /tmp/x"}, False),
         (HELPER | {"_CAP_EFFECTIVE": "1fffffeffff"}, False),
         (HELPER | {"_CAP_EFFECTIVE": "?"}, False),
     ],
@@ -192,7 +214,7 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
 
 
 LEFT_OUT = (
-    "safe-modprobectl: left out, since they pose as verdicts and are not written by safe-modprobe: 4\n"
+    "safe-modprobectl: left out, since they pose as verdicts and are not written by safe-modprobe: 6\n"
     "safe-modprobectl: left out, since they pose as verdicts and are damaged: 3\n"
 )
 EVERY = len(OURS)
@@ -200,7 +222,7 @@ EVERY = len(OURS)
 
 def test_log_groups(capsys: pytest.CaptureFixture[str], image: str) -> None:
     code, out, err = run(capsys, "log", "--root", image)
-    assert (code, err) == (0, LEFT_OUT)
+    assert (code, err) == (0, LEFT_OUT), "two of the counts are forged"
     table, _, snippets = out.partition("\nWhat would let it through, in /etc/safe-modprobe/policy.d/10-site.toml")
     assert table.split()[:7] == ["verdict", "who", "modules", "asked", "for", "by", "times"]
     rows = [" ".join(row.split()[:-2]) for row in table.splitlines()[1:]]
@@ -215,8 +237,9 @@ def test_log_groups(capsys: pytest.CaptureFixture[str], image: str) -> None:
     ]
     assert "# 3: " not in snippets
     assert '[[rule]]\naction = "allow"\nmodules = ["marked"]\nusers = [1000]\nunits = ["u.service"]\n' in snippets
-    assert snippets.endswith(
+    assert (
         "# 7: marked: mode is disabled, for everyone [50-test.toml:2]\n# No new rule comes before that; change the mode.\n"
+        in snippets
     )
 
 
@@ -251,9 +274,31 @@ def test_log_each(capsys: pytest.CaptureFixture[str], image: str, options: list[
     assert len(found["events"]) == count
 
 
+@pytest.mark.parametrize(
+    ("options", "times"),
+    [
+        ([], [470, 470, 3]),
+        (["--refused"], [470, 470]),
+        (["--user", "alice"], [470, 470]),
+        (["--user", "140000"], [3]),
+        (["--user", "0"], []),
+        (["--module", "mark*"], []),
+        (["--since", "now"], []),
+    ],
+)
+def test_log_says_what_was_only_counted(
+    capsys: pytest.CaptureFixture[str], image: str, options: list[str], times: list[int]
+) -> None:
+    found = json.loads(run(capsys, "log", "--root", image, "--json", *options)[1])
+    assert [each["times"] for each in found["counted"]] == times
+    out = run(capsys, "log", "--root", image, *options)[1]
+    assert ("\nCounted, and not recorded one by one ('safe-modprobectl repeats'):\n" in out) is bool(times)
+    assert ("\n  940 more: deny, uid 1000\n" in out) is (470 in times)
+
+
 def test_log_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
     found = json.loads(run(capsys, "log", "--root", image, "--json")[1])
-    assert (found["forged"], found["malformed"]) == (4, 3)
+    assert (found["forged"], found["malformed"]) == (6, 3)
     first = found["groups"][0]
     assert (first["verdict"], first["times"], first["modules"], first["aliases"]) == (
         "deny",
@@ -335,7 +380,8 @@ def test_explain_event_applies_rules_by_group(
 
 def test_suggest_and_what_it_says_mends_it(capsys: pytest.CaptureFixture[str], image: str) -> None:
     code, out, err = run(capsys, "suggest", "--root", image)
-    assert (code, err) == (0, LEFT_OUT)
+    only_counted = "safe-modprobectl: only counted, so nobody knows for what: 940\n"
+    assert (code, err) == (0, only_counted + LEFT_OUT)
     assert out.count("[[rule]]") == 2, "alice's rule without the unit is enough"
     assert "# - marked to an unknown caller (none), once" in out
     assert "# Once more, what was refused is let through by now.\n" in out, "the mode is another one now"
@@ -370,7 +416,7 @@ def test_suggest_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
         None,
     )
     assert only["evidence"][0]["aliases"] == ["a\\x0ab\\xff"] or only["evidence"][0]["aliases"] == ["a\nb\udcff"]
-    assert (found["not_proposed"], found["settled"], found["forged"]) == ([], 0, 4)
+    assert (found["not_proposed"], found["settled"], found["counted"], found["forged"]) == ([], 0, 0, 6)
 
 
 def test_remedy_is_none_where_no_rule_helps() -> None:

@@ -9,7 +9,8 @@ SHOWN_ELSEWHERE = {"make demo", "make test", "make install", "safe-modprobectl s
 """By tests/vm/test_demo.py, by CI itself, by every machine here, and by tests/unit/test_surface_page.py."""
 
 PREPARE = """set -e
-mkdir -p {desk} /etc/safe-modprobe/tests.d /var/lib/prometheus/node-exporter && cp -r /usr/lib/safe-modprobe/policy.d {desk}
+mkdir -p {desk} /etc/safe-modprobe/tests.d /var/lib/prometheus/node-exporter
+cp -r /usr/lib/safe-modprobe/policy.d {desk}
 cp -r /usr/lib/safe-modprobe/tests.d {desk}/policy.d && cp /etc/passwd {desk}/passwd
 for name in user:1000 alice:1001 asterisk:1002; do
     grep -q "^${{name%:*}}:" {desk}/passwd || echo "${{name%:*}}:x:${{name#*:}}:100::/tmp:/bin/sh" >> {desk}/passwd
