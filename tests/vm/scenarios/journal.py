@@ -10,7 +10,8 @@ import time
 
 from guest import Guest
 
-ASKED, THREADS, MOST = 160, 8, 30
+MOST_NAMES, FLOOD_S, THREADS = 300, 45, 8
+MOST = 30
 FLOODER, BYSTANDER = 1200, 1201
 REPEATED = "c1a56e9f8946483784e10c0a33b4f559"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
@@ -45,23 +46,16 @@ def test_a_flood_of_names_leaves_few_lines(guest: Guest) -> None:
     guest.write("/etc/modprobe.d/flood.conf", "alias flood-* smp_marked\n")
     assert guest.sh("journalctl --update-catalog && systemctl start safe-modprobe-counts.path").returncode == 0
 
-    def flood() -> None:
-        def some(first: int) -> None:
-            for number in range(first, ASKED, THREADS):
-                guest.ask_raw(b"flood-%d" % number)
-
-        threads = [threading.Thread(target=some, args=(first,)) for first in range(THREADS)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-
     started = time.monotonic()
     pid = os.fork()
     if pid == 0:
         try:
             guest.become(FLOODER)
-            flood()
+            threads = [threading.Thread(target=ask, args=(guest, first)) for first in range(THREADS)]
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
         finally:
             os._exit(0)
     time.sleep(3)
@@ -71,10 +65,23 @@ def test_a_flood_of_names_leaves_few_lines(guest: Guest) -> None:
     mine = recorded(guest, FLOODER)
     assert MOST <= mine <= MOST * minutes, (mine, minutes)
     assert recorded(guest, BYSTANDER) == 1
-    assert mine + sum(counts(guest)) < ASKED
     pending = json.loads(guest.sh("safe-modprobectl repeats --json").stdout)["pending"]
     assert [each["first"] for each in pending] == [FLOODER], pending
-    assert mine + sum(counts(guest)) + pending[0]["counted"] == ASKED, (mine, pending)
+    assert mine + sum(counts(guest)) + pending[0]["counted"] == asked() > mine, (mine, pending)
+
+
+def ask(guest: Guest, first: int) -> None:
+    """Many names, as long as an emulated machine that shares its processor can be given."""
+    end = time.monotonic() + FLOOD_S
+    for number in range(first, MOST_NAMES, THREADS):
+        if time.monotonic() > end:
+            break
+        guest.ask_raw(b"flood-%d" % number)
+        open(f"/tmp/asked-{number}", "w").close()
+
+
+def asked() -> int:
+    return sum(name.startswith("asked-") for name in os.listdir("/tmp"))
 
 
 def test_a_refusal_is_in_the_journal_with_its_fields(guest: Guest) -> None:
@@ -139,8 +146,8 @@ def test_the_numbers_are_prometheus(guest: Guest) -> None:
     numbers = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
     assert numbers["safe_modprobe_protecting"] == "1.0", (done, numbers)
     assert numbers['safe_modprobe_source_in_use{source="tracefs"}'] == "1.0", numbers
-    assert float(numbers['safe_modprobe_requests_total{origin="marker",source="tracefs",verdict="deny"}']) > ASKED
-    assert float(numbers['safe_modprobe_records_suppressed_total{kind="deny"}']) >= ASKED - 2 * MOST
+    assert float(numbers['safe_modprobe_requests_total{origin="marker",source="tracefs",verdict="deny"}']) > asked()
+    assert float(numbers['safe_modprobe_records_suppressed_total{kind="deny"}']) == asked() - recorded(guest, FLOODER)
     assert abs(float(numbers["safe_modprobe_last_refusal_timestamp_seconds"]) - time.time()) < 300
     plain = guest.sh("safe-modprobectl metrics").stdout.splitlines()
     assert [line.rsplit(" ", 1)[0] for line in plain] == [line.rsplit(" ", 1)[0] for line in lines]
@@ -167,7 +174,7 @@ def test_the_count_of_the_flood_adds_up(guest: Guest) -> None:
         time.sleep(1)
     guest.sh("journalctl --sync")
     assert json.loads(guest.sh("safe-modprobectl repeats --json").stdout)["pending"] == []
-    assert recorded(guest, FLOODER) + sum(counts(guest)) == ASKED, (recorded(guest, FLOODER), counts(guest))
+    assert recorded(guest, FLOODER) + sum(counts(guest)) == asked(), (recorded(guest, FLOODER), counts(guest))
     found = json.loads(guest.sh(f"safe-modprobectl log --json --user {FLOODER}").stdout)
     assert sum(each["times"] for each in found["counted"]) == sum(counts(guest)), found["counted"]
     assert sum(each["times"] for each in found["groups"]) == recorded(guest, FLOODER)
