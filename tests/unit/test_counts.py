@@ -4,6 +4,7 @@ import os
 import random
 import socket
 import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from safe_modprobe import counts as pure
+from safe_modprobe import last_resort
 from safe_modprobe.act import counts as act
 from safe_modprobe.act import record
 from safe_modprobe.counts import (
@@ -356,6 +358,21 @@ def test_trouble_has_a_budget_of_its_own(log: Path) -> None:
     act.record_verdict(refusal())
     said = Counter(log.read_text().splitlines())
     assert (said["m: could not be loaded"], said["policy error"], said.total()) == (MOST, MOST, 2 * MOST + 1)
+
+
+def test_a_broken_helper_fills_nothing_either(log: Path) -> None:
+    for _ in range(MOST + 9):
+        last_resort._record("failure", "x", "net-pf-38", "refused")
+        last_resort._record("left", "x", "net-pf-38", "a privileged request is left to modprobe")
+    assert set(Counter(log.read_text().splitlines()).values()) == {MOST}
+
+
+@pytest.mark.parametrize("broken", [None, object()], ids=["not there", "of another version"])
+def test_what_broke_may_be_the_counting(log: Path, monkeypatch: pytest.MonkeyPatch, broken: object) -> None:
+    monkeypatch.setitem(sys.modules, "safe_modprobe.act.counts", broken)
+    for _ in range(MOST + 9):
+        last_resort._record("failure", "x", "net-pf-38", "refused")
+    assert log.read_text().splitlines() == ["safe-modprobe failed (x); refused"] * (MOST + 9)
 
 
 def a_folder(run: Path) -> None:

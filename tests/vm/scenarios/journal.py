@@ -12,6 +12,7 @@ from guest import Guest
 
 MOST_NAMES, FLOOD_S, THREADS = 300, 45, 8
 MOST = 30
+COUNTS_LAST = True  # from one test to the next, see agent.py
 FLOODER, BYSTANDER = 1200, 1201
 REPEATED = "c1a56e9f8946483784e10c0a33b4f559"
 TEXTFILES = "/var/lib/prometheus/node-exporter"
