@@ -14,8 +14,9 @@ from safe_modprobe.kernel_args import UID_MAX, escape
 from safe_modprobe.model import Action, Origin, Source
 
 MOST, SECONDS = 30, 60
-"""Records of a kind for each budget in as many seconds. A login or a container that starts asks for less; twice a
-second is what a journal bears for days."""
+"""Records of a kind for each budget in as many seconds. A login or a container that starts asks for less; one every two
+seconds is what a journal bears for days. No settings: nothing that the policy decides depends on it, and a policy
+that is broken must not take it away."""
 
 BLOCK = 1 << 16
 OF_A_BLOCK = 4

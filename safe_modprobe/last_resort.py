@@ -1,6 +1,6 @@
 """When the helper itself is broken: root keeps its modules, everyone else is refused, and it is recorded.
 
-It imports three modules of ours that import next to nothing, so that whatever broke has not broken it.
+It imports two modules of ours that import next to nothing, so that whatever broke has not broken it.
 """
 
 import os
@@ -8,7 +8,6 @@ import time
 from collections.abc import Sequence
 
 from safe_modprobe.act.record import record
-from safe_modprobe.message_ids import FAILED
 from safe_modprobe.read import waiting
 
 MODPROBE = "/sbin/modprobe"
@@ -42,14 +41,15 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
 
 def _record(kind: str, what: str, alias: str, then: str) -> None:
     """Of these there must not be too many either, as long as the counting works."""
-    named = {"MESSAGE_ID": FAILED, "SAFE_MODPROBE_ALIAS": _plain(alias), "SAFE_MODPROBE_REASON": f"{what}; {then}"}
     message = f"safe-modprobe failed ({what}); {then}"
     try:
         from safe_modprobe.act.counts import record_trouble
+        from safe_modprobe.message_ids import FAILED
 
+        named = {"MESSAGE_ID": FAILED, "SAFE_MODPROBE_ALIAS": _plain(alias), "SAFE_MODPROBE_REASON": f"{what}; {then}"}
         record_trouble(kind, None, message, 3, named)
     except Exception:  # whatever broke may have broken this, too
-        record(message, 3, named)
+        record(message, 3)
 
 
 def _plain(text: str) -> str:
