@@ -164,7 +164,7 @@ def waits(counts: Counts, now: int) -> int | None:
 
 
 def dump(counts: Counts) -> bytes:
-    """A line for each number, which is its last word but for an origin."""
+    """A line for each number."""
     lines = [_HEAD, f"refused-at {counts.refused_at}"]
     lines += [f"counted {kind} {number}" for kind, number in counts.kept_back.items()]
     lines += [f"request {number} {' '.join(total)}" for total, number in counts.totals.items()]

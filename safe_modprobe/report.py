@@ -172,18 +172,18 @@ def _text(number: int | None) -> str:
 
 
 _REPEATED: Mapping[str, tuple[int, str]] = {
-    **{str(action): (_PRIORITY[action], f"more requests were {done}, by") for action, done in _DONE.items()},
-    LOAD: (4, "more loads failed, for"),
-    POLICY: (3, "more times the policy was found broken, by"),
-    FAILURE: (3, "more times safe-modprobe failed and refused, for"),
-    LEFT: (3, "more times safe-modprobe failed and left it to modprobe, for"),
+    **{str(action): (_PRIORITY[action], f"more requests of {{}} were {done}") for action, done in _DONE.items()},
+    LOAD: (4, "more loads for {} failed"),
+    POLICY: (3, "more times the policy was found broken"),
+    FAILURE: (3, "more times safe-modprobe failed and refused"),
+    LEFT: (3, "more times safe-modprobe failed and left it to modprobe"),
 }
 
 
 def repeats_line(repeats: Repeats) -> str:
     """How many were not recorded one by one."""
-    what = _REPEATED[repeats.budget.kind][1]
-    return f"{repeats.times} {what} {users(repeats.budget)}, within {SECONDS} s; they were only counted"
+    what = _REPEATED[repeats.budget.kind][1].format(users(repeats.budget))
+    return f"{repeats.times} {what} within {SECONDS} s; they were only counted"
 
 
 def repeats_priority(repeats: Repeats) -> int:

@@ -323,7 +323,7 @@ def test_a_count_is_written_by_whoever_comes_next(log: Path, monkeypatch: pytest
     monkeypatch.setattr(act, "_now", lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME)) + SECONDS + 1)
     act.record_verdict(verdict("x", ROOT, plan(step("m", Y))._replace(targets=())))
     assert log.read_text().splitlines()[MOST:] == [
-        f"7 more requests were denied, by uid 1000, within {SECONDS} s; they were only counted"
+        f"7 more requests of uid 1000 were denied within {SECONDS} s; they were only counted"
     ]
     assert read_counts(act.COUNTS).windows == {}
 
@@ -339,7 +339,7 @@ def test_a_count_is_written_when_nobody_comes(log: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(act, "_now", lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME)) + SECONDS + 1)
     left, due = act.write_due()
     assert [each.times for each in due] == [8] and left.windows == {}
-    assert log.read_text().splitlines()[-1].startswith("8 more requests were denied, by unknown callers, within")
+    assert log.read_text().splitlines()[-1].startswith("8 more requests of unknown callers were denied within")
     assert act.write_due()[1] == ()
 
 
