@@ -10,7 +10,7 @@ from safe_modprobe.act import record
 from safe_modprobe.decide import decide
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import Caller, Plan
+from safe_modprobe.model import Caller, Plan, Source
 from safe_modprobe.policy.schema import build
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.report import fields, line, priority, worth_a_record
@@ -48,6 +48,28 @@ def test_fields_hold_no_newline_and_no_empty_value() -> None:
     assert found["SAFE_MODPROBE_CALLER_UID"] == "1000"
     assert found["SAFE_MODPROBE_REFUSED"] == "m"
     assert all(value and "\n" not in value for value in found.values())
+
+
+FIELDS = """MESSAGE_ID VERDICT ALIAS MODULES REFUSED REASON ORIGIN REMEDY SOURCE CALLER CALLER_PID CALLER_TID CALLER_UID
+    CALLER_EUID CALLER_GROUPS CALLER_CAPS CALLER_USERNS CALLER_COMM CALLER_EXE CALLER_UNIT CALLER_NO_NEW_PRIVS
+    CALLER_KERNEL_THREAD CALL_SITE""".split()
+"""Those that are promised (safe-modprobe(8)), without SAFE_MODPROBE_."""
+
+
+@pytest.mark.parametrize(
+    ("caller", "missing"),
+    [
+        (USER._replace(pid=1, tid=2, comm="c", executable="/x", unit="u", call_site="f"), ""),
+        (UNKNOWN, "PID TID UID EUID GROUPS CAPS USERNS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
+        (Caller(Source.KERNEL_ARGS, 7, 7, initial_user_namespace=True), "PID TID GROUPS COMM EXE UNIT"),
+    ],
+)
+def test_a_record_has_what_is_promised_and_what_nobody_knew_is_left_out(caller: Caller, missing: str) -> None:
+    found = fields(decide(policy(""), parse(["--", "x"]).request, caller, plan(step("m", Y))))
+    without = {f"CALLER_{each}" for each in missing.split()} | (set() if caller.call_site else {"CALL_SITE"})
+    assert {key.removeprefix("SAFE_MODPROBE_") for key in found} == set(FIELDS) - without
+    manual = (Path(__file__).parents[2] / "docs/man/safe-modprobe.8.scd").read_text().replace("\\", "")
+    assert [name for name in FIELDS if f"_{name.removeprefix('CALLER_')}*" not in manual and name not in manual] == []
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import ctypes
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -333,3 +334,16 @@ def test_a_path_that_means_another_file_here_is_not_told(tmp_path: Path) -> None
             process.kill()
     assert found.executable is None
     assert read_caller("self", Source.PROC).executable == os.path.realpath(sys.executable)
+
+
+def test_a_thread_is_part_of_a_process() -> None:
+    found: list[Caller] = []
+
+    def look() -> None:
+        found.append(read_caller(threading.get_native_id(), Source.PROC))
+
+    thread = threading.Thread(target=look)
+    thread.start()
+    thread.join()
+    assert (found[0].pid, found[0].tid) == (os.getpid(), thread.native_id) and found[0].pid != found[0].tid
+    assert read_caller("self", Source.PROC).pid == os.getpid()
