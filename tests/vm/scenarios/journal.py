@@ -10,7 +10,7 @@ import time
 
 from guest import Guest
 
-MOST_NAMES, FLOOD_S, THREADS = 120, 45, 8
+MOST_NAMES, FLOOD_S, THREADS = 60, 45, 8
 MOST = 30
 COUNTS_LAST = True  # from one test to the next, see agent.py
 FLOODER, BYSTANDER = 1200, 1201
