@@ -190,16 +190,15 @@ def test_the_rules_ask_for_numbers_that_there_are() -> None:
     assert asked <= NAMES | NODE_EXPORTERS and len(asked) > 5
 
 
-MINUTES_OF_A_TRIAL = 14 * 24 * 60
-ALERTS: list[tuple[str, int, dict[str, str], list[str]]] = [
-    # (what, after how many minutes, {series: values a minute}, the alerts)
+AlertRow = tuple[str, int, dict[str, str], list[str]]
+"""(what, after how many minutes, or hours, {series: values a minute, or an hour}, the alerts)"""
+
+ALERTS: list[AlertRow] = [
     ("all is well", 60, {"enabled": "1x90", "protecting": "1x90", "trial": "0x90", "policy_valid": "1x90"}, []),
     ("off", 11, {"enabled": "0x90", "protecting": "0x90", "trial": "0x90"}, ["SafeModprobeOff"]),
     ("off for a moment", 9, {"enabled": "0x90", "protecting": "0x90", "trial": "0x90"}, []),
     ("moot", 11, {"enabled": "1x90", "protecting": "0x90", "trial": "0x90"}, ["SafeModprobeDoesNotProtect"]),
     ("a trial", 60, {"enabled": "1x90", "protecting": "0x90", "trial": "1x90"}, []),
-    ("two weeks of it", MINUTES_OF_A_TRIAL + 1, {"trial": f"1x{MINUTES_OF_A_TRIAL + 9}"}, ["SafeModprobeTrialGoesOn"]),
-    ("nearly", MINUTES_OF_A_TRIAL - 9, {"trial": f"1x{MINUTES_OF_A_TRIAL + 9}"}, []),
     ("broken", 6, {"policy_valid": "0x90"}, ["SafeModprobePolicyBroken"]),
     ("mended", 20, {"policy_valid": "0x9 1x90"}, []),
     ("many refusals", 20, {'requests_total{verdict="deny"}': "0+5x90"}, ["SafeModprobeManyRefusals"]),
@@ -217,6 +216,11 @@ ALERTS: list[tuple[str, int, dict[str, str], list[str]]] = [
     ("another's", 20, {'node_textfile_mtime_seconds{file="/x/apt.prom"}': "1x90"}, []),
 ]  # fmt: skip
 
+ALERTS_BY_THE_HOUR: list[AlertRow] = [
+    ("two weeks of a trial", 14 * 24 + 1, {"trial": "1x345"}, ["SafeModprobeTrialGoesOn"]),
+    ("nearly", 14 * 24 - 1, {"trial": "1x345"}, []),
+]
+
 
 def series(name: str) -> str:
     bare, brace, labels = name.partition("{")
@@ -227,24 +231,31 @@ def series(name: str) -> str:
 def test_alerts(tmp_path: Path) -> None:
     """Each row by promtool's own unit test: the alerts that fire then, and no others."""
     every = re.findall(r"alert: (\w+)", RULES.read_text())
+    assert {alert for *_, expected in [*ALERTS, *ALERTS_BY_THE_HOUR] for alert in expected} == set(
+        every
+    ), "a row for each"
+    for unit, rows in (("m", ALERTS), ("h", ALERTS_BY_THE_HOUR)):
+        code, said = promtool("test", "rules", alert_tests(tmp_path, unit, rows, every))
+        assert code == 0, said
+    wrong = [("it would notice", 11, {"enabled": "0x90"}, [])]
+    assert promtool("test", "rules", alert_tests(tmp_path, "m", wrong, every))[0] != 0
+
+
+def alert_tests(folder: Path, unit: str, rows: list[AlertRow], alerts: list[str]) -> Path:
+    """A file for promtool, whose numbers are taken and looked at once in each unit of time."""
     tests = []
-    for what, minutes, given, expected in ALERTS:
+    for what, when, given, expected in rows:
         checks = []
-        for alert in every:
+        for alert in alerts:
             # promtool compares labels and annotations in full; that is not what these rows are about.
             expr = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
             samples = [{"labels": "{}", "value": 1}] if alert in expected else []
-            checks.append({"expr": expr, "eval_time": f"{minutes}m", "exp_samples": samples})
+            checks.append({"expr": expr, "eval_time": f"{when}{unit}", "exp_samples": samples})
         values = [{"series": series(name), "values": value} for name, value in given.items()]
-        tests.append({"name": what, "interval": "1m", "input_series": values, "promql_expr_test": checks})
-    assert {alert for *_, expected in ALERTS for alert in expected} == set(every), "a row for each"
-    document: dict[str, Any] = {"rule_files": [str(RULES)], "evaluation_interval": "1m", "tests": tests}
-    (tmp_path / "t.yml").write_text(json.dumps(document))
-    code, said = promtool("test", "rules", tmp_path / "t.yml")
-    assert code == 0, said
-    tests[0]["promql_expr_test"][0]["exp_samples"] = [{"labels": "{}", "value": 1}]
-    (tmp_path / "t.yml").write_text(json.dumps(document))
-    assert promtool("test", "rules", tmp_path / "t.yml")[0] != 0, "it would notice"
+        tests.append({"name": what, "interval": f"1{unit}", "input_series": values, "promql_expr_test": checks})
+    document: dict[str, Any] = {"rule_files": [str(RULES)], "evaluation_interval": f"1{unit}", "tests": tests}
+    (folder / "t.yml").write_text(json.dumps(document))
+    return folder / "t.yml"
 
 
 # The command itself, on whatever machine this is.
