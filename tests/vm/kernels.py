@@ -33,14 +33,14 @@ class Kernel(NamedTuple):
 def kernel(name: str, progress: Progress = say) -> Kernel:
     """The newest kernel of a suite, by name; with the test modules where their headers are at hand (bookworm)."""
     suite = name.removesuffix(_WHOLE)
-    options = _apt(suite, progress)
+    options = suite_options(suite, progress)
     package = _newest(options, "amd64" if suite != name else "cloud-amd64")
     key = digest(package, Path(__file__), SOURCES if name == NATIVE else "")
     folder = cached(f"kernel-{name}", key, lambda into: _make(into, name, package, options), progress)
     return Kernel(name, *_found(folder))
 
 
-def _apt(suite: str, progress: Progress) -> list[str]:
+def suite_options(suite: str, progress: Progress) -> list[str]:
     """apt's options for a suite: the machine's own for its own, a private folder with the same mirror otherwise."""
     if suite == NATIVE:
         return []
