@@ -22,7 +22,7 @@ share = $(DESTDIR)$(prefix)/share
 unitdir = $(prefix)/lib/systemd/system
 
 .PHONY: all build man completions install install-man install-completions install-monitoring demo test test-unit bench \
-	setup clean help
+	survey call-sites setup clean help
 
 all: build
 
@@ -31,6 +31,7 @@ help:
 	@echo 'make test       every test, real kernels included'
 	@echo 'make test-unit  the tests that need no kernel: the loop for a desk'
 	@echo 'make bench      the speed of the helper, as ratios'
+	@echo 'make survey     KERNEL_SRC=… every request_module() of a tree of Linux, and what the series names there'
 	@echo 'make man        the manual, by scdoc, in build/man'
 	@echo 'make completions  for bash, zsh and fish, by shtab, in build/completions'
 	@echo 'make install    DESTDIR=… prefix=/usr PYTHON=/usr/bin/python3'
@@ -101,6 +102,19 @@ test-unit: setup
 
 bench: setup
 	$(VENV) bench/bench.py
+
+SURVEY = PYTHONPATH=packaging/kernel $(VENV) -B -m survey
+
+survey: setup
+	$(if $(KERNEL_SRC),,@echo 'KERNEL_SRC is not given; make survey KERNEL_SRC=DIR, the top of a tree of Linux' >&2; exit 1)
+	@$(SURVEY) '$(KERNEL_SRC)' $(ARGS)
+
+# The tables of docs/, from the sources of three releases.
+call-sites: setup
+	@mkdir -p build; for suite in bookworm trixie sid; do \
+		tree=$$($(VENV) -m tests.vm.sources $$suite) && \
+		$(SURVEY) --markdown $(ARGS) "$$tree" >build/call-sites.md && \
+		mv build/call-sites.md docs/call-sites/$$(make -s -C "$$tree" kernelversion | cut -d. -f1-2).md || exit 1; done
 
 clean:
 	rm -rf build safe_modprobe/*.so

@@ -119,7 +119,7 @@ def test_one_blanket_except_and_its_own_helpers() -> None:
 @pytest.mark.parametrize(
     "command",
     [
-        ["mypy", "--strict", "safe_modprobe"],
+        ["mypy", "--strict", "safe_modprobe", "packaging/kernel/survey"],
         ["ruff", "check", "--quiet", "--output-format=concise", "."],
         ["ruff", "format", "--quiet", "--check", "."],
     ],
