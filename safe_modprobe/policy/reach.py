@@ -128,6 +128,8 @@ FAMILIES = (
     _user("rdma-netlink-subsys-*", "drivers/infiniband/core/netlink.c:101"),
     _user("rdma-client-*", "drivers/infiniband/core/device.c:1994"),
     _user("atm-device-* pppoatm br2684", "net/atm/common.c:484, net/atm/ioctl.c:95"),
+    _user("lec clip mpoa", "net/atm/ioctl.c", "an ioctl on an ATM socket, in 6.1 and 6.12"),
+    _user("bpfilter", "net/ipv4/bpfilter/sockopt.c", "a socket option, in 6.1"),
     _user("binfmt-[0-9a-f][0-9a-f][0-9a-f][0-9a-f]", "fs/exec.c", "until 6.13"),
     # Nodes that may be there before their module is (modules.devname), by udev's and systemd's modes.
     _user(
@@ -174,6 +176,10 @@ FAMILIES = (
     _network_admin("tcp_*", "net/ipv4/tcp_cong.c:57"),
     _network_admin("team-mode-*", "drivers/net/team/team_core.c:480"),
     _network_admin("rdma-link-*", "drivers/infiniband/core/nldev.c:1811"),
+    _network_admin(
+        "lib80211_crypt_* libipw_crypt_* rtllib_crypt_* ieee80211_crypt_*",
+        "net/wireless/wext-core.c:990, drivers/net/wireless",
+    ),
     # Another capability, or what belongs to root.
     _root("ppp-compress-*", "drivers/net/ppp/ppp_generic.c:3063", _NODE),
     _root("char-major-*", "fs/char_dev.c:665", _NODE),
@@ -189,7 +195,7 @@ FAMILIES = (
     _root("nf_defrag_ipv4 nf_defrag_ipv6", "net/netfilter/nf_bpf_link.c:46"),
     _root("bpf_preload", "kernel/bpf/inode.c:1130"),
     _root("nvme-* nvmet-transport-*", "drivers/nvme"),
-    _root("iscsi_target_mod target_core_* tcm_*", "drivers/target"),
+    _root("iscsi_target_mod ib_isert cxgbit target_core_* tcm_*", "drivers/target"),
     _root("usbfunc:*", "drivers/usb/gadget"),
     _root("ocfs2_stack_*", "fs/ocfs2/stackglue.c"),
     _root("cpufreq_* governor_*", "drivers/cpufreq, drivers/devfreq"),

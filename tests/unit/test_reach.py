@@ -25,7 +25,7 @@ ROWS = [
         net-pf-16-proto-16-family-ovs_datapath net-pf-16-proto-4-type-10 net-pf-16-proto-4-type-2-6 net-pf-24-proto-2
         net-pf-35 can-proto-1 bt-proto-3 algif-aead algif_hash crypto-xts(aes) crypto-sha256-all cryptomgr bridge 8021q
         net-cls-u32 cls_u32 tty-ldisc-21 rds_tcp rds_rdma rdma-netlink-subsys-6 rdma-client-umad atm-device-3 pppoatm
-        br2684 char-major-10-200 char-major-10-229 char-major-10-232 char-major-10-238 char-major-116-1 snd-card-0 snd-seq
+        br2684 lec clip mpoa bpfilter char-major-10-200 char-major-10-229 char-major-10-232 char-major-10-238 char-major-116-1 snd-card-0 snd-seq
         snd-timer snd-timer-3 snd-seq-client-14 binfmt-464c
     """.split()],
     *[(alias, N) for alias in """
@@ -37,13 +37,14 @@ ROWS = [
         xfrm-type-2-50 xfrm-offload-10-50 xfrm-iptfs vport-type-4 net-l2tp-type-5
     """.split()],
     *[(alias, A) for alias in """
-        netdev-tunl0 tcp_bbr tcp-ulp-tls team-mode-random rdma-link-rxe
+        netdev-tunl0 tcp_bbr tcp-ulp-tls team-mode-random rdma-link-rxe lib80211_crypt_wep libipw_crypt_tkip
+        rtllib_crypt_wep ieee80211_crypt_ccmp
     """.split()],
     *[(alias, R) for alias in """
         net-pf-35-proto-2 ppp-compress-21 char-major-108-0 char-major-14-3 char-major-10-61 block-major-7 block-major-7-0
         sound-slot-0 sound-service-0-3 fb0 dm-crypt dm-log-userspace md-level-5 md-raid1 bfq-iosched quota_v2 nfsv4
         nfs-layouttype4-1 rpc-auth-6 rpcrdma svcrdma nf_defrag_ipv4 bpf_preload nvme-tcp nvmet-transport-3
-        iscsi_target_mod target_core_user usbfunc:ncm ocfs2_stack_o2cb cpufreq_ondemand governor_simpleondemand
+        iscsi_target_mod ib_isert cxgbit target_core_user usbfunc:ncm ocfs2_stack_o2cb cpufreq_ondemand governor_simpleondemand
         scsi_dh_alua
     """.split()],
     *[(alias, K) for alias in """
