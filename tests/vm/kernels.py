@@ -6,9 +6,10 @@ import shutil
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.vm.cache import CACHE, Progress, cached, digest, run, say
+from tests.vm.cache import CACHE, TOP, Progress, cached, digest, run, say
 
 SOURCES = Path(__file__).parent / "modules"
+HEADER = TOP / "packaging/kernel/privileged_module.h"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NATIVE = "bookworm"
 _WHOLE = "-amd64"
@@ -35,7 +36,7 @@ def kernel(name: str, progress: Progress = say) -> Kernel:
     suite = name.removesuffix(_WHOLE)
     options = suite_options(suite, progress)
     package = _newest(options, "amd64" if suite != name else "cloud-amd64")
-    key = digest(package, Path(__file__), SOURCES if name == NATIVE else "")
+    key = digest(package, Path(__file__), *((SOURCES, HEADER) if name == NATIVE else ()))
     folder = cached(f"kernel-{name}", key, lambda into: _make(into, name, package, options), progress)
     return Kernel(name, *_found(folder))
 
@@ -118,6 +119,7 @@ def _test_modules(folder: Path, version: str) -> None:
     work = CACHE / "modules.part"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(SOURCES, work)
+    shutil.copy(HEADER, work)
     run(["make", "-C", f"/usr/src/linux-headers-{version}", f"M={work}", "modules"])
     into = folder / "updates"
     into.mkdir()

@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0
 /* Privileged-only by its own word; nothing else in Debian answers net-pf-21. */
-#include <linux/module.h>
+#include "privileged_module.h"
 
 int smp_marked_symbol;
 EXPORT_SYMBOL_GPL(smp_marked_symbol);
 
-MODULE_INFO(privileged, "Y");
+MODULE_PRIVILEGED();
 MODULE_ALIAS("net-pf-21");
 MODULE_DESCRIPTION("safe-modprobe test: marked");
 MODULE_LICENSE("GPL");

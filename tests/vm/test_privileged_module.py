@@ -1,0 +1,149 @@
+"""privileged_module.h with a real kernel's headers: by itself, and as docs/privileged-modules.md has it, by real DKMS.
+
+No boot: that such a module loads, and for whom, the scenarios see with smp_marked and smp_net_admin.
+"""
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.vm.kernels import HEADER, NATIVE, kernel
+
+TOP = Path(__file__).parents[2]
+DOCUMENT = TOP / "docs/privileged-modules.md"
+
+ACCEPTED = {
+    "at_all": ("MODULE_PRIVILEGED();", "Y"),
+    "by_one": ('MODULE_PRIVILEGED("CAP_NET_ADMIN");', "CAP_NET_ADMIN"),
+    "in_parts": ('MODULE_PRIVILEGED("CAP_" "SYS_ADMIN");', "CAP_SYS_ADMIN"),
+    "twice_the_same": ('MODULE_PRIVILEGED("CAP_NET_RAW");\nMODULE_PRIVILEGED("CAP_NET_RAW");', "CAP_NET_RAW"),
+}
+DOUBTFUL = {
+    "two": ('MODULE_PRIVILEGED("CAP_NET_ADMIN");\nMODULE_PRIVILEGED();', "its marker privileged= has several values"),
+    "none_such": ('MODULE_PRIVILEGED("CAP_NET_ADMON");', "its marker privileged= has no known value"),
+    "with_a_space": ('MODULE_PRIVILEGED("CAP_NET_ADMIN ");', "its marker privileged= has no known value"),
+}
+NO_NAME = r"MODULE_PRIVILEGED() takes a name such as \"CAP_NET_ADMIN\""
+REFUSED = {
+    "lower": ('MODULE_PRIVILEGED("net_admin");', NO_NAME),
+    "empty": ('MODULE_PRIVILEGED("");', NO_NAME),
+    "yes": ('MODULE_PRIVILEGED("Y");', NO_NAME),
+    "no": ('MODULE_PRIVILEGED("N");', NO_NAME),
+    "nul": (r'MODULE_PRIVILEGED("CAP_NET_ADMIN\0privileged=N");', NO_NAME),
+    "two": ('MODULE_PRIVILEGED("CAP_NET_ADMIN", "CAP_SYS_ADMIN");', "MODULE_PRIVILEGED() takes one capability"),
+    "three": ('MODULE_PRIVILEGED("CAP_NET_ADMIN", "CAP_SYS_ADMIN", "CAP_NET_RAW");', ""),
+    "bare": ("MODULE_PRIVILEGED(CAP_NET_ADMIN);", ""),
+    "number": ("MODULE_PRIVILEGED(12);", ""),
+    "null": ("MODULE_PRIVILEGED(NULL);", ""),
+    "variable": ('static const char cap[] = "CAP_NET_ADMIN";\nMODULE_PRIVILEGED(cap);', ""),
+    "word": ("MODULE_PRIVILEGED;", ""),
+}
+
+
+@pytest.fixture(scope="module")
+def version() -> str:
+    return kernel(NATIVE).version
+
+
+def build(folder: Path, rows: dict[str, tuple[str, str]], version: str) -> str:
+    """The compiler's words on a module for each row; what compiled is there."""
+    shutil.copy(HEADER, folder)
+    for name, (line, _) in rows.items():
+        (folder / f"{name}.c").write_text(
+            f'#include "privileged_module.h"\n{line}\nMODULE_DESCRIPTION("");\nMODULE_LICENSE("GPL");\n'
+        )
+    (folder / "Kbuild").write_text("".join(f"obj-m += {name}.o\n" for name in rows))
+    command = ["make", "-k", "-C", f"/usr/src/linux-headers-{version}", f"M={folder}", "modules"]
+    return subprocess.run(command, capture_output=True, text=True).stderr
+
+
+def ctl(*arguments: str | Path) -> tuple[int, Any]:
+    code = "import sys; from safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
+    assert done.stderr == ""
+    return done.returncode, json.loads(done.stdout)
+
+
+@pytest.fixture(scope="module")
+def scanned(tmp_path_factory: pytest.TempPathFactory, version: str) -> dict[str, Any]:
+    work, root = tmp_path_factory.mktemp("modules"), tmp_path_factory.mktemp("root")
+    said = build(work, ACCEPTED | DOUBTFUL, version)
+    assert "error" not in said and "warning" not in said, said
+    folder = root / "lib/modules" / version
+    folder.mkdir(parents=True)
+    for module in work.glob("*.ko"):
+        shutil.copy(module, folder)
+    code, found = ctl("scan", "--root", root, "--kernel", version, "--json")
+    assert code == 1 and len(found["modules"]) == len(ACCEPTED | DOUBTFUL)
+    return {each["module"]: each for each in found["modules"]}
+
+
+@pytest.mark.parametrize("name", ACCEPTED)
+def test_both_readers_read_it(scanned: dict[str, Any], name: str) -> None:
+    """scan reads every module by libkmod and by pyelftools, and finds where they disagree."""
+    assert (scanned[name]["marker"], scanned[name]["findings"]) == (ACCEPTED[name][1], [])
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_what_compiles_and_cannot_be_meant_is_found(scanned: dict[str, Any], name: str) -> None:
+    (finding,) = scanned[name]["findings"]
+    assert finding.startswith(DOUBTFUL[name][1]) and scanned[name]["needs"] == "CAP_SYS_MODULE"
+
+
+@pytest.fixture(scope="module")
+def refused(tmp_path_factory: pytest.TempPathFactory, version: str) -> tuple[Path, str]:
+    folder = tmp_path_factory.mktemp("refused")
+    said = build(folder, {**REFUSED, "control": ACCEPTED["by_one"]}, version)
+    assert (folder / "control.o").exists()
+    return folder, said
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_no_capability_does_not_compile(refused: tuple[Path, str], name: str) -> None:
+    folder, said = refused
+    assert not (folder / f"{name}.o").exists()
+    # gcc names the place of the macro's body, and in a note behind it the place of its use.
+    reasons = [part for part in re.split(r"(?m)^(?=.*error: )", said) if f"/{name}.c:" in part]
+    assert any(REFUSED[name][1] in reason for reason in reasons), said
+
+
+def blocks() -> dict[str, str]:
+    """The files that the document shows, by name."""
+    return dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
+
+
+def test_a_dkms_package_as_the_document_has_it(tmp_path: Path, version: str) -> None:
+    sources, tree, root = tmp_path / "src/example-1.0", tmp_path / "dkms", tmp_path / "root"
+    for folder in (sources, tree, root / "lib/modules" / version):
+        folder.mkdir(parents=True)
+    for name, text in blocks().items():
+        (sources / name).write_text(text)
+    shutil.copy(HEADER, sources)
+    named = next(line for line in DOCUMENT.read_text().splitlines() if line.startswith("/usr/src/"))
+    assert sorted(path.name for path in sources.iterdir()) == sorted(
+        Path(named.split()[0]).name.split() + named.split()[1:]
+    )
+    # In a mount namespace of its own: DKMS makes a key to sign with in /var/lib/dkms, which is the machine's.
+    aside = ["unshare", "--mount", "sh", "-euc", 'mount -t tmpfs none /var/lib/dkms; exec "$@"', "sh"]
+    done = subprocess.run(
+        [*aside, "dkms", "install", "-m", "example", "-v", "1.0", "-k", version, "--no-depmod",
+         "--sourcetree", sources.parent, "--dkmstree", tree, "--installtree", root / "lib/modules",
+         "--kernelsourcedir", f"/usr/src/linux-headers-{version}"],
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    subprocess.run(["depmod", "-b", root, version], check=True, capture_output=True)
+    code, found = ctl("scan", "--root", root, "--kernel", version, "--json")
+    (module,) = found["modules"]
+    assert (code, module["module"], module["marker"], module["findings"]) == (0, "example", "CAP_NET_ADMIN", [])
+    command = ["modinfo", "-b", root, "-k", version, "-F", "privileged", "example"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "CAP_NET_ADMIN\n"
+    for uid, verdict in (("1000", "deny"), ("0", "allow")):
+        _, explained = ctl("explain", "net-pf-45", "--uid", uid, "--root", root, "--kernel", version, "--json")
+        assert explained["verdict"] == verdict
