@@ -9,8 +9,7 @@ from survey.words import Call, Kind, Survey, Use
 
 _HEAD = """# request_module() in Linux {version}
 
-Made by `make call-sites` from Debian's sources. How it is counted and read:
-[packaging/kernel](../../packaging/kernel/README.md).
+Made by `make call-sites` from Debian's sources. [How it is counted, and how to read it](README.md).
 """
 _COLUMNS = ("place", "function", "call", "format", "asks for", "capability")
 

@@ -1,0 +1,84 @@
+"""The tables of docs/call-sites against the sources that they were made from, with the series applied."""
+
+import re
+import shutil
+import subprocess
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from survey import show
+from survey.series import patched
+from survey.tree import survey
+from survey.words import Survey, Use
+from tests.vm.cache import TOP
+from tests.vm.sources import source
+
+PATCHES = TOP / "packaging/kernel/patches"
+SUITES = {"bookworm": "6.1", "trixie": "6.12", "sid": "7.2"}
+
+
+@cache
+def surveyed(suite: str) -> Survey:
+    tree = source(suite)
+    return survey(tree, patched(tree, PATCHES / f"series.{suite}"))
+
+
+def counted(command: str, tree: Path) -> int:
+    return int(subprocess.run(["sh", "-c", command], cwd=tree, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_no_mention_is_lost_and_each_is_understood(suite: str) -> None:
+    found = surveyed(suite)
+    words = counted(r"LC_ALL=C grep -rIohE '\w*request_module\w*' . | wc -l", source(suite))
+    assert len(found.mentions) == words > 500
+    assert [mention for mention in found.mentions if mention.use is Use.UNKNOWN] == []
+    assert len(found.calls) == sum(mention.use is Use.CALL for mention in found.mentions)
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_lines_are_counted_by_the_commands_of_2017(suite: str) -> None:
+    grep = r"git grep --no-index request_module'\b'"
+    found = surveyed(suite).grep
+    assert found.lines == counted(f"{grep} | wc -l", source(suite))
+    assert found.constant == counted(f"{grep} | grep -v % | grep '\"' | wc -l", source(suite))
+    assert found.formatted == counted(f"{grep} | grep % | wc -l", source(suite))
+
+
+@pytest.mark.parametrize("suite", SUITES)
+def test_a_patched_tree_says_the_same_by_itself(suite: str, tmp_path: Path) -> None:
+    """So that no call hides behind a macro of the series, and none is counted as covered that is not."""
+    tree = source(suite)
+    after = patched(tree, PATCHES / f"series.{suite}")
+    shutil.copytree(tree / "include", tmp_path / "include", symlinks=True)
+    for file, data in {"Makefile": (tree / "Makefile").read_bytes(), **after}.items():
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).write_bytes(data)
+    alone = survey(tmp_path)
+    assert [mention for mention in alone.mentions if mention.use is Use.UNKNOWN] == []
+    before, behind = (
+        Counter((call.file, call.function, call.name, call.capability) for call in found.calls if call.file in after)
+        for found in (surveyed(suite), alone)
+    )
+    assert before == behind and sum(call.capability is not None for call in alone.calls) > 70
+
+
+def without_lines(table: str) -> list[str]:
+    """A stable release moves lines, and counts; what is asked for where it leaves alone."""
+    rows = table.partition("\n## Calls\n")[2]
+    return sorted(re.sub(r"^(\| [^ |:]+):\d+ ", r"\1 ", row) for row in rows.splitlines())
+
+
+@pytest.mark.parametrize(("suite", "version"), SUITES.items())
+def test_the_table_is_what_the_survey_says(suite: str, version: str) -> None:
+    """To the byte for the release that it was made from; for a later one, in what matters. make call-sites mends it."""
+    written = (TOP / f"docs/call-sites/{version}.md").read_text()
+    found = surveyed(suite)
+    said = "\n".join(show.markdown(found)) + "\n"
+    assert found.version.startswith(f"{version}.")
+    assert without_lines(written) == without_lines(said)
+    if written.startswith(f"# request_module() in Linux {found.version}\n"):
+        assert written == said
