@@ -87,13 +87,19 @@ def askers(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ..
     """For whom the caller asks: for itself, or at a deputy's call site, as a kernel thread, for those behind it.
 
     Its own uid and capabilities are the kernel's and say nothing, to rules either. Each behind it might have
-    asked alone, so one that may is enough; where nobody waits, nobody is known.
+    asked alone, so one that may is enough; where nobody waits, nobody is known. Whoever the kernel says nothing of may
+    be a kernel thread, but for the deputy that asks as who it works for.
     """
-    site = call_site(policy, request.alias) if caller.kernel_thread else None
+    silent = caller.source is Source.KERNEL_ARGS and holds(caller.capabilities, SYS_MODULE)
+    deputy = caller.kernel_thread or (silent and not request.alias.startswith(_SEEN_THROUGH))
+    site = call_site(policy, request.alias) if deputy else None
     if site is None or not site.deputy:
         return (caller,)
     return caller.behind or (UNKNOWN_CALLER._replace(source=caller.source),)
 
+
+_SEEN_THROUGH = ("crypto-", "cryptomgr")
+"""Aliases that cryptomgr_probe asks for with its user's credentials, with the series in packaging/kernel."""
 
 _SEVERITY = (Action.ALLOW, Action.LOG, Action.DENY)
 

@@ -1,18 +1,26 @@
 """The helper's argument vector -> what was asked, and what a patched kernel said of the caller.
 
 Pure. The kernel writes `-q -- ALIAS` (kernel/module/kmod.c, call_modprobe()); grsecurity's adds one
-string (kernel/kmod.c, ____request_module()). People write modprobe(8)'s options.
+word (kernel/kmod.c, ____request_module()), and one with the series in packaging/kernel up to three. People
+write modprobe(8)'s options. Behind the alias, each word an argument (RFC 5234, SP for an argument's end):
+
+    words  = [ kind ] [ caller [ site ] ]
+    kind   = SP ( "grsec_modharden_fs" / "grsec_modharden_netdev" )
+    caller = SP "grsec_modharden_normal" UID "_"    ; of who lacks CAP_SYS_MODULE; 0 to UID_MAX
+    site   = SP "modharden_cap" N "_"               ; held, and declared by the call site; 1 to 63, not 16
 """
 
 from collections.abc import Sequence
 
+from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.errors import UsageError
 from safe_modprobe.frozen import NamedTuple
-from safe_modprobe.model import Claim, Request
+from safe_modprobe.model import Caller, Claim, Request, Source
 
 NORMAL = "grsec_modharden_normal"
 FILESYSTEM = "grsec_modharden_fs"
 NETDEV = "grsec_modharden_netdev"
+SITE = "modharden_cap"
 
 MAX_ALIAS = 4095
 """Bytes. The kernel stops at 55 (MODULE_NAME_LEN - 1); udev's aliases, typed by hand, are longer."""
@@ -82,29 +90,37 @@ def _checked_alias(untrusted_alias: str) -> str:
     return untrusted_alias
 
 
+def named(claim: Claim) -> Caller:
+    """The unprivileged caller that the kernel's words name; nobody in particular where they are not understood."""
+    return Caller(
+        Source.KERNEL_ARGS, claim.uid, claim.uid, capabilities=claim.capabilities, initial_user_namespace=True
+    )
+
+
 def _claim(untrusted_args: Sequence[str]) -> Claim:
-    """What grsecurity's strings mean; whatever else stands there comes from nobody privileged."""
-    unprivileged, uid, filesystem, netdev = False, None, False, False
-    for word in untrusted_args:
-        if word == FILESYSTEM:
-            filesystem = True
-        elif word == NETDEV:
-            netdev = True
-        else:
-            # One kernel says one thing: a second word takes the first one's uid away, and brings none.
-            uid = None if unprivileged else _normal_uid(word)
-            unprivileged = True
-    return Claim(unprivileged, uid, filesystem, netdev)
+    """What the words mean; what is not in the grammar comes from nobody privileged, and nothing else in it counts.
+
+    But for `kind`, which only ever takes something away, so it counts wherever it stands.
+    """
+    filesystem, netdev = FILESYSTEM in untrusted_args, NETDEV in untrusted_args
+    rest = untrusted_args[1:] if untrusted_args and untrusted_args[0] in (FILESYSTEM, NETDEV) else untrusted_args
+    if not rest:
+        return Claim(filesystem=filesystem, netdev=netdev)
+    uid = _number(rest[0], NORMAL, 0, UID_MAX)
+    site = _number(rest[1], SITE, 1, 63) if len(rest) == 2 else None
+    if len(rest) == 1 or (uid is not None and site not in (None, SYS_MODULE)):
+        return Claim(True, uid, filesystem, netdev, 0 if site is None else 1 << site)
+    return Claim(True, None, filesystem, netdev)
 
 
-def _normal_uid(word: str) -> int | None:
-    """N of `grsec_modharden_normalN_` (%u of a uid, so no sign, no leading zero, and not root's), otherwise None."""
-    digits = word.removeprefix(NORMAL).removesuffix("_")
-    if word != f"{NORMAL}{digits}_" or not (digits.isascii() and digits.isdigit()):
+def _number(word: str, name: str, least: int, most: int) -> int | None:
+    """N of `nameN_` (%u or %d of a number from least to most, so no sign and no leading zero), otherwise None."""
+    digits = word.removeprefix(name).removesuffix("_")
+    if word != f"{name}{digits}_" or not (digits.isascii() and digits.isdigit()):
         return None
     # Ten digits hold 2**32; int() of more would only cost time.
-    uid = int(digits) if len(digits) <= 10 else UID_MAX + 1
-    return uid if str(uid) == digits and 0 < uid <= UID_MAX else None
+    number = int(digits) if len(digits) <= 10 else most + 1
+    return number if str(number) == digits and least <= number <= most else None
 
 
 def escape(text: str) -> str:

@@ -13,6 +13,7 @@ from safe_modprobe.read import waiting
 MODPROBE = "/sbin/modprobe"
 _ENVIRONMENT = {"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}
 _NESTED = "/run/safe-modprobe/loads"
+_FILESYSTEM = "grsec_modharden_fs"
 TRIAL = "/run/safe-modprobe/policy.d/00-trial.toml"
 """While it is there, nobody is refused anything: see policy/dropins.py."""
 
@@ -23,16 +24,21 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
     `caller_may`: the callers were found before the failure, and hold CAP_SYS_MODULE.
     """
     what = _plain(f"{type(error).__name__}: {error}")
-    if list(argv[1:3]) != ["-q", "--"] or len(argv) != 4 or not waiting.asked_by_kernel():
+    trial = os.path.exists(TRIAL)
+    words = list(argv[4:])  # of a patched kernel; all but this one tell of a caller without privilege
+    if list(argv[1:3]) != ["-q", "--"] or len(argv) < 4 or not waiting.asked_by_kernel():
         _complain(f"safe-modprobe failed ({what}); nothing was loaded")
         return 1
     alias = argv[3]
     if alias.startswith(("/", ".")):  # modprobe(8) would take it for a file
         verdict = "refused: the name is a path"
-    elif caller_may or _all_privileged(alias) or os.path.exists(TRIAL):
-        whose = "any request of a trial" if os.path.exists(TRIAL) else "a privileged request"
+    elif words not in ([], [_FILESYSTEM]) and not trial:
+        verdict = "refused: the kernel says that the caller is not privileged"
+    elif caller_may or _all_privileged(alias) or trial:
+        whose = "any request of a trial" if trial else "a privileged request"
         _record("left", what, alias, f"{whose} is left to {MODPROBE}")
-        os.execve(MODPROBE, [MODPROBE, "-q", "--", alias], _ENVIRONMENT)
+        passed = [] if trial else words
+        os.execve(MODPROBE, [MODPROBE, "-q", "--", alias, *passed], _ENVIRONMENT)
     else:
         verdict = "refused: not everyone who waits for a module now is privileged"
     _record("failure", what, alias, verdict)

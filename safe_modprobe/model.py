@@ -43,13 +43,15 @@ class Claim(NamedTuple):
 
     `unprivileged`: it named a caller without privilege (grsec_modharden_normalN_), or said
     something that we do not understand. `filesystem` and `netdev`: grsec_modharden_fs and
-    grsec_modharden_netdev were there.
+    grsec_modharden_netdev were there. `capabilities`: the one that the call site declared and the
+    caller holds (modharden_capN_), as a mask.
     """
 
     unprivileged: bool = False
     uid: int | None = None
     filesystem: bool = False
     netdev: bool = False
+    capabilities: int = 0
 
 
 class Request(NamedTuple):

@@ -9,8 +9,9 @@ from safe_modprobe.act import switch, trial
 from safe_modprobe.ctl.output import print_json
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import PolicyError, SafeModprobeError
-from safe_modprobe.model import Policy
+from safe_modprobe.model import Policy, Source
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.read.callers import promised
 from safe_modprobe.read.policy_files import read_policy
 
 HELPER = "/usr/sbin/safe-modprobe"
@@ -116,11 +117,20 @@ def _make_instance() -> bool:
     try:
         return switch.make_instance()
     except OSError as error:
+        if _kernel_tells():
+            return False
         print(
             f"safe-modprobectl: {error.filename}: {error.strerror}: without tracefs, who asks is learnt"
             " by /proc alone, and root may be refused while users ask",
             file=sys.stderr,
         )
+        return False
+
+
+def _kernel_tells() -> bool:
+    try:
+        return Source.KERNEL_ARGS in _policy_in_force().settings.sources and promised()
+    except OSError:
         return False
 
 

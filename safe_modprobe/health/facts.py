@@ -77,7 +77,8 @@ class Facts(NamedTuple):
     `current` is kernel.modprobe, None where the kernel has no such thing; `own` is our helper's path, and `ours` says
     that both are the same file. `policy` is the one in force: the built-in one if `policy_error` says what is wrong
     with the files; `digest` is of the files, "" where they could not be read. `options` are the kernel's build options
-    without CONFIG_, None where nobody can say. `stacks`: /proc/TID/stack can be read, and has names.
+    without CONFIG_, None where nobody can say. `promised`: kernel.modprobe_caller_args says that the kernel names
+    everybody without CAP_SYS_MODULE. `stacks`: /proc/TID/stack can be read, and has names.
     `dry_run` is how a dry run of the helper failed, "" where it did not. `built_in` and `loaded` are modules.
     """
 
@@ -93,6 +94,7 @@ class Facts(NamedTuple):
     programs: tuple[Program, ...] = ()
     dry_run: str = ""
     tracing: Tracing = Tracing()
+    promised: bool = False
     stacks: bool = True
     lockdown: str | None = None
     selinux: Selinux = Selinux()

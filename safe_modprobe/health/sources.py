@@ -7,7 +7,8 @@ from safe_modprobe.health.facts import TO_LOOK, Facts
 from safe_modprobe.model import Source
 
 MODHARDEN = "GRKERNSEC_MODHARDEN"
-"""The build option of the kernels that say in an argument who calls."""
+CALLER_ARGS = "MODPROBE_CALLER_ARGS"
+"""The build options of the kernels that say in an argument who calls: grsecurity's, and packaging/kernel's."""
 
 
 class Use(StrEnum):
@@ -36,7 +37,7 @@ def sources(facts: Facts) -> tuple[SourceUse, ...]:
         why = _why_not(facts, source)
         use = Use.UNUSED if why else Use.STANDS_BY if answered else Use.IN_USE
         # A kernel's argument may be missing for a caller whom the next source then knows.
-        answered |= not why and (source is not Source.KERNEL_ARGS or settings.kernel_args_always)
+        answered |= not why and (source is not Source.KERNEL_ARGS or settings.kernel_args_always or facts.promised)
         found.append(SourceUse(source, use, why))
     where = settings.origin("sources")
     return (*found, *(SourceUse(each, Use.UNUSED, f"the policy leaves it out [{where}]") for each in left_out))
@@ -44,6 +45,8 @@ def sources(facts: Facts) -> tuple[SourceUse, ...]:
 
 def passes_kernel_args(facts: Facts) -> bool | None:
     """Whether the kernel is one that passes arguments after the alias; None where nobody can say."""
+    if facts.promised:
+        return True
     return None if facts.options is None else facts.options.get(MODHARDEN) == "y"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from safe_modprobe.health.facts import TO_LOOK, Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
-from safe_modprobe.health.sources import MODHARDEN, Use, passes_kernel_args, sources, why_no_trace
+from safe_modprobe.health.sources import CALLER_ARGS, MODHARDEN, Use, passes_kernel_args, sources, why_no_trace
 from safe_modprobe.model import Mode, Source
 
 AUTOLOAD_DUPS = "MODULE_DEBUG_AUTOLOAD_DUPS"
@@ -14,8 +14,8 @@ _INSTANCE = "instances/safe-modprobe"
 def who_asks(facts: Facts) -> Iterator[Problem]:
     """What keeps a source from answering, or makes the policy believe too much."""
     settings = facts.policy.settings
-    by_kernel = settings.kernel_args_always and Source.KERNEL_ARGS in settings.sources
-    # Without `always`, a kernel's argument tells of users alone.
+    by_kernel = (settings.kernel_args_always or facts.promised) and Source.KERNEL_ARGS in settings.sources
+    # Without `always` or the kernel's promise, its argument tells of users alone.
     tells = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
     # Without the capabilities to look, nothing else about the sources matters; whether_it_can_load() says that.
     if not by_kernel and not facts.lacking(*TO_LOOK):
@@ -84,7 +84,7 @@ def _of_kernel_args(facts: Facts) -> Iterator[Problem]:
         yield problem(
             "kernel-args",
             f'kernel_args is "always" and this kernel {how}, so everybody counts as root [{where}]',
-            f'set it to "optional"; only a kernel with CONFIG_{MODHARDEN} passes them',
+            f'set it to "optional"; only a kernel with CONFIG_{MODHARDEN} or CONFIG_{CALLER_ARGS} passes them',
         )
 
 

@@ -283,8 +283,7 @@ class _Reader:
         if request.claim.unprivileged:
             if "caller" in values:
                 self._fail((*path, "caller"), "'kernel_args' say who asks already; leave one of them out")
-            uid = request.claim.uid
-            return (Caller(Source.KERNEL_ARGS, uid, uid, initial_user_namespace=True),)
+            return (kernel_args.named(request.claim),)
         if "caller" not in values:
             self._fail(path, "'caller' is missing; it is a table such as { uid = 1000 }")
         return self._callers((*path, "caller"), values["caller"])

@@ -34,7 +34,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "unknown_caller": "What a caller counts as whom no source could name.",
         "sources": "Where to learn who the caller is, in this order.",
         "kernel_args": "always: this kernel always names unprivileged callers in its arguments, so their absence means"
-        " root. Never on a stock kernel.",
+        " root. Never on a stock kernel. optional: it means root where the kernel itself says so"
+        " (kernel.modprobe_caller_args is 1).",
         "forward_kernel_args": "true: hand the kernel's arguments to finit_module(2) as well.",
         "trial": "true: nothing is refused, whatever mode, mismatch and rules say; what would be is let through and"
         " recorded as log.",

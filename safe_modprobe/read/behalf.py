@@ -5,7 +5,9 @@ started for an `install` command, is what waits, with all of root's power. It ha
 """
 
 import os
+import time
 
+from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.errors import UntrustedInputError
 from safe_modprobe.model import UNKNOWN_CALLER, Caller, Source
 from safe_modprobe.read.trace import RUN
@@ -17,6 +19,12 @@ _MAX_ANCESTORS = 1024
 
 _MAX_BYTES = 1 << 20
 """A caller may have 65,536 groups (NGROUPS_MAX), each a number of up to ten digits and a comma."""
+
+ENDED = ".ended"
+"""Behind FOLDER: the latest load for somebody without CAP_SYS_MODULE; when it ended is its mtime, in ns after boot."""
+
+_LINGERS = 60_000_000_000
+"""Nanoseconds after a load in which a helper may still come for what the module asked for without waiting."""
 
 _NONE = "-"
 
@@ -93,3 +101,46 @@ def inherited(tid: int) -> Caller | None:
             return None
         tid = about.parent
     return UNKNOWN_CALLER
+
+
+def silence_is_roots(nobody_waits: bool) -> bool:
+    """Whether a request of which the kernel says nothing cannot be one of a module's that was loaded for a user.
+
+    A module's init asks as our helper, which has all capabilities. While one loads for somebody without
+    CAP_SYS_MODULE, and if `nobody_waits` for the request for a while longer, silence proves nothing.
+    Raises OSError, ValueError.
+    """
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    try:
+        names = os.listdir(FOLDER)
+    except FileNotFoundError:
+        return True
+    if any(_loads_for_another(name, now) for name in names if name.isdigit()):
+        return False
+    try:
+        return not nobody_waits or os.stat(f"{FOLDER}{ENDED}").st_mtime_ns + _LINGERS < now
+    except FileNotFoundError:
+        return True
+
+
+def _loads_for_another(name: str, now: int) -> bool:
+    try:
+        start, caller = parse_caller(read(f"{FOLDER}/{name}", _MAX_BYTES))
+    except FileNotFoundError:  # it has ended meanwhile, or waits for nothing
+        return False
+    except UntrustedInputError:
+        return True
+    if privileged(caller):
+        return False
+    try:
+        if stat(int(name)).start == start:
+            return True
+    except (FileNotFoundError, ProcessLookupError):
+        pass
+    # It was killed, when nobody knows.
+    return now < start * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) + _LINGERS
+
+
+def privileged(caller: Caller) -> bool:
+    """Whether the caller itself may load any module."""
+    return caller.initial_user_namespace and holds(caller.capabilities, SYS_MODULE)

@@ -10,11 +10,13 @@ from collections.abc import Callable, Mapping
 
 from safe_modprobe.capability import ALL
 from safe_modprobe.errors import UntrustedInputError
+from safe_modprobe.kernel_args import named
 from safe_modprobe.model import UNKNOWN_CALLER, Caller, Request, Settings, Source
 from safe_modprobe.read import trace, waiting
-from safe_modprobe.read.behalf import inherited
+from safe_modprobe.read.behalf import inherited, silence_is_roots
 from safe_modprobe.read.ring import Event
 from safe_modprobe.read.tasks import read_caller
+from safe_modprobe.read.waiting import read
 
 _PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016)
 """Seconds between looks: a requester may still be on its way to sleep when its helper starts."""
@@ -36,16 +38,28 @@ def find_callers(request: Request, settings: Settings) -> tuple[Caller, ...]:
     return (UNKNOWN_CALLER,)
 
 
-def _by_kernel_args(request: Request, settings: Settings) -> Found:
-    """grsecurity names a real uid that is not root, and no capability; its silence may mean root.
+PROMISE = "/proc/sys/kernel/modprobe_caller_args"
+"""It cannot be written. 1: this kernel names everybody without CAP_SYS_MODULE, by the rules of packaging/kernel."""
 
-    grsec_modharden_fs stands in the place of the uid, so it says nothing of who asked.
+
+def promised() -> bool:
+    """Whether the kernel's silence means CAP_SYS_MODULE. Raises OSError where nobody can say, or none promises."""
+    return read(PROMISE, 16) == b"1\n"
+
+
+def _by_kernel_args(request: Request, settings: Settings) -> Found:
+    """The kernel names who lacks privilege; its silence means root where it promises that, or the policy does.
+
+    grsecurity's grsec_modharden_fs stands in the place of the uid, so there it says nothing of who asked.
     """
     if request.claim.unprivileged:
-        uid = request.claim.uid
-        return (Caller(Source.KERNEL_ARGS, uid, uid, initial_user_namespace=True),)
-    if settings.kernel_args_always and not request.kernel_args:
-        return (Caller(Source.KERNEL_ARGS, 0, 0, capabilities=ALL, initial_user_namespace=True),)
+        return (named(request.claim),)
+    always = settings.kernel_args_always and not request.kernel_args
+    try:
+        if (always or promised()) and silence_is_roots(waiting.nobody_waits()):
+            return (Caller(Source.KERNEL_ARGS, 0, 0, capabilities=ALL, initial_user_namespace=True),)
+    except _DOUBT:
+        pass
     return None
 
 

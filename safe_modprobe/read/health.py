@@ -21,6 +21,7 @@ from safe_modprobe.policy.digest import digest
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.policy.globs import literal
 from safe_modprobe.read.accounts import Accounts
+from safe_modprobe.read.callers import PROMISE
 from safe_modprobe.read.indexes import built_in_names
 from safe_modprobe.read.modules import modules_folder
 from safe_modprobe.read.policy_files import policy_of, read_drop_ins
@@ -57,6 +58,7 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
         options=_options(top, kernel),
         programs=tuple(_programs(top, own, code)),
         tracing=_tracing(top),
+        promised=_line(f"{top}{PROMISE}") == "1",
         stacks=_stacks(top),
         lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
         selinux=_selinux(top, own),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.counts import Budget, Counts, Window, admit
 from safe_modprobe.counts import dump as dump_counts
 from safe_modprobe.counts import parse as parse_counts
@@ -44,9 +45,12 @@ def argv(data: bytes) -> None:
     found = parse([os.fsdecode(word) for word in data.split(b"\0")])
     claim = found.request.claim
     assert 0 < len(os.fsencode(found.request.alias)) <= MAX_ALIAS
-    assert claim.uid is None or (claim.unprivileged and 0 < claim.uid <= UID_MAX)
-    known = {"grsec_modharden_fs", "grsec_modharden_netdev"}
-    assert claim.unprivileged is (not set(found.request.kernel_args) <= known)
+    assert claim.uid is None or (claim.unprivileged and 0 <= claim.uid <= UID_MAX)
+    assert claim.unprivileged is (
+        found.request.kernel_args not in ((), ("grsec_modharden_fs",), ("grsec_modharden_netdev",))
+    )
+    assert not holds(claim.capabilities, SYS_MODULE)
+    assert claim.capabilities == 0 or (claim.uid is not None and claim.capabilities.bit_count() == 1)
     assert escape(found.request.alias).isprintable()
 
 
@@ -132,7 +136,7 @@ def counts(data: bytes) -> None:
 
 ARGV = [
     b"-q\0--\0net-pf-38", b"-nq\0-d\0/x\0--set-version=1\0--\0x\0grsec_modharden_normal1000_",
-    b"-S1\0x\0grsec_modharden_fs",
+    b"-S1\0x\0grsec_modharden_fs", b"-q\0--\0x\0grsec_modharden_fs\0grsec_modharden_normal0_\0modharden_cap21_",
 ]  # fmt: skip
 RECORD = {
     "MESSAGE": "denied", "SAFE_MODPROBE_VERDICT": "deny", "SAFE_MODPROBE_ALIAS": "net-pf-38\\x0a",

@@ -13,13 +13,15 @@ import pytest
 
 from safe_modprobe import last_resort
 from safe_modprobe.act.behalf import on_behalf_of
+from safe_modprobe.capability import ALL
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import Caller, Settings, Source
-from safe_modprobe.read import callers, waiting
+from safe_modprobe.read import behalf, callers, waiting
+from safe_modprobe.read.behalf import dump_caller
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.ring import Event
 from safe_modprobe.read.trace import Seen
-from tests.unit.make import USER
+from tests.unit.make import ROOT, USER
 from tests.unit.test_tasks import child, user, user_namespace
 
 WAITS = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1/0x2\n[<0>] %s+0x1/0x2\n"
@@ -256,7 +258,8 @@ def test_who_runs_us_by_hand_is_the_caller() -> None:
 
 ARGUMENTS = [
     ("grsec_modharden_normal1000_", Caller(Source.KERNEL_ARGS, 1000, 1000, initial_user_namespace=True)),
-    ("grsec_modharden_normal0_", Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True)),
+    ("grsec_modharden_normal0_", Caller(Source.KERNEL_ARGS, 0, 0, initial_user_namespace=True)),
+    ("grsec_modharden_normal00_", Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True)),
     ("anything", Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True)),
 ]
 
@@ -264,6 +267,131 @@ ARGUMENTS = [
 @pytest.mark.parametrize(("argument", "caller"), ARGUMENTS)
 def test_a_kernels_argument_counts_even_by_hand(argument: str, caller: Caller) -> None:
     assert find_callers(parse(["-q", "--", "x", argument]).request, Settings()) == (caller,)
+
+
+FS = "grsec_modharden_fs"
+SILENT = [
+    # What kernel.modprobe_caller_args holds, what the policy's kernel_args says, the kernel's words; whether it is root.
+    (b"1\n", False, (), True),
+    (b"1\n", True, (), True),
+    (b"1\n", False, (FS,), True),
+    (None, True, (), True),
+    (None, False, (), False),
+    (None, False, (FS,), False),
+    (None, True, (FS,), False),  # grsecurity's, which stands in the place of the uid
+    (b"0\n", False, (), False),
+    (b"2\n", False, (), False),
+    (b"11\n", False, (), False),
+    (b"1", False, (), False),
+    (b"1\t2\n", False, (), False),
+    (b"-1\n", False, (), False),
+    (b"\n", False, (), False),
+    (b"", False, (), False),
+]
+
+
+def by_kernel_args(always: bool = False, words: tuple[str, ...] = ()) -> tuple[Caller, ...] | None:
+    return callers._by_kernel_args(parse(["-q", "--", "x", *words]).request, Settings(kernel_args_always=always))
+
+
+@pytest.fixture
+def promise(stacks: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    path = tmp_path / "modprobe_caller_args"
+    monkeypatch.setattr(callers, "PROMISE", str(path))
+    return path
+
+
+@pytest.mark.parametrize(("content", "always", "words", "root"), SILENT)
+def test_silence_is_privilege_only_where_it_is_promised(
+    promise: Path, content: bytes | None, always: bool, words: tuple[str, ...], root: bool
+) -> None:
+    if content is not None:
+        promise.write_bytes(content)
+    found = by_kernel_args(always, words)
+    assert found == (
+        (Caller(Source.KERNEL_ARGS, 0, 0, capabilities=ALL, initial_user_namespace=True),) if root else None
+    )
+
+
+def test_a_promise_that_cannot_be_read_is_none(promise: Path) -> None:
+    promise.mkdir()
+    assert by_kernel_args() is None
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("grsec_modharden_normal0_",), (FS, "grsec_modharden_normal1000_"), ("x",), (FS, FS), ("modharden_cap12_",)],
+)
+def test_a_promise_makes_nobody_root_of_whom_the_kernel_speaks(promise: Path, words: tuple[str, ...]) -> None:
+    promise.write_bytes(b"1\n")
+    for always in (False, True):
+        (found,) = by_kernel_args(always, words) or ()
+        assert found.source is Source.KERNEL_ARGS and not found.capabilities
+
+
+WAITED, UNATTENDED = False, True
+LOADS = [
+    # Who is loaded for at the moment, whether anybody waits for this request; whether silence is root's.
+    (ROOT, WAITED, True),
+    (ROOT, UNATTENDED, True),
+    (USER, WAITED, False),
+    (USER, UNATTENDED, False),
+    (UNREAD, WAITED, False),
+    (Caller(Source.NONE), WAITED, False),
+    (ROOT._replace(initial_user_namespace=False), WAITED, False),
+    (ROOT._replace(capabilities=ALL & ~(1 << 16)), WAITED, False),
+]
+
+
+@pytest.mark.parametrize(("whom", "nobody_waits", "root"), LOADS)
+def test_a_module_that_is_loaded_for_a_user_does_not_ask_as_root(
+    promise: Path, monkeypatch: pytest.MonkeyPatch, whom: Caller, nobody_waits: bool, root: bool
+) -> None:
+    promise.write_bytes(b"1\n")
+    monkeypatch.setattr(waiting, "nobody_waits", lambda: nobody_waits)
+    with on_behalf_of(whom):
+        assert [bool(by_kernel_args(always)) for always in (False, True)] == [root, root]
+    # A helper may come for what its init asked for without waiting, after it has ended.
+    after = root or not nobody_waits
+    assert [bool(by_kernel_args(always)) for always in (False, True)] == [after, after]
+
+
+@pytest.mark.parametrize(("seconds", "root"), [(-1, False), (0, False), (59, False), (61, True)])
+def test_after_a_minute_nobody_comes_any_more(
+    promise: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: int, root: bool
+) -> None:
+    promise.write_bytes(b"1\n")
+    monkeypatch.setattr(waiting, "nobody_waits", lambda: True)
+    monkeypatch.setattr(behalf, "_LINGERS", 60 * 10**9)
+    with on_behalf_of(USER):
+        pass
+    when = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - seconds * 10**9
+    os.utime(tmp_path / "loads.ended", ns=(when, when))
+    assert bool(by_kernel_args()) is root
+
+
+def test_a_helper_that_was_killed_while_it_loaded_is_remembered_for_a_while(
+    promise: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    promise.write_bytes(b"1\n")
+    (tmp_path / "loads").mkdir()
+    with child(lambda: None) as pid:
+        start = waiting.stat(pid).start
+        (tmp_path / f"loads/{pid}").write_bytes(dump_caller(start, USER))
+        assert by_kernel_args() is None
+    assert by_kernel_args() is None
+    monkeypatch.setattr(behalf, "_LINGERS", 0)
+    assert by_kernel_args()
+
+
+@pytest.mark.parametrize(("name", "content", "root"), [("7", b"", False), ("7", b"x", False), ("7.new", b"", True)])
+def test_a_broken_record_of_a_load_is_no_proof(
+    promise: Path, tmp_path: Path, name: str, content: bytes, root: bool
+) -> None:
+    promise.write_bytes(b"1\n")
+    (tmp_path / "loads").mkdir()
+    (tmp_path / "loads" / name).write_bytes(content)
+    assert bool(by_kernel_args()) is root
 
 
 LAST = [

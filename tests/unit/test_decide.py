@@ -5,7 +5,7 @@ from itertools import permutations
 import pytest
 
 from safe_modprobe.decide import IN_TRIAL, among, decide
-from safe_modprobe.kernel_args import parse
+from safe_modprobe.kernel_args import named, parse
 from safe_modprobe.model import Caller, Plan, Policy, Source, Target, TargetState
 from safe_modprobe.report import worth_a_record
 from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, caller, cap, plan, policy, step
@@ -24,7 +24,9 @@ M, MY, MN, MNET = plan(step("m")), plan(step("m", Y)), plan(step("m", N)), plan(
 HARD = plan(step("d", Y), step("m", N, "d"))
 SOFT = plan(step("s", Y), step("m"))
 SOFT_NEEDS = plan(step("d", Y), step("s", N, "d"), step("m"))
-DEPUTY = SITE.format('"crypto-*"', "deputy = true")
+DEPUTY = SITE.format('"crypto-*", "cryptomgr"', "deputy = true")
+DEPUTIES = SITE.format('"deputy-*"', "deputy = true")
+SILENT = ROOT._replace(source=Source.KERNEL_ARGS)
 
 ROWS = [
     # marker against caller
@@ -116,6 +118,14 @@ ROWS = [
     ("crypto-x", KTHREAD, RULE.format('callers = "unknown", action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
     ("y", KTHREAD, RULE.format('users = [0], action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
     ("y", KTHREAD, DEPUTY, MY, "allow", "/m/m.ko"),
+    # the kernel's silence, which may be a deputy's unless the kernel sees through it
+    ("crypto-x", SILENT, DEPUTY, MY, "allow", "/m/m.ko"),
+    ("cryptomgr", SILENT, DEPUTY, MY, "allow", "/m/m.ko"),
+    ("deputy-x", SILENT, DEPUTIES, MY, "deny", "/m/m.ko"),
+    ("deputy-x", SILENT, DEPUTIES, M, "allow", "built-in"),
+    ("deputy-x", SILENT, DEPUTIES + '\n[settings]\nunknown_caller = "privileged"', MY, "deny", "/m/m.ko"),
+    ("x", SILENT, DEPUTIES, MY, "allow", "/m/m.ko"),
+    ("deputy-x", USER._replace(source=Source.KERNEL_ARGS), DEPUTIES, MY, "deny", "/m/m.ko"),
     # an install command is a doubtful marker already; a mark opens it
     ("x", USER, "", plan(step("m", Y, install=True)), "deny", "/m/m.ko"),
     ("x", USER, MARK.format("false"), plan(step("m", Y, install=True)), "allow", "50-test.toml:1"),
@@ -140,6 +150,51 @@ CLAIMS = [
 @pytest.mark.parametrize(("argument", "who", "steps", "action"), CLAIMS)
 def test_grsecuritys_meaning(argument: str, who: Caller, steps: Plan, action: str) -> None:
     assert decide(policy(""), parse(["--", "x", argument]).request, who, steps).action == action
+
+
+NET_HELD = "grsec_modharden_normal1000_ modharden_cap12_"
+ADMIN_HELD = "grsec_modharden_normal1000_ modharden_cap21_"
+FS_ADMIN = f"grsec_modharden_fs {ADMIN_HELD}"
+NETDEV = SITE.format('"netdev-*"', 'capability = "CAP_NET_ADMIN"')
+MOUNT = '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"'
+NO_FS = plan(step("m", registers_filesystem=False))
+CLAIMED = [
+    # What a patched kernel says of the caller: alias, words, policy, plan; action.
+    ("x", "grsec_modharden_normal1000_", "", MY, "deny"),
+    ("x", "grsec_modharden_normal1000_", "", M, "allow"),
+    ("x", "grsec_modharden_normal0_", "", MY, "deny"),
+    ("x", "grsec_modharden_normal0_", RULE.format('modules = ["m"], users = [0], action = "allow"'), MY, "allow"),
+    ("x", "grsec_modharden_normal1000_", RULE.format('modules = ["m"], users = [0], action = "allow"'), MY, "deny"),
+    ("x", "grsec_modharden_normal00_", RULE.format('modules = ["m"], users = [0], action = "allow"'), MY, "deny"),
+    # The call site's capability: where the marker, the mark or the policy's own row says that it suffices, and only there.
+    ("netdev-x", NET_HELD, NETDEV, MY, "allow"),
+    ("netdev-x", NET_HELD, "", MY, "deny"),
+    ("x", NET_HELD, NETDEV, MY, "deny"),
+    ("netdev-x", ADMIN_HELD, NETDEV, MY, "deny"),
+    ("netdev-x", "grsec_modharden_normal1000_", NETDEV, MY, "deny"),
+    ("netdev-x", "modharden_cap12_", NETDEV, MY, "deny"),
+    ("netdev-x", "grsec_modharden_normal_ modharden_cap12_", NETDEV, MY, "deny"),
+    ("netdev-x", f"{NET_HELD} modharden_cap16_", NETDEV, MY, "deny"),
+    ("netdev-x", NET_HELD, MODE.format("privileged") + "\n" + NETDEV, M, "allow"),
+    ("netdev-x", ADMIN_HELD, MODE.format("privileged") + "\n" + NETDEV, M, "deny"),
+    ("x", NET_HELD, "", MNET, "allow"),
+    ("x", ADMIN_HELD, "", MNET, "deny"),
+    ("x", NET_HELD, RULE.format('modules = ["m"], capabilities = ["CAP_NET_ADMIN"], action = "deny"'), M, "deny"),
+    # A mount: who asks and what for, both.
+    ("fs-x", FS_ADMIN, MOUNT, M, "allow"),
+    ("fs-x", FS_ADMIN, MOUNT, NO_FS, "deny"),
+    ("fs-x", ADMIN_HELD, MOUNT, NO_FS, "allow"),
+    ("fs-x", "grsec_modharden_fs grsec_modharden_normal1000_", MOUNT, M, "deny"),
+    ("fs-x", f"grsec_modharden_fs {NET_HELD}", MOUNT, M, "deny"),
+    ("fs-x", f"{ADMIN_HELD} grsec_modharden_fs", MOUNT, M, "deny"),
+    ("x", f"grsec_modharden_netdev {NET_HELD}", "", M, "deny"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("alias", "words", "text", "steps", "action"), CLAIMED)
+def test_what_the_kernel_says_of_a_caller(alias: str, words: str, text: str, steps: Plan, action: str) -> None:
+    request = parse(["--", alias, *words.split()]).request
+    assert decide(policy(text), request, named(request.claim), steps).action == action
 
 
 def on_trial(text: str) -> Policy:

@@ -180,7 +180,8 @@ def test_no_example_is_without_tests() -> None:
     [
         ([], Source.KERNEL_ARGS, 0),
         (["grsec_modharden_normal1000_"], Source.KERNEL_ARGS, 1000),
-        (["grsec_modharden_normal0_"], Source.KERNEL_ARGS, None),
+        (["grsec_modharden_normal0_"], Source.KERNEL_ARGS, 0),
+        (["grsec_modharden_normal_"], Source.KERNEL_ARGS, None),
         (["grsec_modharden_fs"], Source.PROC, None),
         (["tomorrow"], Source.KERNEL_ARGS, None),
     ],

@@ -20,7 +20,9 @@ ANEW = "'safe-modprobectl enable --runtime' makes it anew"
 BSET_MEND = "boot again, for it cannot grow; and look in sysctl.d for who shrinks it"
 LKRG_MEND = "sysctl lkrg.umh_validate=0, in sysctl.d too; the kernel's own list cannot be extended"
 LABEL_MEND = f"semanage fcontext -a -t kmod_exec_t {OWN}; restorecon -v {OWN}"
-ALWAYS_MEND = 'set it to "optional"; only a kernel with CONFIG_GRKERNSEC_MODHARDEN passes them'
+ALWAYS_MEND = (
+    'set it to "optional"; only a kernel with CONFIG_GRKERNSEC_MODHARDEN or CONFIG_MODPROBE_CALLER_ARGS passes them'
+)
 BUILT_IN_MEND = (
     "boot with initcall_blacklist=NAME_init for each that is not needed, or a kernel that has it as a module"
 )
@@ -166,6 +168,9 @@ ALONE = [
     (facts("sources = ['kernel-args']", options={"GRKERNSEC_MODHARDEN": "y"}), "no-source", WEAKER,
      "nobody can say who asks, so everybody is unprivileged, root too: sources leave out those that could"
      " [50-test.toml:2]", SOURCES_MEND),
+    (facts("sources = ['tracefs']", promised=True, tracing=Tracing(there=False)), "no-source", WEAKER,
+     "nobody can say who asks, so everybody is unprivileged, root too: its tracing instance is not there, and sources"
+     " leave out those that could [50-test.toml:2]", SOURCES_MEND),
     (facts("sources = ['proc']"), "tracefs", WEAKER, f"sources leave tracefs out, {BY_PROC} [50-test.toml:2]",
      'add "tracefs" to sources, before "proc"'),
     (facts(lockdown="confidentiality"), "tracefs", WEAKER, f"lockdown=confidentiality closes tracefs, {BY_PROC}",
@@ -238,6 +243,9 @@ FINE = [
     facts("sources = ['tracefs']"),
     facts("kernel_args = 'always'", options={"GRKERNSEC_MODHARDEN": "y"}),
     facts("kernel_args = 'always'", options={"GRKERNSEC_MODHARDEN": "y"}, tracing=Tracing(there=False), stacks=False),
+    facts("kernel_args = 'always'", promised=True),
+    facts("sources = ['kernel-args']", promised=True, tracing=Tracing(there=False), stacks=False),
+    facts(promised=True, tracing=Tracing(tracefs=False, there=False)),
 ]
 
 
@@ -315,6 +323,8 @@ LEFT_OUT = "the policy leaves it out [50-test.toml:2]"
         (facts(options=None), "kernel-args - unknown; bpf - none; tracefs in use; proc stands by"),
         (facts(options={"GRKERNSEC_MODHARDEN": "y"}), "kernel-args in use; bpf - none; tracefs in use; proc stands by"),
         (facts("kernel_args = 'always'"), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
+        (facts(promised=True), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
+        (facts(promised=True, options=None), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
         (facts(bset=without(19)), "kernel-args - this; bpf - none; tracefs - bset; proc - bset"),
         (facts(bset=without(16)), "kernel-args - this; bpf - none; tracefs in use; proc stands by"),
         (facts(stacks=False), "kernel-args - this; bpf - none; tracefs - stacks; proc - stacks"),

@@ -4,16 +4,28 @@ import os
 
 import pytest
 
+from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.errors import UsageError
-from safe_modprobe.kernel_args import USAGE, escape, parse
-from safe_modprobe.model import Claim
+from safe_modprobe.kernel_args import USAGE, escape, named, parse
+from safe_modprobe.model import Claim, Source
 
 CLAIMS = [
     ([], Claim()),
     (["grsec_modharden_normal1000_"], Claim(True, 1000)),
     (["grsec_modharden_normal4294967294_"], Claim(True, 4294967294)),
+    (["grsec_modharden_normal0_"], Claim(True, 0)),  # grsecurity never says it; uid 0 without CAP_SYS_MODULE
     (["grsec_modharden_fs"], Claim(filesystem=True)),
     (["grsec_modharden_netdev"], Claim(netdev=True)),
+    # The series in packaging/kernel says up to three words.
+    (["grsec_modharden_fs", "grsec_modharden_normal1000_"], Claim(True, 1000, True)),
+    (["grsec_modharden_netdev", "grsec_modharden_normal0_"], Claim(True, 0, False, True)),
+    (["grsec_modharden_normal1000_", "modharden_cap12_"], Claim(True, 1000, capabilities=1 << 12)),
+    (["grsec_modharden_normal0_", "modharden_cap1_"], Claim(True, 0, capabilities=2)),
+    (["grsec_modharden_normal5_", "modharden_cap63_"], Claim(True, 5, capabilities=1 << 63)),
+    (
+        ["grsec_modharden_fs", "grsec_modharden_normal1000_", "modharden_cap21_"],
+        Claim(True, 1000, True, False, 1 << 21),
+    ),
     # Malformed or unknown: somebody without privilege, and nobody in particular.
     (["grsec_modharden_normal_"], Claim(True)),
     (["grsec_modharden_normal1000"], Claim(True)),
@@ -22,7 +34,8 @@ CLAIMS = [
     (["grsec_modharden_normal+1_"], Claim(True)),
     (["grsec_modharden_normal01000_"], Claim(True)),
     (["grsec_modharden_normal4294967295_"], Claim(True)),
-    (["grsec_modharden_normal0_"], Claim(True)),  # the kernel never says it of root
+    (["grsec_modharden_normal00_"], Claim(True)),
+    (["grsec_modharden_normal-0_"], Claim(True)),
     (["grsec_modharden_normal" + "9" * 5000 + "_"], Claim(True)),
     (["grsec_modharden_normal١_"], Claim(True)),
     (["grsec_modharden_normal1000_ "], Claim(True)),
@@ -36,7 +49,37 @@ CLAIMS = [
     (["grsec_modharden_normal1000_", "grsec_modharden_normal1001_"], Claim(True)),
     (["grsec_modharden_normal1000_", "x"], Claim(True)),
     (["x", "grsec_modharden_normal1000_"], Claim(True)),
-    (["grsec_modharden_fs", "grsec_modharden_normal1000_"], Claim(True, 1000, True)),
+    # The words in another order, twice, or without the one that they belong to.
+    (["modharden_cap12_"], Claim(True)),
+    (["grsec_modharden_fs", "modharden_cap21_"], Claim(True, None, True)),
+    (["modharden_cap12_", "grsec_modharden_normal1000_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "grsec_modharden_fs"], Claim(True, None, True)),
+    (["grsec_modharden_normal1000_", "modharden_cap12_", "grsec_modharden_fs"], Claim(True, None, True)),
+    (["grsec_modharden_normal1000_", "modharden_cap12_", "modharden_cap21_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap12_", ""], Claim(True)),
+    (["", "grsec_modharden_normal1000_"], Claim(True)),
+    (["grsec_modharden_fs", "grsec_modharden_fs"], Claim(True, None, True)),
+    (["grsec_modharden_fs", "grsec_modharden_netdev"], Claim(True, None, True, True)),
+    (["grsec_modharden_fs", "grsec_modharden_netdev", "grsec_modharden_normal1000_"], Claim(True, None, True, True)),
+    (["grsec_modharden_normal_", "modharden_cap12_"], Claim(True)),
+    # All in one argument, as a shell would see it.
+    (["grsec_modharden_normal1000_ modharden_cap12_"], Claim(True)),
+    (["grsec_modharden_normal1000_modharden_cap12_"], Claim(True)),
+    # A capability that no kernel names so.
+    (["grsec_modharden_normal1000_", "modharden_cap16_"], Claim(True)),  # CAP_SYS_MODULE: then it says nothing at all
+    (["grsec_modharden_normal1000_", "modharden_cap0_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap12"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap012_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap-1_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap+12_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap64_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap4294967308_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap" + "9" * 5000 + "_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap١٢_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_cap12_ "], Claim(True)),
+    (["grsec_modharden_normal1000_", "modharden_CAP_NET_ADMIN_"], Claim(True)),
+    (["grsec_modharden_normal1000_", "grsec_modharden_cap12_"], Claim(True)),
 ]
 
 
@@ -45,6 +88,14 @@ def test_kernel_arguments(arguments: list[str], claim: Claim) -> None:
     request = parse(["-q", "--", "net-pf-38", *arguments]).request
     assert request.claim == claim
     assert request.kernel_args == tuple(arguments)
+
+
+@pytest.mark.parametrize("claim", [claim for _, claim in CLAIMS if claim.unprivileged])
+def test_whoever_the_words_name_lacks_cap_sys_module(claim: Claim) -> None:
+    caller = named(claim)
+    assert (caller.source, caller.uid, caller.euid) == (Source.KERNEL_ARGS, claim.uid, claim.uid)
+    assert caller.capabilities == claim.capabilities and not holds(caller.capabilities, SYS_MODULE)
+    assert caller.known or not caller.capabilities
 
 
 OPTIONS = [
