@@ -12,6 +12,7 @@ PURELIB = $(shell $(PYTHON) -c "import sysconfig as s; \
 	print(s.get_path('purelib', 'deb_system' if 'deb_system' in s.get_scheme_names() else s.get_default_scheme()))")
 
 VENV = .cache/venv/bin/python3
+SUITE ?= bookworm
 
 # The first Python that has an shtab which knows fish (1.8 or newer), if any.
 SHTAB = $(firstword $(foreach python,$(PYTHON) $(wildcard $(VENV)),$(shell \
@@ -21,8 +22,8 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat 
 share = $(DESTDIR)$(prefix)/share
 unitdir = $(prefix)/lib/systemd/system
 
-.PHONY: all build man completions install install-man install-completions install-monitoring demo test test-unit bench \
-	survey call-sites setup clean help
+.PHONY: all build man completions install install-man install-completions install-monitoring demo test test-unit \
+	kernel test-kernel bench survey call-sites setup clean help
 
 all: build
 
@@ -30,6 +31,8 @@ help:
 	@echo 'make demo       a stock kernel in QEMU: a user and root ask for the same modules'
 	@echo 'make test       every test, real kernels included'
 	@echo 'make test-unit  the tests that need no kernel: the loop for a desk'
+	@echo 'make kernel SUITE=bookworm  a small kernel of that suite with the series in packaging/kernel, in .cache'
+	@echo 'make test-kernel SUITE=bookworm  what such a kernel tells the helper, and what follows from it'
 	@echo 'make bench      the speed of the helper, as ratios'
 	@echo 'make survey     KERNEL_SRC=… every request_module() of a tree of Linux, and what the series names there'
 	@echo 'make man        the manual, by scdoc, in build/man'
@@ -99,6 +102,14 @@ test: setup
 
 test-unit: setup
 	$(VENV) -m pytest -n 3 --dist worksteal tests/unit $(ARGS)
+
+kernel:
+	@tests/setup kernel
+	@$(VENV) -m tests.kernel.build $(SUITE)
+
+test-kernel:
+	@tests/setup kernel
+	$(VENV) -m pytest tests/kernel/test_series.py tests/kernel/machines/$(SUITE)-patched $(ARGS)
 
 bench: setup
 	$(VENV) bench/bench.py

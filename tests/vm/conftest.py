@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.vm.qemu import HERE, Machine, Result, boot, machine
+from tests.vm.qemu import TESTS, Machine, Result, boot, machine
 
 _TAIL = 3000
 _AT_ONCE = 2
@@ -35,7 +35,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         if isinstance(item, GuestTest):
             wanted.setdefault(item.machine.name, set()).add(item.scenario)
     # The longest first, so that the others fit in beside it.
-    for name in sorted(wanted, key=lambda name: -machine(name).seconds):
+    for name in sorted(wanted.keys() - _boots.keys(), key=lambda name: -machine(name).seconds):
         _boots[name] = _pool.submit(_boot, machine(name), sorted(wanted[name]))
 
 
@@ -53,7 +53,7 @@ class MachineFile(pytest.File):
         """The functions of its scenarios, read without running them: they are the guest's."""
         what = machine(self.path.parent.name)
         for scenario in what.scenarios:
-            source = HERE / "scenarios" / f"{scenario}.py"
+            (source,) = TESTS.glob(f"*/scenarios/{scenario}.py")
             for test, line in tests_of(source):
                 yield GuestTest.from_parent(self, name=f"{scenario}::{test}", what=what, place=(source, line))
 

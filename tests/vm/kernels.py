@@ -14,6 +14,8 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NATIVE = "bookworm"
 _WHOLE = "-amd64"
 """bookworm-amd64 is the whole kernel, which physical machines have; without it, the cloud flavour."""
+PATCHED = "-patched"
+"""bookworm-patched is a small kernel of bookworm's sources, with the series in packaging/kernel."""
 
 _NOT_NEEDED = """drivers/gpu drivers/media drivers/net/ethernet drivers/net/wireless drivers/infiniband/hw drivers/iio
     drivers/staging drivers/hwmon drivers/usb drivers/scsi drivers/mtd drivers/input drivers/platform drivers/leds
@@ -33,6 +35,10 @@ class Kernel(NamedTuple):
 
 def kernel(name: str, progress: Progress = say) -> Kernel:
     """The newest kernel of a suite, by name; with the test modules where their headers are at hand (bookworm)."""
+    if name.endswith(PATCHED):
+        from tests.kernel.build import patched  # which needs this module
+
+        return patched(name.removesuffix(PATCHED), progress)
     suite = name.removesuffix(_WHOLE)
     options = suite_options(suite, progress)
     package = _newest(options, "amd64" if suite != name else "cloud-amd64")

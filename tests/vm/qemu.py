@@ -14,7 +14,8 @@ from tests.vm.product import product
 from tests.vm.roots import suite_of
 
 HERE = Path(__file__).parent
-MACHINES = HERE / "machines"
+TESTS = HERE.parent
+"""Machines and scenarios are in `machines` and `scenarios` of this folder or of one beside it."""
 
 
 class Machine(NamedTuple):
@@ -42,7 +43,8 @@ class Result(NamedTuple):
 
 def machine(name: str) -> Machine:
     """Read a machine's folder."""
-    values = tomllib.loads((MACHINES / name / "machine.toml").read_text())
+    (file,) = TESTS.glob(f"*/machines/{name}/machine.toml")
+    values = tomllib.loads(file.read_text())
     return Machine(name=name, **{**values, "scenarios": tuple(values["scenarios"])})
 
 
@@ -123,7 +125,7 @@ def _archive(trees: list[Path], to: Path) -> None:
 def _job(tree: Path, what: Machine, job: list[str]) -> None:
     """The agent, the scenarios, and who starts them."""
     shutil.copytree(HERE / "guest", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-    for scenario in (HERE / "scenarios").glob("*.py"):
+    for scenario in TESTS.glob("*/scenarios/*.py"):
         shutil.copy(scenario, tree / "agent")
     (tree / "agent/documents").mkdir()
     for document in (TOP / "README.md", *(TOP / "docs/man").glob("*.scd")):

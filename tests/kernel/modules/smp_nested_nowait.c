@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Its init asks for another module, and does not wait: the helper that inserts this one may have ended by then. */
+#include <linux/kmod.h>
+#include <linux/module.h>
+
+static int __init test_init(void)
+{
+	request_module_nowait("smp-nested-alias");
+	return 0;
+}
+module_init(test_init);
+
+static void __exit test_exit(void) { }
+module_exit(test_exit);
+
+MODULE_ALIAS("net-pf-34");
+MODULE_DESCRIPTION("safe-modprobe test: asks in its init, and does not wait");
+MODULE_LICENSE("GPL");

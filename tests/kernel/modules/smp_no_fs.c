@@ -1,0 +1,7 @@
+// SPDX-License-Identifier: GPL-2.0
+/* Answers to a file system's name, and registers none. */
+#include <linux/module.h>
+
+MODULE_ALIAS("fs-smp_no_fs");
+MODULE_DESCRIPTION("safe-modprobe test: no file system");
+MODULE_LICENSE("GPL");
