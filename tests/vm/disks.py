@@ -1,6 +1,7 @@
 """What a guest boots from: a disk of a root and a kernel's modules, and where its kernel needs them, their drivers."""
 
 import shutil
+import struct
 from inspect import getsource
 from pathlib import Path
 
@@ -15,6 +16,10 @@ _CHECKSUMS = ("crc32c_generic", "crc32c_intel")
 """What ext4 has the kernel ask for."""
 _FREE = 512 << 20
 """Bytes that a guest may write; the file is sparse."""
+_SIGNATURE, _START = 0x5AFE0001, 1 << 20
+"""Of the disk, by which the kernel knows its one partition; and where that begins, in bytes."""
+ROOT = f"PARTUUID={_SIGNATURE:08x}-01"
+"""The kernel's root=. A name would not do: kernels probe several disks at once, and number them as they come."""
 
 
 def disk(name: str, linux: Kernel, progress: Progress = say) -> Path:
@@ -31,13 +36,25 @@ def disk(name: str, linux: Kernel, progress: Progress = say) -> Path:
         shutil.copy(_UNPACK, whole)
         size = int(run(["du", "-s", "-B1", whole]).split()[0])
         image = into / "disk.img"
+        blocks = (size * 5 // 4 + _FREE) // _BLOCK
         with image.open("wb") as file:
-            file.truncate(size * 5 // 4 + _FREE)
-        run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", "-d", whole, image])
+            file.write(_partition_table(blocks * _BLOCK))
+            file.truncate(_START + blocks * _BLOCK)
+        where = ["-b", str(_BLOCK), "-E", f"offset={_START}", "-d", whole, image, str(blocks)]
+        run(["mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", *where])
         shutil.rmtree(whole)
 
-    key = digest(str(tree), str(linux.root), getsource(disk), _UNPACK)
+    key = digest(str(tree), str(linux.root), getsource(disk), getsource(_partition_table), _UNPACK)
     return cached(f"disk-{name}-{linux.name}", key, make, progress) / "disk.img"
+
+
+_BLOCK, _SECTOR = 4096, 512
+
+
+def _partition_table(size: int) -> bytes:
+    """A master boot record with one partition for Linux, of so many bytes."""
+    entry = struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", _START // _SECTOR, size // _SECTOR)
+    return struct.pack("<440xI2x16s48x2s", _SIGNATURE, entry, b"\x55\xaa")
 
 
 def initrd(name: str, linux: Kernel, progress: Progress = say) -> Path | None:
@@ -68,7 +85,7 @@ def initrd(name: str, linux: Kernel, progress: Progress = say) -> Path | None:
 
 _SWITCH = """\
 mount -t devtmpfs dev /dev
-until mount -t ext4 /dev/nvme0n1 /root; do sleep 0.1; done 2>/dev/null
+until mount -t ext4 /dev/nvme?n1p1 /root; do sleep 0.1; done 2>/dev/null
 umount /dev
 exec switch_root /root /unpack
 """

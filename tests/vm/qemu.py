@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tests.vm.cache import CACHE, TOP, Progress, run, say
-from tests.vm.disks import disk, initrd
+from tests.vm.disks import ROOT, disk, initrd
 from tests.vm.kernels import kernel
 from tests.vm.product import product
 from tests.vm.roots import suite_of
@@ -90,7 +90,7 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
     return Result(found, text)
 
 
-_CMDLINE = "console=ttyS0 quiet panic=-1 root=/dev/nvme0n1 rw init=/unpack mitigations=off init_on_alloc=0 norandmaps"
+_CMDLINE = f"console=ttyS0 quiet panic=-1 root={ROOT} rw init=/unpack mitigations=off init_on_alloc=0 norandmaps"
 """The last three for speed alone. A program that lies elsewhere at each start is translated anew at each start."""
 
 _TEST_POLICY = """\
@@ -109,7 +109,7 @@ _MASKED = """e2scrub_reap.service getty.target kmod-static-nodes.service systemd
 
 
 def _drive(number: int, file: Path, how: str) -> list[str]:
-    """QEMU's arguments for the disk /dev/nvme<number>n1."""
+    """QEMU's arguments for one disk of several."""
     name = f"disk{number}"
     return [
         "-drive", f"if=none,id={name},format=raw,file={file},{how}", "-device", f"nvme,drive={name},serial={name}",
