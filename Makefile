@@ -5,11 +5,15 @@ DESTDIR ?=
 prefix  ?= /usr
 
 LIBDIR = $(prefix)/lib/safe-modprobe
+unitdir = $(prefix)/lib/systemd/system
 PACKAGE = $(DESTDIR)$(LIBDIR)/safe_modprobe
 BUILD = build/$(notdir $(PYTHON))
 # Where this Python keeps the distribution's packages (tomli): Debian has a scheme of its own.
 PURELIB = $(shell $(PYTHON) -c "import sysconfig as s; \
 	print(s.get_path('purelib', 'deb_system' if 'deb_system' in s.get_scheme_names() else s.get_default_scheme()))")
+
+# What is written into scripts and units.
+PLACES = -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|'
 
 VENV = .cache/venv/bin/python3
 SUITE ?= bookworm
@@ -20,10 +24,9 @@ SHTAB = $(firstword $(foreach python,$(PYTHON) $(wildcard $(VENV)),$(shell \
 # The day in the manual's pages: the sources' own, so that the same sources make the same pages.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y docs/man/generate.py)
 share = $(DESTDIR)$(prefix)/share
-unitdir = $(prefix)/lib/systemd/system
 
-.PHONY: all build man completions install install-man install-completions install-monitoring demo test test-unit \
-	kernel test-kernel bench survey call-sites setup clean help
+.PHONY: all build man completions install install-man install-completions install-monitoring install-systemd demo \
+	test test-unit kernel test-kernel bench survey call-sites setup clean help
 
 all: build
 
@@ -52,7 +55,7 @@ completions: build
 
 # Byte code is not checked against the sources at every start: what is installed is what runs, and the same
 # sources install the same bytes.
-install: build install-man install-completions install-monitoring
+install: build install-man install-completions install-monitoring install-systemd
 	install -d $(PACKAGE) $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(LIBDIR)/policy.d $(DESTDIR)$(LIBDIR)/tests.d
 	cd safe_modprobe && find . '(' -name '*.py' -o -name '*.jinja' ')' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
 	install -m 644 $(BUILD)/lib/safe_modprobe/*.so $(PACKAGE)
@@ -63,9 +66,9 @@ install: build install-man install-completions install-monitoring
 	install -m 644 policy.d/examples/tests.d/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
 	$(PYTHON) -B -c 'import json; from safe_modprobe.policy.json_schema import json_schema; \
 		print(json.dumps(json_schema(), indent=2))' > $(DESTDIR)$(prefix)/share/safe-modprobe/policy.schema.json
-	for name in safe-modprobe safe-modprobectl; do \
-		sed -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|' packaging/$$name.in \
-			> $(BUILD)/$$name && install -m 755 $(BUILD)/$$name $(DESTDIR)$(prefix)/sbin/$$name || exit 1; done
+	for name in sbin/safe-modprobe sbin/safe-modprobectl libexec/safe-modprobe/boot; do \
+		sed $(PLACES) packaging/$$(basename $$name).in > $(BUILD)/script && \
+		install -D -m 755 $(BUILD)/script $(DESTDIR)$(prefix)/$$name || exit 1; done
 	$(PYTHON) -m compileall -q -f --invalidation-mode unchecked-hash $(if $(DESTDIR),-s $(abspath $(DESTDIR)) -p /) $(PACKAGE)
 
 # With the tool they are made anew; without it, what was made before is taken.
@@ -84,10 +87,18 @@ install-completions: build
 		install -D -m 644 -t $(share)/fish/vendor_completions.d build/completions/fish/safe-modprobectl.fish; \
 	else echo 'without completions: no Python here has shtab 1.8 or newer'; fi
 
+install-systemd:
+	install -D -m 755 -t $(DESTDIR)$(prefix)/libexec/safe-modprobe packaging/watch
+	rm -rf $(BUILD)/units
+	install -d $(BUILD)/units $(DESTDIR)$(unitdir)
+	cp $(wildcard $(addprefix packaging/systemd/*.,path service timer)) $(BUILD)/units
+	sed -i $(PLACES) $(BUILD)/units/*
+	install -m 644 $(BUILD)/units/* $(DESTDIR)$(unitdir)
+	install -D -m 644 packaging/systemd/safe-modprobe.tmpfiles $(DESTDIR)$(prefix)/lib/tmpfiles.d/safe-modprobe.conf
+
 # The catalog counts from `journalctl --update-catalog` on, which a package has as its trigger.
 install-monitoring:
 	install -D -m 644 -t $(DESTDIR)$(prefix)/lib/systemd/catalog packaging/journal/safe-modprobe.catalog
-	install -D -m 644 -t $(DESTDIR)$(unitdir) $(wildcard $(addprefix packaging/systemd/*.,service path timer))
 	install -D -m 644 -t $(share)/safe-modprobe/prometheus packaging/prometheus/safe-modprobe.rules.yml
 	install -D -m 644 -t $(share)/safe-modprobe/grafana packaging/grafana/safe-modprobe.json
 

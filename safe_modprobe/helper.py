@@ -8,16 +8,18 @@ from safe_modprobe import message_ids
 from safe_modprobe.act.behalf import on_behalf_of
 from safe_modprobe.act.counts import record_trouble, record_verdict
 from safe_modprobe.act.load import Tree, everything_is_in, load
+from safe_modprobe.act.modprobe import become_modprobe, takes_for_a_file
 from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.counts import LOAD, POLICY
 from safe_modprobe.decide import among, askers, decide, suffices
 from safe_modprobe.errors import PolicyError, UsageError
-from safe_modprobe.kernel_args import Invocation, parse
+from safe_modprobe.kernel_args import SELF_TEST, Invocation, parse
 from safe_modprobe.last_resort import TRIAL, last_resort
-from safe_modprobe.model import Action, Caller, Policy, Source, Verdict
+from safe_modprobe.model import COMMAND_LINE, Action, Caller, Policy, Request, Source, Verdict
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.callers import find_callers
+from safe_modprobe.read.cmdline import LOG, OFF, rescue
 from safe_modprobe.read.modules import modules_folder, read_plan
 from safe_modprobe.read.policy_cache import cached_policy, snapshot
 from safe_modprobe.report import line, load_failure
@@ -29,7 +31,12 @@ def main(argv: Sequence[str]) -> int:
     try:
         _open_standard_files()
         invocation = parse(argv[1:])
+        word = rescue()
+        if word == OFF and list(argv[1:3]) == ["-q", "--"] and not takes_for_a_file(argv[3]):
+            become_modprobe(argv[3], argv[4:])
         policy = _policy_or_builtin()
+        if word == LOG:
+            policy = policy.in_trial(COMMAND_LINE)
         callers = find_callers(invocation.request, policy.settings)
         return _serve(invocation, policy, callers)
     except UsageError as error:
@@ -44,10 +51,15 @@ def _may(argv: Sequence[str], callers: tuple[Caller, ...]) -> bool:
     try:
         request = parse(argv[1:]).request
         callers = callers or find_callers(request, BUILTIN_POLICY.settings)
-        asking = [asker for each in callers for asker in askers(BUILTIN_POLICY, request, each)]
-        sure = [suffices(BUILTIN_POLICY, asker, SYS_MODULE, None) for asker in asking]
+        return _privileged(BUILTIN_POLICY, request, callers)
     except Exception:  # then the last resort looks by itself
         return False
+
+
+def _privileged(policy: Policy, request: Request, callers: tuple[Caller, ...]) -> bool:
+    """Whether CAP_SYS_MODULE stands behind the request: as decide.among() weighs several callers."""
+    asking = [asker for each in callers for asker in askers(policy, request, each)]
+    sure = [suffices(policy, asker, SYS_MODULE, None) for asker in asking]
     return all(sure) if callers[0].source is Source.PROC else any(sure)
 
 
@@ -86,6 +98,10 @@ def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) 
     verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
     if invocation.dry_run:
         return _show(invocation, verdict)
+    if request.alias in SELF_TEST:
+        from safe_modprobe.act.self_test import note  # once after switching on
+
+        note(callers, _privileged(policy, request, callers))
     record_verdict(verdict)
     # In a trial nothing is refused, so a kernel that would refuse by its own argument does not get it.
     forwards = policy.settings.forward_kernel_args and not policy.settings.trial

@@ -27,6 +27,12 @@ MAX_ALIAS = 4095
 
 UID_MAX = 2**32 - 2  # -1 is nobody, chown(2)
 
+SELF_TEST = ("net-pf-16-proto-31", "net-pf-16-proto-30", "net-pf-16-proto-29")
+"""Protocols of AF_NETLINK that no kernel has (include/uapi/linux/netlink.h): what root asks for in act/self_test.py.
+
+Three, since a kernel with CONFIG_MODULE_DEBUG_AUTOLOAD_DUPS runs no second helper for the same name.
+"""
+
 _SHOWN = 80  # characters of a wrong word: enough to find it
 
 USAGE = "safe-modprobe [-q] [-n] [-d DIR] [-S VERSION] [--] ALIAS [KERNEL ARGUMENT...]"

@@ -1,17 +1,18 @@
 """When the helper itself is broken: root keeps its modules, everyone else is refused, and it is recorded.
 
-It imports two modules of ours that import next to nothing, so that whatever broke has not broken it.
+It imports a few modules of ours that import next to nothing, so that whatever broke has not broken it. Switching on
+puts a copy of them aside (act/switch.py), for the time in which an upgrade has taken these away.
 """
 
 import os
 import time
 from collections.abc import Sequence
 
+from safe_modprobe.act.modprobe import MODPROBE, become_modprobe, takes_for_a_file
 from safe_modprobe.act.record import record
 from safe_modprobe.read import waiting
+from safe_modprobe.read.cmdline import LOG, OFF, rescue
 
-MODPROBE = "/sbin/modprobe"
-_ENVIRONMENT = {"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}
 _NESTED = "/run/safe-modprobe/loads"
 _FILESYSTEM = "grsec_modharden_fs"
 TRIAL = "/run/safe-modprobe/policy.d/00-trial.toml"
@@ -24,25 +25,37 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
     `caller_may`: the callers were found before the failure, and hold CAP_SYS_MODULE.
     """
     what = _plain(f"{type(error).__name__}: {error}")
-    trial = os.path.exists(TRIAL)
-    words = list(argv[4:])  # of a patched kernel; all but this one tell of a caller without privilege
     if list(argv[1:3]) != ["-q", "--"] or len(argv) < 4 or not waiting.asked_by_kernel():
         _complain(f"safe-modprobe failed ({what}); nothing was loaded")
         return 1
     alias = argv[3]
-    if alias.startswith(("/", ".")):  # modprobe(8) would take it for a file
-        verdict = "refused: the name is a path"
-    elif words not in ([], [_FILESYSTEM]) and not trial:
-        verdict = "refused: the kernel says that the caller is not privileged"
-    elif caller_may or _all_privileged(alias) or trial:
-        whose = "any request of a trial" if trial else "a privileged request"
-        _record("left", what, alias, f"{whose} is left to {MODPROBE}")
-        passed = [] if trial else words
-        os.execve(MODPROBE, [MODPROBE, "-q", "--", alias, *passed], _ENVIRONMENT)
-    else:
-        verdict = "refused: not everyone who waits for a module now is privileged"
-    _record("failure", what, alias, verdict)
+    if takes_for_a_file(alias):
+        _record("failure", what, alias, "refused: the name is a path")
+        return 1
+    whose, passed = _whose(alias, argv[4:], caller_may)
+    if passed is None:
+        _record("failure", what, alias, f"refused: {whose}")
+        return 1
+    _record("left", what, alias, f"{whose} is left to {MODPROBE}")
+    become_modprobe(alias, passed)
     return 1
+
+
+def _whose(alias: str, words: Sequence[str], caller_may: bool) -> tuple[str, Sequence[str] | None]:
+    """Whose the request is or why it is refused, and the kernel's words that modprobe gets, None where it is refused.
+
+    All words of a patched kernel but the one for file systems tell of a caller without privilege.
+    """
+    word = rescue()
+    if word == OFF:
+        return "any request of a kernel that was booted with safe_modprobe=off", words
+    if word == LOG or os.path.exists(TRIAL):
+        return "any request of a trial", ()
+    if list(words) not in ([], [_FILESYSTEM]):
+        return "the kernel says that the caller is not privileged", None
+    if caller_may or _all_privileged(alias):
+        return "a privileged request", words
+    return "not everyone who waits for a module now is privileged", None
 
 
 def _record(kind: str, what: str, alias: str, then: str) -> None:

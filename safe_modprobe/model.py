@@ -169,6 +169,7 @@ class Origin(NamedTuple):
 
 
 BUILT_IN = Origin("built-in")
+COMMAND_LINE = Origin("safe_modprobe=log on the kernel's command line")
 
 
 BY_MARKER = "marker"
@@ -247,6 +248,11 @@ class Policy(NamedTuple):
     call_sites: tuple[CallSite, ...] = ()
     rules: tuple[Rule, ...] = ()
     files: tuple[str, ...] = ()
+
+    def in_trial(self, origin: Origin) -> "Policy":
+        """The same, but that nothing is refused, as `origin` says."""
+        settings = self.settings
+        return self._replace(settings=settings._replace(trial=True, origins={**settings.origins, "trial": origin}))
 
 
 class StepVerdict(NamedTuple):

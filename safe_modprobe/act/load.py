@@ -3,14 +3,11 @@
 import errno
 import os
 
+from safe_modprobe.act.modprobe import ENVIRONMENT, MODPROBE
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.kmod import MODULE_INIT_COMPRESSED_FILE, finit_module
 from safe_modprobe.model import Action, Step, TargetState, TargetVerdict, Verdict
 from safe_modprobe.read.image import compression
-
-MODPROBE = "/sbin/modprobe"
-ENVIRONMENT = {"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}
-"""The kernel's own for its helpers (kernel/module/kmod.c); a caller's MODPROBE_OPTIONS must not count."""
 
 
 class Tree(NamedTuple):

@@ -4,12 +4,26 @@ import errno
 import os
 import time
 
-from safe_modprobe.act.load import MODPROBE
-from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, MEMORY, RUN, TRACEFS, dump_memory, make_run
+from safe_modprobe.act.modprobe import MODPROBE
+from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, MEMORY, RUN, STOOD_DOWN, TRACEFS, dump_memory, make_run
 from safe_modprobe.read.waiting import read
 
+HELPER = "/usr/sbin/safe-modprobe"
 SYSCTL = "/proc/sys/kernel/modprobe"
+TRIAL_AT_BOOT = "/etc/safe-modprobe/trial"
+"""While it is there, every boot begins with a trial: see act/trial.py."""
+
 _BEFORE = f"{RUN}/modprobe.before"
+ASIDE = f"{RUN}/last-resort"
+"""Where packaging/safe-modprobe.in looks for the last resort, once the package's own is gone."""
+
+LAST_RESORT = (
+    "__init__", "last_resort", "act/__init__", "act/modprobe", "act/record", "read/__init__", "read/cmdline",
+    "read/waiting",
+)  # fmt: skip
+"""All that it imports of ours."""
+
+_CODE = os.path.dirname(os.path.dirname(__file__))
 _SECONDS = 10
 """For helpers that are still at work."""
 
@@ -25,6 +39,43 @@ def helper() -> str:
 def set_helper(path: str) -> None:
     """Write kernel.modprobe. Raises OSError."""
     _write(SYSCTL, path + "\n")
+
+
+def take_over() -> str:
+    """Become the kernel's helper, and remember the one that was there; that one. Raises OSError."""
+    before = helper()
+    if before != HELPER:
+        remember(before)  # first: an empty one that nobody remembers would come back as modprobe
+        set_helper(HELPER)
+    forget(STOOD_DOWN)
+    return before
+
+
+def forget(path: str) -> None:
+    """Remove a file of ours. None there is no error."""
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def put_aside() -> None:
+    """Copy the last resort to where no upgrade takes it away. Raises OSError."""
+    make_run()
+    for name in LAST_RESORT:
+        path = f"{ASIDE}/safe_modprobe/{name}.py"
+        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        _write(f"{path}.new", os.fsdecode(read(f"{_CODE}/{name}.py", 1 << 20)), os.O_CREAT | os.O_TRUNC)
+        os.rename(f"{path}.new", path)
+
+
+def remove_what_was_prepared() -> None:
+    """The tracing instance, and what was put aside. Nothing there is no error; raises OSError."""
+    import shutil  # when switching off alone
+
+    shutil.rmtree(ASIDE, ignore_errors=True)
+    forget(STOOD_DOWN)
+    remove_instance()
 
 
 def remember(path: str) -> None:
@@ -64,10 +115,7 @@ def remove_instance() -> None:
     """Take the instance away, and what helpers remembered of it. Nothing there is no error."""
     for root in TRACEFS:
         _remove(f"{root}/{INSTANCE}")
-    try:
-        os.unlink(MEMORY)
-    except FileNotFoundError:
-        pass
+    forget(MEMORY)
 
 
 def _remove(folder: str) -> None:

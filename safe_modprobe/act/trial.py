@@ -3,6 +3,7 @@
 import os
 
 from safe_modprobe.act import drop_in
+from safe_modprobe.act.switch import TRIAL_AT_BOOT
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 
@@ -12,6 +13,10 @@ _TEXT = b"""\
 # Nothing is refused, and what would be is recorded: until the next boot, 'safe-modprobectl enable' or 'disable'.
 [settings]
 trial = true
+"""
+
+_ABOUT_BOOT = b"""\
+While this file is there, every boot begins with a trial. 'safe-modprobectl enable' or 'disable' removes it.
 """
 
 
@@ -30,6 +35,15 @@ def start() -> bool:
 def end() -> bool:
     """Take the switch away; False where there was none. Raises SafeModprobeError."""
     return drop_in.remove(PATH)
+
+
+def at_every_boot(wanted: bool) -> None:
+    """Say so, or no more. Raises SafeModprobeError."""
+    if not wanted:
+        drop_in.remove(TRIAL_AT_BOOT)
+    elif not os.path.exists(TRIAL_AT_BOOT):
+        with drop_in.drafted(TRIAL_AT_BOOT) as draft:
+            draft.land(_ABOUT_BOOT)
 
 
 def is_on() -> bool:

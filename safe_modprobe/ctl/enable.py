@@ -1,11 +1,18 @@
-"""`enable --runtime`: become the kernel's module helper, until the next boot or `disable`."""
+"""`enable`: become the kernel's module helper, now and at every boot; with `--runtime` until the next boot.
+
+First it looks whether anything is in the way: files that others may write, a broken policy, a helper that does not
+answer, a kernel that would not run it. Then the sources are prepared, the kernel is pointed at the helper, and a
+request of root's own has to come through; where it does not, all is put back. To do it once more changes nothing.
+"""
 
 import argparse
-import os
-import subprocess
 import sys
 
-from safe_modprobe.act import switch, trial
+from safe_modprobe.act import switch, trial, unit
+from safe_modprobe.act.switch import HELPER
+from safe_modprobe.boot import prepare
+from safe_modprobe.ctl import preflight
+from safe_modprobe.ctl.dry_run import dry_run
 from safe_modprobe.ctl.output import print_json
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import PolicyError, SafeModprobeError
@@ -14,23 +21,17 @@ from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.read.callers import promised
 from safe_modprobe.read.policy_files import read_policy
 
-HELPER = "/usr/sbin/safe-modprobe"
-_PROBE = "safe-modprobe-self-test"
-"""An alias that no module answers."""
-
-_SECONDS = 60
-
-
 _EXAMPLES = """
+  safe-modprobectl enable                     now, and at every boot
+  safe-modprobectl enable --trial             refuse nothing yet, and record what would be refused
   safe-modprobectl enable --runtime           until the next boot or 'disable'
-  safe-modprobectl enable --runtime --trial   refuse nothing yet, and record what would be refused
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `enable`."""
     parser = add_command(commands, "enable", "become the kernel's module helper", __doc__, _EXAMPLES)
-    parser.add_argument("--runtime", action="store_true", required=True, help="until the next boot")
+    parser.add_argument("--runtime", action="store_true", help="until the next boot alone")
     parser.add_argument(
         "--trial",
         action="store_true",
@@ -41,13 +42,44 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """Policy, trial, tracing instance, a dry run; and only then /proc/sys/kernel/modprobe."""
-    before, about_trial = _begin_trial() if arguments.trial else _enable()
+    """What is in the way, what it needs, a dry run; only then kernel.modprobe, and a request of root's own."""
+    for_good = not arguments.runtime
+    preflight.refuse_what_is_in_the_way(for_good)
+    fresh = for_good and unit.enable()
+    try:
+        before, about_trial = _begin_trial() if arguments.trial else _enable()
+        if for_good:
+            trial.at_every_boot(arguments.trial)
+            unit.start()
+    except BaseException:
+        if fresh:
+            unit.disable()
+        raise
+    at_boot = unit.at_boot()
     if arguments.json:
-        print_json({"helper": HELPER, "before": before, "trial": _policy_in_force().settings.trial or trial.is_on()})
+        print_json(
+            {
+                "helper": HELPER,
+                "before": before,
+                "trial": _policy_in_force().settings.trial or trial.is_on(),
+                "at_boot": at_boot,
+                "changed": before != HELPER or fresh,
+            }
+        )
     else:
-        print("\n".join([f"kernel.modprobe is {HELPER}, and was {before or 'empty'}", *about_trial]))
+        print("\n".join([_about_helper(before), _about_boot(at_boot, fresh), *about_trial]))
     return 0
+
+
+def _about_helper(before: str) -> str:
+    was = "as before" if before == HELPER else f"and was {before or 'empty'}"
+    return f"kernel.modprobe is {HELPER}, {was}"
+
+
+def _about_boot(at_boot: bool, fresh: bool) -> str:
+    if not at_boot:
+        return "it is not switched on at boot: 'safe-modprobectl enable' does that"
+    return f"{unit.UNIT} switches it on at every boot{' from now on' if fresh else ', as before'}"
 
 
 def _enable() -> tuple[str, list[str]]:
@@ -96,35 +128,21 @@ def _switch_over() -> str:
     before = switch.helper()
     made = False
     try:
-        made = _make_instance()
+        made = prepare(_kernel_tells())
         if why := dry_run():
             raise SafeModprobeError(
                 f"{HELPER}: a dry run failed ({why}); kernel.modprobe stays as it was; run it by hand to see why"
             )
-        if before != HELPER:
-            switch.remember(before)  # first: an empty one that nobody remembers would come back as modprobe
-        switch.set_helper(HELPER)
+        switch.take_over()
+        if not (trial.is_on() or _policy_in_force().settings.trial):  # in which root loses nothing
+            preflight.ask_for_real()
     except BaseException:
         if switch.helper() != before:
             switch.set_helper(before)
         if made:
-            switch.remove_instance()
+            switch.remove_what_was_prepared()
         raise
     return before
-
-
-def _make_instance() -> bool:
-    try:
-        return switch.make_instance()
-    except OSError as error:
-        if _kernel_tells():
-            return False
-        print(
-            f"safe-modprobectl: {error.filename}: {error.strerror}: without tracefs, who asks is learnt"
-            " by /proc alone, and root may be refused while users ask",
-            file=sys.stderr,
-        )
-        return False
 
 
 def _kernel_tells() -> bool:
@@ -156,28 +174,3 @@ def _refuse_only_file(policy: Policy) -> None:
         raise SafeModprobeError(
             "policy: no drop-in is in force, so there is nothing to try; install the default policy first"
         )
-
-
-def dry_run(stderr: int | None = None) -> str:
-    """Why the helper does not do what it should for an alias that no module answers; "" where it does.
-
-    It runs as the kernel would run it: nothing open, the bare environment, in /. Only what it says of an error can be
-    had, by subprocess.STDOUT.
-    """
-    closed = "<&- 2>&-" if stderr is None else "<&-"
-    try:
-        done = subprocess.run(
-            ["/bin/sh", "-c", f'exec "$@" {closed}', "sh", HELPER, "-n", "--", _PROBE],
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            env={"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"},
-            cwd="/",
-            timeout=_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        return f"it did not end within {_SECONDS} s"
-    said = os.fsdecode(done.stdout).strip().rpartition("\n")[2]
-    if done.returncode == 1 and said.startswith(f"allowed '{_PROBE}'"):
-        return ""
-    return f"it ended with {done.returncode} and {said[:200]!a}"

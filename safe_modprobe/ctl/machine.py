@@ -5,9 +5,10 @@ import os
 
 from safe_modprobe.errors import UsageError
 from safe_modprobe.frozen import NamedTuple
-from safe_modprobe.model import Plan, Policy, Request
+from safe_modprobe.model import COMMAND_LINE, Plan, Policy, Request
 from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.accounts import Accounts
+from safe_modprobe.read.cmdline import LOG, rescue
 from safe_modprobe.read.modules import modules_folder
 from safe_modprobe.read.onlooker import read_plans
 from safe_modprobe.read.policy_files import read_policy
@@ -41,8 +42,9 @@ class Machine(NamedTuple):
         return uid
 
     def policy(self) -> Policy:
-        """That machine's policy. Raises PolicyError."""
-        return read_policy(self.folders(), self.accounts())
+        """That machine's policy; the running one's as its kernel's command line has it. Raises PolicyError."""
+        policy = read_policy(self.folders(), self.accounts())
+        return policy.in_trial(COMMAND_LINE) if self.root is None and rescue() == LOG else policy
 
     def modules(self) -> str | None:
         """The folder of its modules; None, libkmod's own choice, for the running kernel."""

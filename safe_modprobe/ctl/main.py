@@ -11,7 +11,7 @@ from safe_modprobe import __version__
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
-  safe-modprobectl enable --runtime               switch on until the next boot
+  safe-modprobectl enable                         switch on, now and at every boot
   safe-modprobectl status                         is it on, does it protect, what is wrong
   safe-modprobectl explain net-pf-38 --uid 1000   what a user would get, and why
   safe-modprobectl reload                         check the policy after an edit
@@ -65,7 +65,7 @@ def main(argv: Sequence[str]) -> int:
     except ModuleNotFoundError as error:
         name = (error.name or "safe_modprobe").partition(".")[0]
         if name == "safe_modprobe":
-            raise
+            return _fail(f"{error.name} is not there for this Python; install the package anew")
         package = f"python3-{'pyelftools' if name == 'elftools' else name}"
         return _fail(f"Python's module {name} is not installed, which this needs; Debian's {package} has it")
     except OSError as error:

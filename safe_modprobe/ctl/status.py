@@ -17,7 +17,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from safe_modprobe.ctl.enable import HELPER, dry_run
+from safe_modprobe.act.switch import HELPER
+from safe_modprobe.ctl.dry_run import dry_run
 from safe_modprobe.ctl.output import console, local, print_json, printable, row_counts, rows_counted
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import SafeModprobeError, UsageError
@@ -95,6 +96,7 @@ def as_json(facts: Facts, health: Health, verdicts: Sequence[Event], missing: st
         "protects": health.protects,
         "kernel": facts.kernel,
         "helper": facts.current,
+        "at_boot": facts.at_boot,
         "mode": str(settings.mode),
         "mismatch": str(settings.mismatch),
         "sources": [{"source": str(each.source), "use": str(each.use), "why": each.why} for each in health.sources],
@@ -128,6 +130,7 @@ def _summary(facts: Facts, health: Health, verdicts: Sequence[Event], missing: s
     settings = facts.policy.settings
     yield "", _answer(facts, health), _STYLES["protects" if health.protects else "not"]
     yield "kernel", facts.kernel, ""
+    yield "at boot", "switched on" if facts.at_boot else "not switched on: 'safe-modprobectl enable' does that", ""
     yield (
         "mode",
         f"{settings.mode} [{settings.origin('mode')}]; a mismatch: {settings.mismatch} [{settings.origin('mismatch')}]",

@@ -79,6 +79,8 @@ class Facts(NamedTuple):
     with the files; `digest` is of the files, "" where they could not be read. `options` are the kernel's build options
     without CONFIG_, None where nobody can say. `promised`: kernel.modprobe_caller_args says that the kernel names
     everybody without CAP_SYS_MODULE. `stacks`: /proc/TID/stack can be read, and has names.
+    `rescue` is the word for us on the kernel's command line (read/cmdline.py); `stood_down`: the watch has put another
+    helper in our place; `at_boot`: the unit is enabled.
     `dry_run` is how a dry run of the helper failed, "" where it did not. `built_in` and `loaded` are modules.
     """
 
@@ -86,6 +88,9 @@ class Facts(NamedTuple):
     own: str = "/usr/sbin/safe-modprobe"
     current: str | None = "/usr/sbin/safe-modprobe"
     ours: bool = True
+    rescue: str = ""
+    stood_down: bool = False
+    at_boot: bool = True
     policy_error: str = ""
     digest: str = ""
     kernel: str = ""

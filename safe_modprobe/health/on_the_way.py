@@ -25,11 +25,23 @@ def who_is_asked(facts: Facts) -> Iterator[Problem]:
             "kernel.modprobe is empty, so the kernel asks nobody, and every request fails, root's too",
             "'safe-modprobectl enable --runtime' switches safe-modprobe on",
         )
+    elif facts.stood_down:
+        yield moot(
+            "stood-down",
+            f"{facts.own} did not run any more, so the watch has put {facts.current} in its place until it does",
+            "install the package anew",
+        )
     elif not facts.ours:
         yield moot(
             "other-helper",
             f"kernel.modprobe is {facts.current}, so the kernel asks that program and not safe-modprobe",
             "'safe-modprobectl enable --runtime' switches it on; if it was on, look for who changed it",
+        )
+    if facts.rescue == "off":
+        yield moot(
+            "rescue-off",
+            "the kernel's command line says safe_modprobe=off, by which the helper leaves every request to modprobe",
+            "boot without it",
         )
     options = facts.options or {}
     if options.get("STATIC_USERMODEHELPER") == "y":
@@ -43,8 +55,9 @@ def who_is_asked(facts: Facts) -> Iterator[Problem]:
     if facts.sysctl is not None and facts.sysctl.value != facts.own:
         yield weaker(
             "sysctl-file",
-            f"{facts.sysctl.origin} sets kernel.modprobe to {facts.sysctl.value or 'nothing'} at the next boot,"
-            " and whenever 'sysctl --system' is run",
+            f"{facts.sysctl.origin} sets kernel.modprobe to {facts.sysctl.value or 'nothing'}"
+            # The unit has the last word at boot.
+            f"{'' if facts.at_boot else ' at the next boot, and'} whenever 'sysctl --system' is run",
             "remove that line",
         )
 

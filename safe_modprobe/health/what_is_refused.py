@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from safe_modprobe.health.facts import Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
-from safe_modprobe.model import BUILT_IN, Action, Mode, Policy
+from safe_modprobe.model import BUILT_IN, COMMAND_LINE, Action, Mode, Origin, Policy
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.policy.globs import literal
 from safe_modprobe.policy.match import alias_glob, first_mark
@@ -42,7 +42,7 @@ def _of_settings(policy: Policy) -> Iterator[Problem]:
         yield moot(
             "trial",
             f"a trial is on, so that nothing is refused, and what would be is recorded [{where}]",
-            f"'rm {FOLDERS[1]}/{TRIAL}' ends it" if where.file in (TRIAL, BUILT_IN.file) else "set it to false",
+            _end_of_trial(where),
         )
     if settings.mode is Mode.DISABLED:
         yield note(
@@ -64,6 +64,12 @@ def _of_settings(policy: Policy) -> Iterator[Problem]:
             f"mismatch is {settings.mismatch}, so that {but} [{settings.origin('mismatch')}]",
             'set mismatch to "deny"',
         )
+
+
+def _end_of_trial(where: Origin) -> str:
+    if where == COMMAND_LINE:
+        return "boot without it"
+    return f"'rm {FOLDERS[1]}/{TRIAL}' ends it" if where.file in (TRIAL, BUILT_IN.file) else "set it to false"
 
 
 def marked_by_name(policy: Policy, modules: Iterable[str]) -> dict[str, bool]:

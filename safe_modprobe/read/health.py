@@ -15,21 +15,25 @@ from contextlib import suppress
 from safe_modprobe.errors import PolicyError, said
 from safe_modprobe.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
 from safe_modprobe.kmod import Kmod
-from safe_modprobe.model import Origin, Policy
+from safe_modprobe.model import COMMAND_LINE, Origin, Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.digest import digest
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.policy.globs import literal
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.callers import PROMISE
+from safe_modprobe.read.cmdline import CMDLINE, LOG, rescue
 from safe_modprobe.read.indexes import built_in_names
 from safe_modprobe.read.modules import modules_folder
 from safe_modprobe.read.policy_files import policy_of, read_drop_ins
-from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, TRACEFS, parse_memory
+from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, STOOD_DOWN, TRACEFS, parse_memory
 from safe_modprobe.read.waiting import parse_stack, read
 
 _SYSCTL_FOLDERS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
 """sysctl.d(5), the strongest last; /etc/sysctl.conf is read last of all, by sysctl(8) and by Debian's link to it."""
+
+_AT_BOOT = "/etc/systemd/system/sysinit.target.wants/safe-modprobe.service"
+"""What `systemctl enable` makes of the unit's WantedBy=."""
 
 _SHEBANG = 256  # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE
 _MODPROBE_KEY = re.compile(r"\s*-?\s*kernel[./]modprobe\s*=\s*(.*?)\s*$")
@@ -51,6 +55,9 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
         own=own,
         current=current,
         ours=bool(current) and _same(f"{top}{current}", f"{top}{own}"),
+        rescue=rescue(f"{top}{CMDLINE}"),
+        stood_down=os.path.exists(f"{top}{STOOD_DOWN}"),
+        at_boot=os.path.lexists(f"{top}{_AT_BOOT}"),
         policy_error=error,
         digest=policy_digest,
         kernel=kernel,
@@ -100,7 +107,14 @@ def _same(one: str, other: str) -> bool:
 
 
 def _policy(top: str) -> tuple[Policy, str, str]:
-    """What a helper would make of the files: the policy, what is wrong with them, and their digest."""
+    """What a helper would make of the files and the kernel's command line: the policy, what is wrong, the digest."""
+    policy, error, of_files = _policy_of_files(top)
+    if rescue(f"{top}{CMDLINE}") == LOG:
+        policy = policy.in_trial(COMMAND_LINE)
+    return policy, error, of_files
+
+
+def _policy_of_files(top: str) -> tuple[Policy, str, str]:
     folders = [f"{top}{folder}" for folder in FOLDERS]
     files: list[tuple[str, bytes]] = []
     try:
@@ -163,6 +177,18 @@ def _others(top: str, path: str, names: Iterable[str] = ()) -> Iterator[tuple[st
     for each in (*paths, top or "/"):
         if why := _changeable(os.lstat(each)):
             yield each.removeprefix(top) or "/", why
+
+
+def changeable_by_others(path: str) -> list[tuple[str, str]]:
+    """The path as it is, what it leads to, and every folder above: those that others than root may change, with why.
+
+    Nothing where there is no such path. Raises OSError.
+    """
+    if not os.path.exists(path):
+        return []
+    real = os.path.realpath(path)
+    names = os.listdir(real) if os.path.isdir(real) else []
+    return list(dict.fromkeys((*_others("", path), *_others("", real, names))))
 
 
 def _changeable(about: os.stat_result) -> str:

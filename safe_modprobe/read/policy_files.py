@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
-from safe_modprobe.policy.dropins import FOLDERS, effective
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL, UNTIL_REBOOT, effective
 from safe_modprobe.policy.schema import MAX_BYTES, build
 from safe_modprobe.read.accounts import Accounts
 
@@ -39,7 +39,10 @@ def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes]
     try:
         opened += [open_folder(path) for path in folders]
         files = []
-        for name, index in effective(_listings(folders, opened, instead)):
+        names = effective(_listings(folders, opened, instead))
+        if opened[0] is None and folders[0] == FOLDERS[0] and _without_a_default(names):
+            raise PolicyError(f"{folders[0]}: the default policy is not there; install the package anew")
+        for name, index in names:
             path = f"{folders[index]}/{name}"
             content = instead[path] if path in instead else read_file(opened[index], name, path)
             if content is not None:
@@ -51,6 +54,11 @@ def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes]
         for fd in opened:
             if fd is not None:
                 os.close(fd)
+
+
+def _without_a_default(names: Sequence[tuple[str, int]]) -> bool:
+    """Whether the admin's rows are all there is, as in the middle of an upgrade: they let through what it marks."""
+    return bool(names) and all(index == 2 or name in (TRIAL, UNTIL_REBOOT) for name, index in names)
 
 
 def _listings(folders: Sequence[str], opened: Sequence[int | None], instead: Mapping[str, bytes]) -> list[list[str]]:

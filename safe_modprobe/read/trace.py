@@ -21,6 +21,8 @@ CLOCK = "boot"
 
 RUN = "/run/safe-modprobe"
 MEMORY = f"{RUN}/requests"
+STOOD_DOWN = f"{RUN}/stood-down"
+"""While it is there, packaging/watch has put plain modprobe in the place of a helper that does not run any more."""
 
 _WHOLE, _SPOILT = b"0", b"!"
 """The memory's first byte: what dump_memory() starts with, or what a helper left that did not get to its end."""

@@ -7,7 +7,7 @@ from safe_modprobe.health.facts import Facts, Lkrg, Program, Selinux, Setting, T
 from safe_modprobe.health.problem import Problem, Severity
 from safe_modprobe.health.sources import SourceUse, Use, sources
 from safe_modprobe.health.what_is_refused import marked_by_name
-from safe_modprobe.model import Action, Mode, Origin, Source
+from safe_modprobe.model import COMMAND_LINE, Action, Mode, Origin, Source
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from tests.unit.make import policy
 
@@ -55,13 +55,19 @@ ALONE = [
      "static-usermodehelper", MOOT,
      "this kernel runs /sbin/usermode-helper whatever kernel.modprobe is (CONFIG_STATIC_USERMODEHELPER)",
      f"let /sbin/usermode-helper run {OWN} where its first argument is that"),
+    (facts(current="/sbin/modprobe", ours=False, stood_down=True), "stood-down", MOOT,
+     f"{OWN} did not run any more, so the watch has put /sbin/modprobe in its place until it does",
+     "install the package anew"),
+    (facts(rescue="off"), "rescue-off", MOOT,
+     "the kernel's command line says safe_modprobe=off, by which the helper leaves every request to modprobe",
+     "boot without it"),
     (facts(options={"STATIC_USERMODEHELPER": "y", "STATIC_USERMODEHELPER_PATH": '""'}), "static-usermodehelper", MOOT,
      "this kernel runs no program at all whatever kernel.modprobe is (CONFIG_STATIC_USERMODEHELPER)",
      "boot a kernel without it"),
     (facts(sysctl=Setting(Origin("/etc/sysctl.d/a.conf", 3), "/bin/false")), "sysctl-file", WEAKER,
-     "/etc/sysctl.d/a.conf:3 sets kernel.modprobe to /bin/false at the next boot, and whenever 'sysctl --system' is run",
+     "/etc/sysctl.d/a.conf:3 sets kernel.modprobe to /bin/false whenever 'sysctl --system' is run",
      "remove that line"),
-    (facts(sysctl=Setting(Origin("/etc/sysctl.conf", 1), "")), "sysctl-file", WEAKER,
+    (facts(sysctl=Setting(Origin("/etc/sysctl.conf", 1), ""), at_boot=False), "sysctl-file", WEAKER,
      "/etc/sysctl.conf:1 sets kernel.modprobe to nothing at the next boot, and whenever 'sysctl --system' is run",
      "remove that line"),
     # whether it runs
@@ -129,6 +135,10 @@ ALONE = [
     (facts("trial = true"), "trial", MOOT,
      "a trial is on, so that nothing is refused, and what would be is recorded [50-test.toml:2]",
      "set it to false"),
+    (facts()._replace(policy=GOOD.policy.in_trial(COMMAND_LINE)), "trial", MOOT,
+     "a trial is on, so that nothing is refused, and what would be is recorded [safe_modprobe=log on the kernel's command"
+     " line]",
+     "boot without it"),
     (facts("mode = 'disabled'"), "mode-disabled", NOTE,
      "mode is disabled, so that every module is refused to everybody, root too [50-test.toml:2]",
      "nothing, if it is meant; mode marked refuses marked modules to those without privilege"),

@@ -19,13 +19,15 @@ PYTHON = "/usr/bin/python3"
 
 OURS = """
     safe_modprobe
-    safe_modprobe.act safe_modprobe.act.behalf safe_modprobe.act.counts safe_modprobe.act.load safe_modprobe.act.record
+    safe_modprobe.act safe_modprobe.act.behalf safe_modprobe.act.counts safe_modprobe.act.load safe_modprobe.act.modprobe
+    safe_modprobe.act.record
     safe_modprobe.capability safe_modprobe.counts safe_modprobe.decide safe_modprobe.errors safe_modprobe.frozen safe_modprobe.helper
     safe_modprobe.kernel_args
     safe_modprobe.kmod safe_modprobe.last_resort safe_modprobe.message_ids safe_modprobe.model
     safe_modprobe.policy safe_modprobe.policy.builtin safe_modprobe.policy.dropins
     safe_modprobe.policy.match safe_modprobe.policy.packed safe_modprobe.policy.text
-    safe_modprobe.read safe_modprobe.read.behalf safe_modprobe.read.callers safe_modprobe.read.counts
+    safe_modprobe.read safe_modprobe.read.behalf safe_modprobe.read.callers safe_modprobe.read.cmdline
+    safe_modprobe.read.counts
     safe_modprobe.read.image safe_modprobe.read.modules safe_modprobe.read.policy_cache safe_modprobe.read.ring
     safe_modprobe.read.tasks safe_modprobe.read.trace safe_modprobe.read.waiting safe_modprobe.report
 """
@@ -54,6 +56,7 @@ RARE = {
     "_compression",
     "zlib",
     "safe_modprobe.zstd",
+    "safe_modprobe.act.self_test",
     "bz2",
     "threading",
     "socket",

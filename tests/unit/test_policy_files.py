@@ -9,6 +9,7 @@ from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Mode
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.dropins import effective
+from safe_modprobe.read import policy_files
 from safe_modprobe.read.accounts import Accounts, parse_numbers
 from safe_modprobe.read.policy_files import read_policy
 from tests.unit.make import NoAccounts
@@ -51,6 +52,33 @@ def test_later_folders_replace_and_lower_numbers_win(folders: list[Path]) -> Non
     assert mode(folders) is Mode.MARKED
     (folders[0] / "10-b.toml").write_text(MODE.format("disabled"))
     assert mode(folders) is Mode.DISABLED
+
+
+ALONE = [
+    (["etc/10-site.toml"], True),
+    (["etc/10-site.toml", "run/00-trial.toml", "run/09-until-reboot.toml"], True),
+    (["run/00-trial.toml"], True),
+    (["run/50-a.toml", "etc/10-site.toml"], False),
+    ([], False),
+]
+
+
+@pytest.mark.parametrize(("files", "broken"), ALONE, ids=[" ".join(files) for files, _ in ALONE])
+def test_the_admins_rows_alone_are_no_policy(
+    folders: list[Path], monkeypatch: pytest.MonkeyPatch, files: list[str], broken: bool
+) -> None:
+    """In the middle of an upgrade our folder may be away: what it marks must not be open meanwhile."""
+    paths = [str(each) for each in folders]
+    monkeypatch.setattr(policy_files, "FOLDERS", paths)
+    for file in files:
+        (folders[0].parent / file).write_text(MODE.format("allowed"))
+    read_policy(paths, NoAccounts())
+    folders[0].rmdir()
+    if broken:
+        with pytest.raises(PolicyError, match="lib: the default policy is not there; install the package anew$"):
+            read_policy(paths, NoAccounts())
+    else:
+        assert read_policy(paths, NoAccounts()).settings.mode is (Mode.ALLOWED if files else Mode.PRIVILEGED)
 
 
 def test_a_link_to_dev_null_masks(folders: list[Path]) -> None:

@@ -32,6 +32,7 @@ def test_a_good_machine_fits_on_a_few_lines(capsys: pytest.CaptureFixture[str]) 
     assert printed(capsys, GOOD, []) == [
         "safe-modprobe is on and protects",
         "kernel    6.1",
+        "at boot   switched on",
         "mode      marked [50-test.toml:2]; a mismatch: deny [built-in]",
         "sources   tracefs in use, proc stands by",
         "          kernel-args not: this kernel passes none",
@@ -101,6 +102,7 @@ def test_json_has_the_same_keys_always() -> None:
         "protects": True,
         "kernel": "6.1",
         "helper": "/usr/sbin/safe-modprobe",
+        "at_boot": True,
         "mode": "marked",
         "mismatch": "deny",
         "sources": [

@@ -1,4 +1,4 @@
-"""The systemd units for the log and the metrics: systemd takes them, they may do little, and their commands are commands."""
+"""The systemd units: systemd takes them; those for the log and the metrics may do little, and their commands are commands."""
 
 import re
 import shlex
@@ -11,8 +11,9 @@ from safe_modprobe.ctl.main import parser
 from safe_modprobe.read.counts import PENDING
 
 TOP = Path(__file__).resolve().parents[2]
-UNITS = sorted((TOP / "packaging/systemd").glob("safe-modprobe-[cm]*.*"))
-SERVICES = [each for each in UNITS if each.suffix == ".service"]
+FOLDER = TOP / "packaging/systemd"
+UNITS = sorted(each for each in FOLDER.glob("safe-modprobe*.*") if each.suffix in (".path", ".service", ".timer"))
+SERVICES = sorted(FOLDER.glob("safe-modprobe-[cm]*.service"))
 EXPOSURE = {"safe-modprobe-counts.service": 10, "safe-modprobe-metrics.service": 17}
 """Tenths of `systemd-analyze security`, where 100 is the worst."""
 
@@ -24,10 +25,11 @@ def analyze(*words: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a program in the place of ours, which is not installed here."""
+    """With a program and a path in the place of ours, which are not installed here."""
     folder = tmp_path_factory.mktemp("units")
     for path in UNITS:
-        (folder / path.name).write_text(path.read_text().replace("/usr/sbin/safe-modprobectl", "/bin/true"))
+        text = re.sub(r"(?<==)/usr/(sbin/safe-modprobectl|libexec/safe-modprobe/\w+)", "/bin/true", path.read_text())
+        (folder / path.name).write_text(re.sub("@[A-Z]+@", "/usr", text))
     return folder
 
 
