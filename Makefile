@@ -12,20 +12,22 @@ BUILD = build/$(notdir $(PYTHON))
 PURELIB = $(shell $(PYTHON) -c "import sysconfig as s; \
 	print(s.get_path('purelib', 'deb_system' if 'deb_system' in s.get_scheme_names() else s.get_default_scheme()))")
 
+# All that a package is made from.
+SOURCES = safe_modprobe policy.d packaging docs setup.py pyproject.toml Makefile README.md LICENSE
 # What is written into scripts and units.
 PLACES = -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|'
 
 VENV = .cache/venv/bin/python3
 SUITE ?= bookworm
 
-# The first Python that has an shtab which knows fish (1.8 or newer), if any.
-SHTAB = $(firstword $(foreach python,$(PYTHON) $(wildcard $(VENV)),$(shell \
-	$(python) -c 'from shtab import complete_fish' 2>/dev/null && echo $(python))))
+# The first Python that has an shtab, and rather one that knows fish as well (1.8 or newer).
+SHTAB = $(firstword $(foreach name,complete_fish complete,$(foreach python,$(PYTHON) $(wildcard $(VENV)),$(shell \
+	$(python) -c 'from shtab import $(name)' 2>/dev/null && echo $(python)))))
 # The day in the manual's pages: the sources' own, so that the same sources make the same pages.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y docs/man/generate.py)
 share = $(DESTDIR)$(prefix)/share
 
-.PHONY: all build man completions install install-man install-completions install-monitoring install-systemd demo \
+.PHONY: all build man completions install install-man install-completions install-monitoring install-systemd deb demo \
 	test test-unit kernel test-kernel bench survey call-sites setup clean help
 
 all: build
@@ -41,6 +43,7 @@ help:
 	@echo 'make man        the manual, by scdoc, in build/man'
 	@echo 'make completions  for bash, zsh and fish, by shtab, in build/completions'
 	@echo 'make install    DESTDIR=… prefix=/usr PYTHON=/usr/bin/python3'
+	@echo 'make deb        the Debian package, in build/deb'
 	@echo 'make clean      remove what was built; the cache of kernels stays (rm -r .cache)'
 
 build:
@@ -50,7 +53,7 @@ man: build
 	$(PYTHON) docs/man/generate.py build/man $(BUILD)/lib/safe_modprobe
 
 completions: build
-	$(if $(SHTAB),,@echo 'no Python with shtab 1.8 or newer is here; make setup brings one' >&2; exit 1)
+	$(if $(SHTAB),,@echo 'no Python with shtab is here; make setup brings one' >&2; exit 1)
 	$(SHTAB) packaging/completions.py build/completions $(BUILD)/lib/safe_modprobe
 
 # Byte code is not checked against the sources at every start: what is installed is what runs, and the same
@@ -84,8 +87,9 @@ install-completions: build
 	@if [ -e build/completions/bash/safe-modprobectl ]; then \
 		install -D -m 644 -t $(share)/bash-completion/completions build/completions/bash/safe-modprobectl && \
 		install -D -m 644 -t $(share)/zsh/site-functions build/completions/zsh/_safe-modprobectl && \
-		install -D -m 644 -t $(share)/fish/vendor_completions.d build/completions/fish/safe-modprobectl.fish; \
-	else echo 'without completions: no Python here has shtab 1.8 or newer'; fi
+		if [ -e build/completions/fish ]; then \
+			install -D -m 644 -t $(share)/fish/vendor_completions.d build/completions/fish/safe-modprobectl.fish; fi; \
+	else echo 'without completions: no Python here has shtab'; fi
 
 install-systemd:
 	install -D -m 755 -t $(DESTDIR)$(prefix)/libexec/safe-modprobe packaging/watch
@@ -95,6 +99,14 @@ install-systemd:
 	sed -i $(PLACES) $(BUILD)/units/*
 	install -m 644 $(BUILD)/units/* $(DESTDIR)$(unitdir)
 	install -D -m 644 packaging/systemd/safe-modprobe.tmpfiles $(DESTDIR)$(prefix)/lib/tmpfiles.d/safe-modprobe.conf
+
+# From a copy of the sources, since debian/ has to be at their top.
+deb:
+	rm -rf build/deb
+	mkdir -p build/deb/source
+	tar -c --exclude=__pycache__ --exclude='*.so' $(SOURCES) | tar -x -C build/deb/source
+	cp -R packaging/debian build/deb/source
+	cd build/deb/source && env -u SOURCE_DATE_EPOCH dpkg-buildpackage --build=binary --no-sign
 
 # The catalog counts from `journalctl --update-catalog` on, which a package has as its trigger.
 install-monitoring:

@@ -24,7 +24,7 @@ from safe_modprobe.capability import NAMES
 from safe_modprobe.ctl.main import parser
 
 FILES = {"bash": "safe-modprobectl", "zsh": "_safe-modprobectl", "fish": "safe-modprobectl.fish"}
-"""Where each shell looks for it, in a folder of its own."""
+"""Where each shell looks for it, in a folder of its own. shtab knows fish from 1.8 on."""
 
 USERS = {
     "bash": "_safe_modprobectl_users",
@@ -33,11 +33,18 @@ USERS = {
     "preamble": {"bash": '_safe_modprobectl_users() { compgen -u -- "$1"; }'},
 }
 
+KERNELS = {
+    "bash": "_safe_modprobectl_kernels",
+    "zsh": "($(ls /lib/modules))",
+    "fish": "(ls /lib/modules)",
+    "preamble": {"bash": '_safe_modprobectl_kernels() { compgen -W "$(ls /lib/modules)" -- "$1"; }'},
+}
+
 VALUES: Mapping[str, Any] = {
     "DIR": shtab.DIRECTORY,
     "FILE": shtab.FILE,
     "PATH": shtab.FILE,
-    "VERSION": shtab.cmd("ls /lib/modules"),
+    "VERSION": KERNELS,
 }
 """What stands for a value in --help -> what may be there."""
 
@@ -62,9 +69,9 @@ def main(folder: Path) -> None:
             action.complete = USERS  # type: ignore[attr-defined]
         elif isinstance(action.metavar, str) and action.metavar in VALUES:
             action.complete = VALUES[action.metavar]  # type: ignore[attr-defined]
-    for shell, name in FILES.items():
+    for shell in set(FILES) & set(shtab.SUPPORTED_SHELLS):
         (folder / shell).mkdir(parents=True, exist_ok=True)
-        (folder / shell / name).write_text(shtab.complete(top, shell))
+        (folder / shell / FILES[shell]).write_text(shtab.complete(top, shell))
 
 
 if __name__ == "__main__":

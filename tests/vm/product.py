@@ -11,6 +11,9 @@ from tests.vm.kernels import NATIVE, Kernel
 from tests.vm.roots import root, suite_of
 
 PARTS = ("safe_modprobe", "policy.d", "packaging", "docs/man", "setup.py", "pyproject.toml", "Makefile")
+SOURCES = (*(part for part in PARTS if part != "docs/man"), "docs", "README.md", "LICENSE")
+"""What `make deb` is made from."""
+
 _CHROOT = """mount --bind "$2" "$1/mnt"
 for name in proc dev sys; do mount --rbind "/$name" "$1/$name"; done
 top="$1"; shift 2; exec chroot "$top" env -i -C /mnt PATH=/usr/sbin:/usr/bin:/sbin:/bin LC_ALL=C.UTF-8 "$@\""""
@@ -33,9 +36,24 @@ def product(suite: str = NATIVE, progress: Progress = say) -> Path:
     return cached(name, digest(suite, *(TOP / part for part in PARTS)), make, progress)
 
 
-def copy_sources(into: Path) -> None:
+def deb(suite: str = NATIVE, progress: Progress = say) -> Path:
+    """The Debian package, built by that release's own tools."""
+
+    def make(into: Path) -> None:
+        sources = into / "sources"
+        copy_sources(sources, SOURCES)
+        in_build_root(suite, sources, ["make", "deb"], progress)
+        for package in (sources / "build/deb").glob("safe-modprobe_*"):
+            package.rename(into / package.name)
+        shutil.rmtree(sources)
+
+    folder = cached(f"deb-{suite}", digest(suite, *(TOP / part for part in SOURCES)), make, progress)
+    return next(folder.glob("*.deb"))
+
+
+def copy_sources(into: Path, parts: Sequence[str] = PARTS) -> None:
     """All that is built from, without what was built from it here."""
-    for part in PARTS:
+    for part in parts:
         (into / part).parent.mkdir(parents=True, exist_ok=True)
         if (TOP / part).is_dir():
             shutil.copytree(TOP / part, into / part, ignore=shutil.ignore_patterns("__pycache__", "*.so"))
@@ -63,5 +81,9 @@ def in_root(tree: Path, folder: Path, command: Sequence[str | Path]) -> list[str
 
 def in_build_root(suite: str, folder: Path, command: Sequence[str], progress: Progress = say) -> str:
     """What the command prints, run in this folder with that release's compiler and Python. Raises SystemExit."""
-    tree = root("build" if suite == NATIVE else f"build-{suite}", progress) / "tree"
-    return run(in_root(tree, folder, command))
+    return run(in_root(build_root(suite, progress), folder, command))
+
+
+def build_root(suite: str, progress: Progress = say) -> Path:
+    """That release, with all that it takes to build."""
+    return root("build" if suite == NATIVE else f"build-{suite}", progress) / "tree"

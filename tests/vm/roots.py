@@ -10,8 +10,8 @@ _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "python3-tomlkit", "lib
 _PROGRAMS = """bubblewrap busybox-static cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
     nfs-kernel-server nftables python3-rich squashfs-tools squashfuse uidmap wireguard-tools xfsprogs""".split()
 """Those of policy.d's promise: who must still get through, and by what."""
-_BUILD = """cython3 gcc libkmod-dev libzstd-dev make pkgconf python3-dev python3-pyelftools python3-pytest
-    python3-setuptools xz-utils zstd""".split()
+_BUILD = """build-essential cython3 debhelper dh-python libkmod-dev libzstd-dev pkgconf python3-dev python3-pyelftools
+    python3-pytest python3-setuptools python3-shtab scdoc xz-utils zstd""".split()
 _ROOTLESS = """aardvark-dns busybox-static crun e2fsprogs fuse-overlayfs iptables netavark nftables passt podman
     slirp4netns uidmap""".split()
 """What docs/rootless.md was measured with."""
@@ -57,5 +57,7 @@ def _make(into: Path, suite: str, packages: list[str]) -> None:
         ["mmdebstrap", "--quiet", "--variant=minbase", *options, suite, tree, source],
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
     )
-    for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/perl", "usr/share/info"):
-        run(["rm", "-rf", tree / waste])
+    waste = ["var/cache/apt", "var/lib/apt/lists", "usr/share/info"]
+    if "debhelper" not in packages:  # which is in Perl
+        waste.append("usr/share/perl")
+    run(["rm", "-rf", *(tree / each for each in waste)])
