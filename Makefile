@@ -28,13 +28,14 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat 
 share = $(DESTDIR)$(prefix)/share
 
 .PHONY: all build man completions install install-man install-completions install-monitoring install-systemd deb demo \
-	test test-unit kernel test-kernel bench survey call-sites setup clean help
+	test test-unit test-boot kernel test-kernel bench survey call-sites setup clean help
 
 all: build
 
 help:
 	@echo 'make demo       a stock kernel in QEMU: a user and root ask for the same modules'
 	@echo 'make test       every test, real kernels included'
+	@echo 'make test-boot  whole systems, rebooted, with the Debian package: make test goes without'
 	@echo 'make test-unit  the tests that need no kernel: the loop for a desk'
 	@echo 'make kernel SUITE=bookworm  a small kernel of that suite with the series in packaging/kernel, in .cache'
 	@echo 'make test-kernel SUITE=bookworm  what such a kernel tells the helper, and what follows from it'
@@ -122,6 +123,9 @@ demo: setup
 
 test: setup
 	$(VENV) -m pytest $(ARGS)
+
+test-boot: setup
+	$(VENV) -m pytest tests/boot $(ARGS)
 
 test-unit: setup
 	$(VENV) -m pytest -n 3 --dist worksteal tests/unit $(ARGS)

@@ -14,8 +14,8 @@ from tests.vm.product import product
 from tests.vm.roots import suite_of
 
 HERE = Path(__file__).parent
-TESTS = HERE.parent
-"""Machines and scenarios are in `machines` and `scenarios` of this folder or of one beside it."""
+_FOLDERS = (HERE, HERE.parent / "kernel")
+"""Machines and scenarios are in `machines` and `scenarios` of these."""
 
 
 class Machine(NamedTuple):
@@ -43,9 +43,15 @@ class Result(NamedTuple):
 
 def machine(name: str) -> Machine:
     """Read a machine's folder."""
-    (file,) = TESTS.glob(f"*/machines/{name}/machine.toml")
+    (file,) = (file for folder in _FOLDERS if (file := folder / "machines" / name / "machine.toml").exists())
     values = tomllib.loads(file.read_text())
     return Machine(name=name, **{**values, "scenarios": tuple(values["scenarios"])})
+
+
+def scenario_file(name: str) -> Path:
+    """Where a scenario stands."""
+    (file,) = (file for folder in _FOLDERS if (file := folder / "scenarios" / f"{name}.py").exists())
+    return file
 
 
 def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
@@ -53,14 +59,23 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
 
     Raises SystemExit with one sentence when QEMU is not there or the guest does not end in time.
     """
-    linux = kernel(what.kernel, progress)
     folder = CACHE / "run" / what.name
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     tree = folder / "job"
     _job(tree, what, job)
     installed = product(suite_of(what.root), progress) / "tree"
-    _archive([installed, tree], folder / "job.tar")
+    archive_job([installed, tree], folder)
+    image = disk(what.root, kernel(what.kernel, progress), progress)
+    return power_on(what, folder, drive(0, image, "raw", "snapshot=on,cache=unsafe"), progress)
+
+
+def power_on(what: Machine, folder: Path, root_disk: list[str], progress: Progress = say) -> Result:
+    """Boot once, with that disk and the folder's archive of the job, until the guest has powered off.
+
+    Raises SystemExit as boot() does.
+    """
+    linux = kernel(what.kernel, progress)
     drivers = initrd(what.root, linux, progress)
     lines, console = folder / "lines", folder / "console"
     # One thread for both processors: with one each, emulation misses code that a kernel patches under the other's
@@ -69,8 +84,7 @@ def boot(what: Machine, job: list[str], progress: Progress = say) -> Result:
         "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", "Nehalem",
         "-smp", str(what.cpus), "-m", str(what.memory), "-nodefaults", "-display", "none", "-no-reboot",
         "-kernel", linux.image, *(["-initrd", drivers] if drivers else []),
-        *_drive(0, disk(what.root, linux, progress), "snapshot=on,cache=unsafe"),
-        *_drive(1, folder / "job.tar", "readonly=on"),
+        *root_disk, *drive(1, folder / _JOB, "raw", "readonly=on"),
         "-serial", f"file:{console}", "-serial", f"file:{lines}",
         "-append", f"{_CMDLINE} {what.cmdline}",
     ]  # fmt: skip
@@ -108,25 +122,29 @@ _MASKED = """e2scrub_reap.service getty.target kmod-static-nodes.service systemd
 """Units that no scenario looks at: a third of a boot's time."""
 
 
-def _drive(number: int, file: Path, how: str) -> list[str]:
-    """QEMU's arguments for one disk of several."""
+def drive(number: int, file: Path, form: str, how: str) -> list[str]:
+    """QEMU's arguments for one disk of several; `form` is raw or qcow2."""
     name = f"disk{number}"
     return [
-        "-drive", f"if=none,id={name},format=raw,file={file},{how}", "-device", f"nvme,drive={name},serial={name}",
+        "-drive", f"if=none,id={name},format={form},file={file},{how}", "-device", f"nvme,drive={name},serial={name}",
     ]  # fmt: skip
 
 
-def _archive(trees: list[Path], to: Path) -> None:
-    """The folders' files, all root's, in one archive."""
+_JOB = "job.tar"
+
+
+def archive_job(trees: list[Path], folder: Path) -> None:
+    """The trees' files, all root's, as the archive that the guest unpacks when it boots."""
     folders = [argument for tree in trees for argument in ("-C", tree, ".")]
-    run(["tar", "-c", "-f", to, "--owner=0", "--group=0", *folders])
+    run(["tar", "-c", "-f", folder / _JOB, "--owner=0", "--group=0", *folders])
 
 
 def _job(tree: Path, what: Machine, job: list[str]) -> None:
     """The agent, the scenarios, and who starts them."""
     shutil.copytree(HERE / "guest", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
-    for scenario in TESTS.glob("*/scenarios/*.py"):
-        shutil.copy(scenario, tree / "agent")
+    for folder in _FOLDERS:
+        for scenario in (folder / "scenarios").glob("*.py"):
+            shutil.copy(scenario, tree / "agent")
     (tree / "agent/documents").mkdir()
     for document in (TOP / "README.md", *(TOP / "docs/man").glob("*.scd")):
         shutil.copy(document, tree / "agent/documents")

@@ -5,8 +5,15 @@ import re
 _IN_A_GUEST = re.compile(r"safe-modprobectl (enable|disable|status|log|suggest)\b|--last|--event")
 """What changes the kernel, or reads a journal. All else takes a tenth of the time where nothing is emulated."""
 
-SHOWN_ELSEWHERE = {"make demo", "make test", "make install", "safe-modprobectl surface --html surface.html"}
-"""By tests/vm/test_demo.py, by CI itself, by every machine here, and by tests/unit/test_surface_page.py."""
+SHOWN_ELSEWHERE = {
+    "make demo",  # by tests/vm/test_demo.py
+    "make test",  # by CI itself
+    "make test-boot",  # as well
+    "make deb",  # by tests/suites/test_debian.py
+    "make install",  # by every machine here
+    "safe-modprobectl surface --html surface.html",  # by tests/unit/test_surface_page.py
+}
+"""Not in a guest."""
 
 PREPARE = """set -e
 mkdir -p {desk} /etc/safe-modprobe/tests.d /var/lib/prometheus/node-exporter

@@ -1,0 +1,63 @@
+"""As tests/vm, but that a machine is booted several times: what was installed stays."""
+
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.boot.boots import HERE, Machine, boot_all, machine
+from tests.vm.collect import GuestTest, tests_of
+from tests.vm.qemu import Result
+
+_AT_ONCE = 2
+_pool = ThreadPoolExecutor(_AT_ONCE)
+_results: dict[str, Future[Result]] = {}
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    """tests/boot/machines/NAME/machine.toml stands for all tests of that machine."""
+    return MachineFile.from_parent(parent, path=file_path) if file_path.name == "machine.toml" else None
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Boot what was selected, always from the first boot on: each needs what those before it have done."""
+    wanted = {item.machine for item in session.items if isinstance(item.parent, MachineFile)}
+    if not session.config.option.collectonly:
+        for name in sorted(wanted):
+            _results[name] = _pool.submit(_boot, machine(name))
+
+
+def _boot(what: Machine) -> Result:
+    try:
+        return boot_all(what)
+    except SystemExit as error:  # a thread's SystemExit would say nothing
+        return Result([], f"{what.name} did not boot: {error}")
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """What the guests measured."""
+    for name, future in _results.items():
+        for line in future.result().lines if future.done() else ():
+            if "note" in line:
+                terminalreporter.write_line(f"{name}: {line['note']}")
+
+
+class MachineFile(pytest.File):
+    """A machine's folder."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        """The functions of its scenarios, read without running them: they are the guest's."""
+        name = self.path.parent.name
+        for boot in machine(name).boots:
+            for scenario in boot.scenarios:
+                source = HERE / "scenarios" / f"{scenario}.py"
+                for test, line in tests_of(source):
+                    yield GuestTest.from_parent(
+                        self,
+                        name=f"{scenario}::{test}",
+                        machine=name,
+                        result=lambda: _results[name].result(),
+                        place=(source, line),
+                    )
