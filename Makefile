@@ -3,6 +3,7 @@
 PYTHON  ?= /usr/bin/python3
 DESTDIR ?=
 prefix  ?= /usr
+sbindir ?= $(prefix)/sbin
 
 LIBDIR = $(prefix)/lib/safe-modprobe
 unitdir = $(prefix)/lib/systemd/system
@@ -17,6 +18,8 @@ SOURCES = safe_modprobe policy.d packaging docs setup.py pyproject.toml Makefile
 # What is written into scripts and units.
 PLACES = -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|'
 
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
 VENV = .cache/venv/bin/python3
 SUITE ?= bookworm
 
@@ -27,8 +30,8 @@ SHTAB = $(firstword $(foreach name,complete_fish complete,$(foreach python,$(PYT
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y docs/man/generate.py)
 share = $(DESTDIR)$(prefix)/share
 
-.PHONY: all build man completions install install-man install-completions install-monitoring install-systemd deb demo \
-	test test-unit test-boot kernel test-kernel bench survey call-sites setup clean help
+.PHONY: all build man completions install install-man install-completions install-monitoring install-systemd deb rpm \
+	demo test test-unit test-boot kernel test-kernel bench survey call-sites setup clean help
 
 all: build
 
@@ -45,6 +48,7 @@ help:
 	@echo 'make completions  for bash, zsh and fish, by shtab, in build/completions'
 	@echo 'make install    DESTDIR=… prefix=/usr PYTHON=/usr/bin/python3'
 	@echo 'make deb        the Debian package, in build/deb'
+	@echo 'make rpm        the RPM packages, in build/rpm'
 	@echo 'make clean      remove what was built; the cache of kernels stays (rm -r .cache)'
 
 build:
@@ -60,7 +64,7 @@ completions: build
 # Byte code is not checked against the sources at every start: what is installed is what runs, and the same
 # sources install the same bytes.
 install: build install-man install-completions install-monitoring install-systemd
-	install -d $(PACKAGE) $(DESTDIR)$(prefix)/sbin $(DESTDIR)$(LIBDIR)/policy.d $(DESTDIR)$(LIBDIR)/tests.d
+	install -d $(PACKAGE) $(DESTDIR)$(sbindir) $(DESTDIR)$(LIBDIR)/policy.d $(DESTDIR)$(LIBDIR)/tests.d
 	cd safe_modprobe && find . '(' -name '*.py' -o -name '*.jinja' ')' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
 	install -m 644 $(BUILD)/lib/safe_modprobe/*.so $(PACKAGE)
 	install -m 644 policy.d/*.toml $(DESTDIR)$(LIBDIR)/policy.d
@@ -70,9 +74,9 @@ install: build install-man install-completions install-monitoring install-system
 	install -m 644 policy.d/examples/tests.d/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
 	$(PYTHON) -B -c 'import json; from safe_modprobe.policy.json_schema import json_schema; \
 		print(json.dumps(json_schema(), indent=2))' > $(DESTDIR)$(prefix)/share/safe-modprobe/policy.schema.json
-	for name in sbin/safe-modprobe sbin/safe-modprobectl libexec/safe-modprobe/boot; do \
+	for name in $(sbindir)/safe-modprobe $(sbindir)/safe-modprobectl $(prefix)/libexec/safe-modprobe/boot; do \
 		sed $(PLACES) packaging/$$(basename $$name).in > $(BUILD)/script && \
-		install -D -m 755 $(BUILD)/script $(DESTDIR)$(prefix)/$$name || exit 1; done
+		install -D -m 755 $(BUILD)/script $(DESTDIR)$$name || exit 1; done
 	$(PYTHON) -m compileall -q -f --invalidation-mode unchecked-hash $(if $(DESTDIR),-s $(abspath $(DESTDIR)) -p /) $(PACKAGE)
 
 # With the tool they are made anew; without it, what was made before is taken.
@@ -114,6 +118,20 @@ install-monitoring:
 	install -D -m 644 -t $(DESTDIR)$(prefix)/lib/systemd/catalog packaging/journal/safe-modprobe.catalog
 	install -D -m 644 -t $(share)/safe-modprobe/prometheus packaging/prometheus/safe-modprobe.rules.yml
 	install -D -m 644 -t $(share)/safe-modprobe/grafana packaging/grafana/safe-modprobe.json
+
+# Where rpm knows nothing of systemd and Python, it is not Fedora: it gets the macros here, and finds no package of what
+# builds, since the machine's packages are not rpm's.
+RPM_ELSEWHERE = $(if $(shell rpm --eval '%{!?_unitdir:elsewhere}'),--nodeps --load packaging/rpm/macros.elsewhere)
+rpm:
+	rm -rf build/rpm
+	mkdir -p build/rpm
+	tar -cz --exclude=__pycache__ --exclude='*.so' --transform 's|^|safe-modprobe-$(VERSION)/|' \
+		--sort=name --owner=0 --group=0 --mtime=@$(SOURCE_DATE_EPOCH) -f build/rpm/safe-modprobe-$(VERSION).tar.gz $(SOURCES)
+	MAKEFLAGS='VENV=$(abspath $(VENV))' rpmbuild -ba --quiet $(RPM_ELSEWHERE) \
+		--define '_topdir $(abspath build/rpm)/work' --define '_sourcedir $(abspath build/rpm)' \
+		--define '_rpmdir $(abspath build/rpm)' --define '_srcrpmdir $(abspath build/rpm)' \
+		--define '_rpmfilename %%{NAME}-%%{VERSION}-%%{RELEASE}.%%{ARCH}.rpm' packaging/rpm/safe-modprobe.spec
+	rm -r build/rpm/work
 
 setup:
 	@tests/setup
