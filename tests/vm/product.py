@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from inspect import getsource
 from pathlib import Path
@@ -10,9 +11,13 @@ from tests.vm.cache import TOP, Progress, cached, digest, run, say
 from tests.vm.kernels import NATIVE, Kernel
 from tests.vm.roots import root, suite_of
 
-PARTS = ("safe_modprobe", "policy.d", "packaging", "docs/man", "setup.py", "pyproject.toml", "Makefile")
+_NOT_DEBIANS = ("ansible", "arch", "rpm", "selinux")
+_PACKAGING = sorted(f"packaging/{path.name}" for path in (TOP / "packaging").iterdir() if path.name not in _NOT_DEBIANS)
+PARTS = ("safe_modprobe", "policy.d", *_PACKAGING, "docs/man", "setup.py", "pyproject.toml", "Makefile")
 SOURCES = (*(part for part in PARTS if part != "docs/man"), "docs", "README.md", "LICENSE")
 """What `make deb` is made from."""
+
+RPM_SOURCES = (*SOURCES, "packaging/rpm", "packaging/selinux")
 
 _CHROOT = """mount --bind "$2" "$1/mnt"
 for name in proc dev sys; do mount --rbind "/$name" "$1/$name"; done
@@ -49,6 +54,21 @@ def deb(suite: str = NATIVE, progress: Progress = say) -> Path:
 
     folder = cached(f"deb-{suite}", digest(suite, *(TOP / part for part in SOURCES)), make, progress)
     return next(folder.glob("*.deb"))
+
+
+def rpms(progress: Progress = say) -> tuple[Path, ...]:
+    """The RPM packages, built by this machine's own rpmbuild: source, binary, and SELinux's."""
+
+    def make(into: Path) -> None:
+        sources = into / "sources"
+        copy_sources(sources, RPM_SOURCES)
+        run(["make", "-C", sources, "rpm", f"VENV={sys.executable}"])
+        for package in (sources / "build/rpm").glob("*.rpm"):
+            package.rename(into / package.name)
+        shutil.rmtree(sources)
+
+    folder = cached("rpm", digest(*(TOP / part for part in RPM_SOURCES)), make, progress)
+    return tuple(sorted(folder.glob("*.rpm")))
 
 
 def copy_sources(into: Path, parts: Sequence[str] = PARTS) -> None:

@@ -21,6 +21,7 @@ _SYSTEM = """dbus jq python3-junitparser python3-prometheus-client python3-pyelf
 PACKAGES = {
     "bare": _BARE,
     "build": [*_BARE, *_BUILD],
+    "fleet": [*_BARE, "python3-apt", "rpm", "systemd"],
     "programs": [*_BARE, *_PROGRAMS],
     "rootless": [*_BARE, *_ROOTLESS],
     "systemd": [*_BARE, *_SYSTEM],

@@ -1,0 +1,151 @@
+"""The RPM packages: what is in them, and what their scriptlets do by a real rpm. On Fedora they are untested."""
+
+import re
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.vm.cache import TOP
+from tests.vm.product import product, rpms
+from tests.vm.roots import root
+
+RPM = TOP / "packaging/rpm"
+SWITCH = "/proc/sys/kernel/modprobe"
+HELPER = "/usr/sbin/safe-modprobe"
+
+
+def package(ends: str) -> Path:
+    return next(path for path in rpms() if re.fullmatch(rf"safe-modprobe{ends}", path.name))
+
+
+@pytest.fixture(scope="module")
+def binary() -> Path:
+    return package(r"-\d.*(?<!src|rch)\.rpm")
+
+
+def rpm(*what: str | Path) -> list[str]:
+    return subprocess.run(["rpm", *what], capture_output=True, text=True, check=True).stdout.splitlines()
+
+
+def test_rpmlint_finds_no_error(tmp_path: Path) -> None:
+    (tmp_path / ".rpmmacros").write_text((RPM / "macros.elsewhere").read_text())
+    command = ["rpmlint", "-c", RPM / "rpmlint.toml", *rpms(), RPM / "safe-modprobe.spec"]
+    done = subprocess.run(command, env={"HOME": str(tmp_path), "PATH": "/usr/bin"}, capture_output=True, text=True)
+    assert done.returncode == 0 and ": E: " not in done.stdout, done.stdout + done.stderr
+    assert " 3 packages and 1 specfiles checked; 0 errors" in done.stdout
+
+
+def test_every_filter_says_why() -> None:
+    lines = [line for line in (RPM / "rpmlint.toml").read_text().splitlines() if line.startswith("    ")]
+    assert lines and [line for line in lines if not re.search(", +# ..", line)] == []
+
+
+def test_it_has_the_files_of_make_install(binary: Path) -> None:
+    tree = product() / "tree"
+    made = {f"/{path.relative_to(tree)}" for path in tree.rglob("*") if path.is_file()}
+    made = {re.sub("(/man/.*)", r"\1.gz", name) for name in made}
+    lines = rpm("-qp", "--qf", "[%{FILEMODES:perms} %{FILENAMES}\n]", binary)
+    packaged = {name for mode, name in (line.split() for line in lines) if mode.startswith("-")}
+    assert {
+        name for name in packaged ^ made if not name.startswith(("/usr/share/doc/", "/usr/share/licenses/"))
+    } == set()
+    assert [line for line in lines if line.split()[1].startswith("/etc/")] == [
+        "drwxr-xr-x /etc/safe-modprobe",
+        "drwxr-xr-x /etc/safe-modprobe/policy.d",
+        "drwxr-xr-x /etc/safe-modprobe/tests.d",
+    ]
+
+
+def test_a_new_python_comes_with_a_new_package(binary: Path) -> None:
+    """The extension is for one version: dnf must not take Python further without it."""
+    assert "python(abi) = 3.11" in rpm("-qp", "--requires", binary)
+
+
+def test_selinux_comes_with_its_policy(binary: Path) -> None:
+    version = rpm("-qp", "--qf", "%{VERSION}-%{RELEASE}", binary)[0]
+    assert f"(safe-modprobe-selinux = {version} if selinux-policy-targeted)" in rpm("-qp", "--requires", binary)
+    assert "/usr/share/selinux/packages/safe-modprobe.cil" in rpm("-qpl", package("-selinux-.*"))
+
+
+def test_versions_are_the_same(binary: Path) -> None:
+    version = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+    assert rpm("-qp", "--qf", "%{VERSION} %{CHANGELOGTEXT}", binary)[0].startswith(f"{version} - ")
+    assert any(f" - {version}-1" in line for line in rpm("-qp", "--changelog", binary))
+
+
+class Machine:
+    """A root as a machine of its own: its first process is in it, and a file is its switch.
+
+    The real switch is this machine's, whose kernel may not even have modules.
+    """
+
+    def __init__(self, tree: Path) -> None:
+        self.tree = tree
+        self.switch = tree / "switch/modprobe"
+        self.switch.parent.mkdir()
+        self.switch.write_text("/sbin/modprobe\n")
+
+    def run(self, script: str, before: str = "exec") -> None:
+        inside = f"""mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"
+            mount --bind "$1/switch" "$1/proc/sys/kernel"
+            {before} chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh -euxc "$2" """
+        space = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-euc", inside, "sh"]
+        done = subprocess.run([*space, self.tree, script], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def now(self) -> str:
+        return self.switch.read_text().splitlines()[0]
+
+
+@pytest.fixture(scope="module")
+def machine(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
+    tree = tmp_path_factory.mktemp("rpm") / "tree"
+    subprocess.run(["cp", "-a", root("fleet") / "tree", tree], check=True)
+    subprocess.run(["cp", binary, tree / "srv/safe-modprobe.rpm"], check=True)
+    return Machine(tree)
+
+
+INSTALL = "rpm -i --nodeps /srv/safe-modprobe.rpm; mkdir -p /run/safe-modprobe; "
+"""By Debian's rpm, which knows nothing of Debian's packages."""
+
+ON = f"echo {HELPER} >{SWITCH}; printf /usr/sbin/modprobe >/run/safe-modprobe/modprobe.before; "
+BROKEN = "ln -sf /bin/false /usr/sbin/safe-modprobectl; "
+ERASE = "rpm -e safe-modprobe"
+
+ROWS = [
+    ("off, and stays so", INSTALL + ERASE, "exec", "/sbin/modprobe"),
+    ("what was there before", INSTALL + ON + ERASE, "exec", "/usr/sbin/modprobe"),
+    ("its own tool is broken", INSTALL + ON + BROKEN + ERASE, "exec", "/usr/sbin/modprobe"),
+    ("it is not the helper", INSTALL + ON + f"echo /opt/helper >{SWITCH}; " + ERASE, "exec", "/opt/helper"),
+    ("a chroot has another system's kernel", INSTALL + ON + ERASE, "", HELPER),
+]
+
+
+@pytest.mark.parametrize(("script", "before", "switch"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_who_is_the_helper_once_the_package_is_gone(machine: Machine, script: str, before: str, switch: str) -> None:
+    machine.run("mkdir -p /etc/safe-modprobe/policy.d; : >/etc/safe-modprobe/policy.d/10-site.toml")
+    machine.switch.write_text("/sbin/modprobe\n")
+    machine.run(script, before)
+    assert machine.now() == switch
+    assert not (machine.tree / HELPER[1:]).exists()
+    assert (machine.tree / "etc/safe-modprobe/policy.d/10-site.toml").exists()
+
+
+def test_an_upgrade_switches_nothing_off_and_ends_with_a_look(machine: Machine) -> None:
+    machine.switch.write_text("/sbin/modprobe\n")
+    machine.run(INSTALL + ON + "rpm -U --force --nodeps /srv/safe-modprobe.rpm")
+    assert machine.now() == HELPER
+    assert (machine.tree / "run/safe-modprobe/watch.lock").exists()
+    machine.run("rm -r /usr/lib/safe-modprobe/safe_modprobe; rpm -U --force --nodeps /srv/safe-modprobe.rpm")
+    assert machine.now() == HELPER
+    machine.run("rpm -e safe-modprobe")
+
+
+def test_installing_switches_nothing_on(machine: Machine) -> None:
+    machine.switch.write_text("/sbin/modprobe\n")
+    machine.run(INSTALL)
+    assert machine.now() == "/sbin/modprobe"
+    assert list((machine.tree / "etc/systemd").rglob("*safe-modprobe*")) == []
+    machine.run(ERASE)
