@@ -7,13 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.suites.machine import HELPER, ON, OTHER, Machine
 from tests.vm.cache import TOP
 from tests.vm.product import product, rpms
 from tests.vm.roots import root
 
 RPM = TOP / "packaging/rpm"
-SWITCH = "/proc/sys/kernel/modprobe"
-HELPER = "/usr/sbin/safe-modprobe"
 
 
 def package(ends: str) -> Path:
@@ -75,30 +74,6 @@ def test_versions_are_the_same(binary: Path) -> None:
     assert any(f" - {version}-1" in line for line in rpm("-qp", "--changelog", binary))
 
 
-class Machine:
-    """A root as a machine of its own: its first process is in it, and a file is its switch.
-
-    The real switch is this machine's, whose kernel may not even have modules.
-    """
-
-    def __init__(self, tree: Path) -> None:
-        self.tree = tree
-        self.switch = tree / "switch/modprobe"
-        self.switch.parent.mkdir()
-        self.switch.write_text("/sbin/modprobe\n")
-
-    def run(self, script: str, before: str = "exec") -> None:
-        inside = f"""mount -t proc proc "$1/proc"; mount --rbind /dev "$1/dev"
-            mount --bind "$1/switch" "$1/proc/sys/kernel"
-            {before} chroot "$1" env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin sh -euxc "$2" """
-        space = ["unshare", "--mount", "--pid", "--fork", "--propagation", "private", "sh", "-euc", inside, "sh"]
-        done = subprocess.run([*space, self.tree, script], capture_output=True, text=True)
-        assert done.returncode == 0, done.stdout + done.stderr
-
-    def now(self) -> str:
-        return self.switch.read_text().splitlines()[0]
-
-
 @pytest.fixture(scope="module")
 def machine(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     tree = tmp_path_factory.mktemp("rpm") / "tree"
@@ -110,7 +85,6 @@ def machine(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 INSTALL = "rpm -i --nodeps /srv/safe-modprobe.rpm; mkdir -p /run/safe-modprobe; "
 """By Debian's rpm, which knows nothing of Debian's packages."""
 
-ON = f"echo {HELPER} >{SWITCH}; printf /usr/sbin/modprobe >/run/safe-modprobe/modprobe.before; "
 BROKEN = "ln -sf /bin/false /usr/sbin/safe-modprobectl; "
 ERASE = "rpm -e safe-modprobe"
 
@@ -118,7 +92,7 @@ ROWS = [
     ("off, and stays so", INSTALL + ERASE, "exec", "/sbin/modprobe"),
     ("what was there before", INSTALL + ON + ERASE, "exec", "/usr/sbin/modprobe"),
     ("its own tool is broken", INSTALL + ON + BROKEN + ERASE, "exec", "/usr/sbin/modprobe"),
-    ("it is not the helper", INSTALL + ON + f"echo /opt/helper >{SWITCH}; " + ERASE, "exec", "/opt/helper"),
+    ("it is not the helper", INSTALL + ON + OTHER + ERASE, "exec", "/opt/helper"),
     ("a chroot has another system's kernel", INSTALL + ON + ERASE, "", HELPER),
 ]
 

@@ -1,0 +1,76 @@
+"""The Arch package, made by Debian's makepkg, and its scriptlets by hand. On Arch it is untested."""
+
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from tests.suites.machine import HELPER, ON, OTHER, Machine
+from tests.vm.cache import TOP
+from tests.vm.product import product, rpms
+from tests.vm.roots import root
+
+ARCH = TOP / "packaging/arch"
+VERSION = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["version"]
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What is in the package. makepkg refuses to be root, so it is somebody else in a namespace of its own."""
+    folder = tmp_path_factory.mktemp("arch")
+    subprocess.run(["cp", *ARCH.iterdir(), folder], check=True)
+    source = next(path for path in rpms() if path.name.endswith(".src.rpm"))
+    unpacked = subprocess.run(["rpm2cpio", source], capture_output=True, check=True).stdout
+    subprocess.run(["cpio", "-i", "--quiet", "*.tar.gz"], cwd=folder, input=unpacked, check=True)
+    someone = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "env", f"HOME={folder}"]
+    shtab = f"MAKEFLAGS=VENV={sys.executable}"
+    done = subprocess.run([*someone, shtab, "makepkg", "--nodeps"], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (folder / "tree").mkdir()
+    package = next(folder.glob(f"safe-modprobe-{VERSION}-1-*.pkg.tar*"))
+    subprocess.run(["tar", "-x", "-C", folder / "tree", "-f", package], check=True, stderr=subprocess.DEVNULL)
+    return folder / "tree"
+
+
+def test_it_has_the_files_of_make_install(tree: Path) -> None:
+    made = {str(path.relative_to(product() / "tree")) for path in (product() / "tree").rglob("*") if path.is_file()}
+    made = {name.replace("usr/sbin/", "usr/bin/") + (".gz" if "/man/" in name else "") for name in made}
+    packaged = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
+    assert packaged ^ made == {".BUILDINFO", ".INSTALL", ".MTREE", ".PKGINFO"}
+    assert not (tree / "usr/sbin").exists()
+
+
+def test_it_says_that_it_is_untested() -> None:
+    assert (ARCH / "PKGBUILD").read_text().startswith("# Untested on Arch")
+
+
+@pytest.fixture(scope="module")
+def machine(tree: Path) -> Machine:
+    top = tree.parent / "machine"
+    subprocess.run(["cp", "-a", root("fleet") / "tree", top], check=True)
+    subprocess.run(["cp", "-a", f"{tree}/.", top / "usr/.."], check=True)
+    subprocess.run(["cp", tree / "usr/bin/safe-modprobe", top / HELPER[1:]], check=True)  # as Arch's link has it
+    return Machine(top)
+
+
+REMOVE = ". /.INSTALL; pre_remove; post_remove"
+BROKEN = "mv /usr/bin/safe-modprobectl /usr/bin/aside; "
+MEND = "; mv /usr/bin/aside /usr/bin/safe-modprobectl"
+
+ROWS = [
+    ("off, and stays so", REMOVE, "exec", "/sbin/modprobe"),
+    ("what was there before", ON + REMOVE, "exec", "/usr/sbin/modprobe"),
+    ("its own tool is broken", ON + BROKEN + REMOVE + MEND, "exec", "/sbin/modprobe"),
+    ("it is not the helper", ON + OTHER + REMOVE, "exec", "/opt/helper"),
+    ("a chroot has another system's kernel", ON + REMOVE, "", HELPER),
+    ("an upgrade", ON + ". /.INSTALL; post_upgrade", "exec", HELPER),
+]
+
+
+@pytest.mark.parametrize(("script", "before", "switch"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
+def test_who_is_the_helper_then(machine: Machine, script: str, before: str, switch: str) -> None:
+    machine.switch.write_text("/sbin/modprobe\n")
+    machine.run(script, before)
+    assert machine.now() == switch
