@@ -10,6 +10,7 @@ SHOWN_ELSEWHERE = {
     "make test",  # by CI itself
     "make test-boot",  # as well
     "make deb",  # by tests/suites/test_debian.py
+    "make rpm",  # by tests/suites/test_rpm.py
     "make install",  # by every machine here
     "safe-modprobectl surface --html surface.html",  # by tests/unit/test_surface_page.py
 }
