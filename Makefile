@@ -154,7 +154,7 @@ kernel:
 
 test-kernel:
 	@tests/setup kernel
-	$(VENV) -m pytest tests/kernel/test_series.py tests/kernel/machines/$(SUITE)-patched $(ARGS)
+	$(VENV) -m pytest tests/kernel/test_series.py tests/kernel/test_call_sites.py tests/kernel/machines/$(SUITE)-patched $(ARGS)
 
 bench: setup
 	$(VENV) bench/bench.py
