@@ -31,13 +31,14 @@ export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat 
 share = $(DESTDIR)$(prefix)/share
 
 .PHONY: all build man completions install install-man install-completions install-monitoring install-systemd deb rpm \
-	demo test test-unit test-boot kernel test-kernel bench survey call-sites setup clean help
+	demo test test-unit test-packages test-boot kernel test-kernel bench survey call-sites setup clean help
 
 all: build
 
 help:
 	@echo 'make demo       a stock kernel in QEMU: a user and root ask for the same modules'
 	@echo 'make test       every test, real kernels included'
+	@echo 'make test-packages  the packages and the role for a fleet, made, judged and installed: make test goes without'
 	@echo 'make test-boot  whole systems, rebooted, with the Debian package: make test goes without'
 	@echo 'make test-unit  the tests that need no kernel: the loop for a desk'
 	@echo 'make kernel SUITE=bookworm  a small kernel of that suite with the series in packaging/kernel, in .cache'
@@ -142,7 +143,12 @@ demo: setup
 test: setup
 	$(VENV) -m pytest $(ARGS)
 
-test-boot: setup
+test-packages:
+	@tests/setup packages
+	$(VENV) -m pytest tests/packages $(ARGS)
+
+test-boot:
+	@tests/setup packages
 	$(VENV) -m pytest tests/boot $(ARGS)
 
 test-unit: setup

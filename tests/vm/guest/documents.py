@@ -9,8 +9,9 @@ SHOWN_ELSEWHERE = {
     "make demo",  # by tests/vm/test_demo.py
     "make test",  # by CI itself
     "make test-boot",  # as well
-    "make deb",  # by tests/suites/test_debian.py
-    "make rpm",  # by tests/suites/test_rpm.py
+    "make test-packages",  # as well
+    "make deb",  # by tests/packages/test_debian.py
+    "make rpm",  # by tests/packages/test_rpm.py
     "make install",  # by every machine here
     "safe-modprobectl surface --html surface.html",  # by tests/unit/test_surface_page.py
 }

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.suites.machine import HELPER, ON, OTHER, Machine
+from tests.packages.machine import HELPER, ON, OTHER, Machine
 from tests.vm.cache import TOP
 from tests.vm.product import product, rpms
 from tests.vm.roots import root
