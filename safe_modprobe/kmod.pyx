@@ -125,7 +125,8 @@ cdef class _Inside:
             raise RuntimeError("a Kmod cannot be used from within its own call")
         while got != PY_LOCK_ACQUIRED:
             with nogil:
-                got = PyThread_acquire_lock_timed(self.lock, -1, 1)
+                # Not for ever: a signal just before the wait would interrupt nothing.
+                got = PyThread_acquire_lock_timed(self.lock, 100000, 1)
             if got != PY_LOCK_ACQUIRED:
                 PyErr_CheckSignals()
         self.holder = PyThread_get_thread_ident()

@@ -219,8 +219,10 @@ def test_a_signal_reaches_who_waits_for_the_lock(tmp_path: Path) -> None:
 import os, signal, threading, time
 kernel = Kmod(os.path.dirname(sys.argv[1]), [])
 module = kernel.module_from_path(sys.argv[1])
-threading.Thread(target=lambda: module.info, daemon=True).start()
-time.sleep(0.3)
+other = threading.Thread(target=lambda: module.info, daemon=True)
+other.start()
+while open(f"/proc/self/task/{other.native_id}/wchan").read() != "wait_for_partner":  # fs/pipe.c
+    time.sleep(0.01)
 threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT)).start()
 try:
     kernel.lookup("anything")
