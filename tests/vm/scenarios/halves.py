@@ -88,6 +88,14 @@ def test_the_watch_leaves_the_last_resort_alone(guest: Guest) -> None:
     assert guest.sh(WATCH).returncode == 0
 
 
+def test_no_user_can_keep_the_watch_waiting(guest: Guest) -> None:
+    """Whoever can open a file can lock it, and dpkg waits for the watch."""
+    assert guest.sh(WATCH).returncode == 0
+    lock = "/run/safe-modprobe/watch.lock"
+    said = guest.run_as(1000, lambda: guest.sh(f"flock -n {lock} true").stderr)
+    assert os.path.exists(lock) and "Permission denied" in said, said
+
+
 def test_the_watch_switches_nothing_on(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
     assert guest.sh(WATCH).returncode == 0
