@@ -6,7 +6,6 @@ import lzma
 import os
 import random
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -28,13 +27,6 @@ PACKED = {
     "zstd": zstd(MODULE, "--no-check"),
     "gzip": gzip.compress(MODULE, mtime=0),
 }
-
-
-@pytest.fixture
-def nothing_left_open() -> Iterator[None]:
-    before = os.listdir("/proc/self/fd")
-    yield
-    assert os.listdir("/proc/self/fd") == before
 
 
 def opened(path: Path, data: bytes) -> int:

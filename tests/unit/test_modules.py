@@ -159,13 +159,13 @@ def test_folders(tmp_path: Path) -> None:
 REQUESTS = ["plain", "marked", "needs", "soft", "built_in", "nothing", "[", "two-x", "marked_xz", "marked_gz", "broken"]
 
 
+@pytest.mark.usefixtures("nothing_left_open")
 @pytest.mark.parametrize("as_if_new", [False, True])
 def test_many_plans_are_the_same_as_one_by_one(folder: Path, as_if_new: bool) -> None:
     """But for the descriptors: nothing that is only looked at stays open."""
     asked = [parse(["--", alias]).request for alias in REQUESTS]
-    before = os.listdir("/proc/self/fd")
     plans = list(read_plans(asked, str(folder), [], as_if_new))
-    assert os.listdir("/proc/self/fd") == before
+    assert all({step.fd, step.image} == {-1} for plan in plans for target in plan.targets for step in target.steps)
     assert [plan.alias for plan in plans] == REQUESTS
     for request, plan in zip(asked, plans, strict=True):
         alone = read_plan(request, str(folder), [])
