@@ -13,6 +13,7 @@ import pytest
 from safe_modprobe.errors import UntrustedInputError
 from safe_modprobe.read import image
 from safe_modprobe.read.image import compression, kernel_decompresses, sealed_copy
+from tests.unit.descriptors import nothing_left_open
 
 MODULE = b"\x7fELF" + random.Random(1).randbytes(300_000) + bytes(200_000)
 F_SEAL_ALL = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
@@ -68,12 +69,13 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("kind", "data"), WHOLE, ids=map(str, range(len(WHOLE))))
-def test_the_copy_is_the_module(tmp_path: Path, kind: str, data: bytes, nothing_left_open: None) -> None:
+def test_the_copy_is_the_module(tmp_path: Path, kind: str, data: bytes) -> None:
     fd = opened(tmp_path / "m", data)
     os.lseek(fd, 5, os.SEEK_SET)  # whoever read it before: it is the whole file that counts
-    copy = sealed_copy(fd, kind)
-    assert os.pread(copy, len(MODULE) + 1, 0) == MODULE
-    os.close(copy)
+    with nothing_left_open():
+        copy = sealed_copy(fd, kind)
+        assert os.pread(copy, len(MODULE) + 1, 0) == MODULE
+        os.close(copy)
     os.close(fd)
 
 
@@ -119,13 +121,11 @@ BROKEN = [
 
 
 @pytest.mark.parametrize(("kind", "data"), BROKEN, ids=map(str, range(len(BROKEN))))
-def test_a_broken_file_is_an_error(tmp_path: Path, kind: str, data: bytes, nothing_left_open: None) -> None:
+def test_a_broken_file_is_an_error(tmp_path: Path, kind: str, data: bytes) -> None:
     fd = opened(tmp_path / "m", data)
-    try:
-        with pytest.raises(UntrustedInputError, match=rf"^the {kind} file is (broken|cut)"):
-            os.close(sealed_copy(fd, kind))
-    finally:
-        os.close(fd)
+    with nothing_left_open(), pytest.raises(UntrustedInputError, match=rf"^the {kind} file is (broken|cut)"):
+        sealed_copy(fd, kind)
+    os.close(fd)
 
 
 @pytest.mark.parametrize(

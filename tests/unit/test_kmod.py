@@ -13,6 +13,7 @@ from elftools.elf.elffile import ELFFile
 from safe_modprobe import kmod
 from safe_modprobe.kmod import BlacklistedError, Kmod, KmodError
 from tests.tree.build import Mod, build_tree
+from tests.unit.descriptors import nothing_left_open
 
 MODULES = (
     Mod("plain", ("net-pf-99", "both-*")),
@@ -207,7 +208,6 @@ def resident() -> int:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-@pytest.mark.usefixtures("nothing_left_open")
 def test_no_leak_over_100000_look_ups(kernel: Kmod) -> None:
     kernel.load_resources()
 
@@ -219,11 +219,11 @@ def test_no_leak_over_100000_look_ups(kernel: Kmod) -> None:
 
     some(5_000)
     before = resident()
-    some(50_000)  # two look-ups each
+    with nothing_left_open():
+        some(50_000)  # two look-ups each
     assert resident() - before < 2 << 20
 
 
-@pytest.mark.usefixtures("nothing_left_open")
 def test_no_leak_of_plans_info_and_contexts(folder: Path, config: Path) -> None:
     def some(count: int) -> None:
         for _ in range(count):
@@ -232,7 +232,8 @@ def test_no_leak_of_plans_info_and_contexts(folder: Path, config: Path) -> None:
 
     some(200)
     before = resident()
-    some(2_000)
+    with nothing_left_open():
+        some(2_000)
     assert resident() - before < 2 << 20
 
 
