@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     preflight.refuse_what_is_in_the_way(for_good)
     fresh = for_good and unit.enable()
     try:
-        before, about_trial = _begin_trial() if arguments.trial else _enable()
+        before, policy, about_trial = _begin_trial() if arguments.trial else _enable()
         if for_good:
             trial.at_every_boot(arguments.trial)
             unit.start()
@@ -61,7 +61,7 @@ def run(arguments: argparse.Namespace) -> int:
             {
                 "helper": HELPER,
                 "before": before,
-                "trial": _policy_in_force().settings.trial or trial.is_on(),
+                "trial": policy.settings.trial or trial.is_on(),
                 "at_boot": at_boot,
                 "changed": before != HELPER or fresh,
             }
@@ -82,59 +82,54 @@ def _about_boot(at_boot: bool, fresh: bool) -> str:
     return f"{unit.UNIT} switches it on at every boot{' from now on' if fresh else ', as before'}"
 
 
-def _enable() -> tuple[str, list[str]]:
-    """The helper that was there before, and what is to be said of a trial."""
-    _check_policy()
-    before = _switch_over()
-    said = ["the trial has ended: what the policy refuses is refused from now on"] if trial.end() else []
-    settings = _policy_in_force().settings
-    if settings.trial:
-        origin = settings.origin("trial")
+def _enable() -> tuple[str, Policy, list[str]]:
+    """The helper that was there before, the policy in force, and what is to be said of a trial."""
+    policy = _sound_policy()
+    before = _switch_over(policy)
+    said = []
+    if trial.end():
+        said.append("the trial has ended: what the policy refuses is refused from now on")
+        policy = read_policy()
+    if policy.settings.trial:
+        origin = policy.settings.origin("trial")
         said.append(f"a trial goes on: {origin} says trial = true, and nothing is refused until it does not")
-    return before, said
+    return before, policy, said
 
 
-def _policy_in_force() -> Policy:
+def _sound_policy() -> Policy:
     try:
         return read_policy()
-    except PolicyError:  # said already: then only the switch in /run counts
-        return BUILTIN_POLICY
-
-
-def _check_policy() -> None:
-    try:
-        read_policy()
     except PolicyError as error:
         if trial.is_on():
             raise PolicyError(f"{error}; the trial goes on") from None
         raise
 
 
-def _begin_trial() -> tuple[str, list[str]]:
+def _begin_trial() -> tuple[str, Policy, list[str]]:
     """As _enable()."""
     fresh = trial.start()
     try:
-        _check_trial()
-        before = _switch_over()
+        policy = _policy_to_try()
+        before = _switch_over(policy)
     except BaseException:
         if fresh:
             trial.end()
         raise
-    return before, [f"a trial is on: nothing is refused, what would be is recorded [{trial.PATH}]"]
+    return before, policy, [f"a trial is on: nothing is refused, what would be is recorded [{trial.PATH}]"]
 
 
-def _switch_over() -> str:
+def _switch_over(policy: Policy) -> str:
     """The helper takes over, or all is as before. A trial's switch is there before, and goes after. What was there."""
     before = switch.helper()
     made = False
     try:
-        made = prepare(_kernel_tells())
+        made = prepare(_kernel_tells(policy))
         if why := dry_run():
             raise SafeModprobeError(
                 f"{HELPER}: a dry run failed ({why}); kernel.modprobe stays as it was; run it by hand to see why"
             )
         switch.take_over()
-        if not (trial.is_on() or _policy_in_force().settings.trial):  # in which root loses nothing
+        if not (trial.is_on() or policy.settings.trial):  # in which root loses nothing
             preflight.ask_for_real()
     except BaseException:
         if switch.helper() != before:
@@ -145,15 +140,15 @@ def _switch_over() -> str:
     return before
 
 
-def _kernel_tells() -> bool:
+def _kernel_tells(policy: Policy) -> bool:
     try:
-        return Source.KERNEL_ARGS in _policy_in_force().settings.sources and promised()
+        return Source.KERNEL_ARGS in policy.settings.sources and promised()
     except OSError:
         return False
 
 
-def _check_trial() -> None:
-    """Whether it holds with the whole policy. A broken policy does not end it, see helper.py, but is to be mended."""
+def _policy_to_try() -> Policy:
+    """The policy with the trial in it, in which it has to hold. A broken one does not end it, see helper.py."""
     try:
         policy = read_policy()
     except PolicyError as error:
@@ -162,11 +157,12 @@ def _check_trial() -> None:
             " in which every module needs privilege",
             file=sys.stderr,
         )
-        return
+        return BUILTIN_POLICY  # of which only the switch in /run counts
     if not policy.settings.trial:
         origin = policy.settings.origin("trial")
         raise SafeModprobeError(f"{origin}: it says trial = false before {trial.PATH} can; remove that line")
     _refuse_only_file(policy)
+    return policy
 
 
 def _refuse_only_file(policy: Policy) -> None:

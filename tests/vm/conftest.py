@@ -34,7 +34,8 @@ def pytest_collection_finish(session: pytest.Session) -> None:
             wanted.setdefault(item.machine, set()).add(item.scenario)
     # The longest first, so that the others fit in beside it.
     for name in sorted(wanted.keys() - _boots.keys(), key=lambda name: -machine(name).seconds):
-        _boots[name] = _pool.submit(_boot, machine(name), sorted(wanted[name]))
+        what = machine(name)
+        _boots[name] = _pool.submit(_boot, what, [each for each in what.scenarios if each in wanted[name]])
 
 
 def _boot(what: Machine, scenarios: list[str]) -> Result:

@@ -10,11 +10,10 @@ _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "python3-tomlkit", "lib
 _PROGRAMS = """bubblewrap busybox-static cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
     nfs-kernel-server nftables python3-rich squashfs-tools squashfuse uidmap wireguard-tools xfsprogs""".split()
 """Those of policy.d's promise: who must still get through, and by what."""
+_ROOTLESS = "aardvark-dns crun fuse-overlayfs netavark passt podman slirp4netns".split()
+"""What docs/rootless.md was measured with."""
 _BUILD = """build-essential cython3 debhelper dh-python libkmod-dev libzstd-dev pkgconf python3-dev python3-pyelftools
     python3-pytest python3-setuptools python3-shtab scdoc xz-utils zstd""".split()
-_ROOTLESS = """aardvark-dns busybox-static crun e2fsprogs fuse-overlayfs iptables netavark nftables passt podman
-    slirp4netns uidmap""".split()
-"""What docs/rootless.md was measured with."""
 _SYSTEM = """dbus jq python3-junitparser python3-prometheus-client python3-pyelftools python3-rich python3-systemd
     systemd systemd-sysv udev""".split()
 
@@ -22,8 +21,7 @@ PACKAGES = {
     "bare": _BARE,
     "build": [*_BARE, *_BUILD],
     "fleet": [*_BARE, "python3-apt", "rpm", "systemd"],
-    "programs": [*_BARE, *_PROGRAMS],
-    "rootless": [*_BARE, *_ROOTLESS],
+    "programs": [*_BARE, *_PROGRAMS, *_ROOTLESS],
     "systemd": [*_BARE, *_SYSTEM],
 }
 SUITES = ("trixie", "sid")

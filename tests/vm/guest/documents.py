@@ -71,6 +71,11 @@ def commands(text):
     return found
 
 
+def once(lines):
+    """Each command once, whatever its comment: to run it again would show nothing more."""
+    return list(dict.fromkeys(line.partition("  #")[0].rstrip() for line in lines))
+
+
 def commands_of_help(text):
     """Those of HELP's output, without what they are for."""
     lines = [re.split(r" {2,}", line.strip())[0] for line in text.splitlines()]

@@ -26,8 +26,10 @@ def close_gate(guest: Guest) -> None:
     guest.write("/proc/sys/kernel/modprobe", "/run/gated\n")
 
 
-def open_gate() -> None:
+def open_gate(guest: Guest) -> None:
+    """Who waits at it goes on, and who comes later needs none."""
     os.unlink(GATE)
+    guest.write("/proc/sys/kernel/modprobe", "/usr/sbin/safe-modprobe\n")
 
 
 def in_background(guest: Guest, uid: int, func: object, **who: object) -> int:
@@ -71,7 +73,7 @@ def test_killed_requester_gives_nothing(guest: Guest) -> None:
     pid = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(pid, signal.SIGKILL)
     reap(pid)
-    open_gate()
+    open_gate(guest)
     all_done()
     expect(guest, "smp_marked", False)
 
@@ -82,7 +84,7 @@ def test_killed_requester_gives_nothing_while_root_waits_for_something_else(gues
     user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(user, signal.SIGKILL)
     reap(user)
-    open_gate()
+    open_gate(guest)
     reap(root)
     all_done()
     expect(guest, "smp_marked", False)
@@ -101,7 +103,7 @@ def test_reused_tid_gives_nothing(guest: Guest) -> None:
         os._exit(0)
     assert root == user, "the kernel did not give the TID again; run the test again"
     wait_for(lambda: b"__request_module" in stack(root))
-    open_gate()
+    open_gate(guest)
     reap(root)
     all_done()
     expect(guest, "smp_marked", False)
@@ -119,7 +121,7 @@ def test_reused_tid_of_an_idle_root_task_gives_nothing(guest: Guest) -> None:
         time.sleep(30)
         os._exit(0)
     assert root == user
-    open_gate()
+    open_gate(guest)
     all_done()
     os.kill(root, signal.SIGKILL)
     reap(root)
@@ -141,7 +143,7 @@ def test_set_user_id_exec_in_another_thread_gives_nothing(guest: Guest) -> None:
 
     pid = in_background(guest, 1000, leader_asks_and_thread_execs)
     wait_for(lambda: uid_of(pid) == (1000, 0))
-    open_gate()
+    open_gate(guest)
     all_done()
     os.kill(pid, signal.SIGKILL)
     reap(pid)
@@ -237,7 +239,7 @@ def test_without_tracefs_a_killed_requester_next_to_a_waiting_root_gives_nothing
     user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(user, signal.SIGKILL)
     reap(user)
-    open_gate()
+    open_gate(guest)
     reap(root)
     all_done()
     expect(guest, "smp_marked", False)
@@ -286,7 +288,7 @@ def test_without_tracefs_a_soft_dependency_next_to_a_waiting_root_is_skipped(gue
     close_gate(guest)
     user = in_background(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
     root = in_background(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
-    open_gate()
+    open_gate(guest)
     reap(user)
     reap(root)
     all_done()
@@ -298,7 +300,7 @@ def test_root_keeps_a_soft_dependency_next_to_a_user_who_asked_first(guest: Gues
     close_gate(guest)
     user = in_background(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
     root = in_background(guest, 0, lambda: guest.ask_socket(SOFTDEP, 1, 0))
-    open_gate()
+    open_gate(guest)
     reap(user)
     reap(root)
     all_done()
@@ -314,7 +316,7 @@ def test_two_of_roots_requests_at_a_time_outlive_a_full_disk(guest: Guest) -> No
         asking = [
             in_background(guest, 0, lambda name=name: guest.ask_raw(name)) for name in (b"smp_marked", b"smp_net_admin")
         ]
-        open_gate()
+        open_gate(guest)
         for pid in asking:
             reap(pid)
         all_done()

@@ -36,7 +36,9 @@ def failures(guest: Guest, lines: list[str]) -> list[str]:
     """What did not go as an example should."""
     found = []
     for line in lines:
-        command = documents.for_version(line, os.uname().release).replace("CURSOR", shlex.quote(cursor(guest)))
+        command = documents.for_version(line, os.uname().release)
+        if "CURSOR" in command:
+            command = command.replace("CURSOR", shlex.quote(cursor(guest)))
         done = guest.sh(f"cd {DESK} && timeout {5 if '--follow' in line else 30} sh -c {shlex.quote(command)}")
         found.append(documents.wrong(line, done.returncode, done.stdout, done.stderr))
     return [each for each in found if each]
@@ -50,9 +52,10 @@ def cursor(guest: Guest) -> str:
 def test_commands_that_need_a_guest(guest: Guest) -> None:
     said = guest.sh(f"{PYTHON} -c {shlex.quote(documents.HELP)}").stdout
     lines = [line for text in texts() for line in documents.commands(text)] + documents.commands_of_help(said)
-    lines = [line for line in lines if documents.place(line) == "guest"]
-    assert len(lines) > 20, lines
-    assert failures(guest, lines) == []
+    lines = documents.once([line for line in lines if documents.place(line) == "guest"])
+    assert len(lines) > 15, lines
+    failed = failures(guest, lines)
+    assert not failed, failed
 
 
 def test_an_example_that_went_wrong_would_be_noticed(guest: Guest) -> None:
