@@ -98,7 +98,7 @@ install-completions: build
 	else echo 'without completions: no Python here has shtab'; fi
 
 install-systemd:
-	install -D -m 755 -t $(DESTDIR)$(prefix)/libexec/safe-modprobe packaging/watch
+	install -D -m 755 -t $(DESTDIR)$(prefix)/libexec/safe-modprobe packaging/own-kernel packaging/watch
 	rm -rf $(BUILD)/units
 	install -d $(BUILD)/units $(DESTDIR)$(unitdir)
 	cp $(wildcard $(addprefix packaging/systemd/*.,path service timer)) $(BUILD)/units

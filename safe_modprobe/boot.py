@@ -1,5 +1,7 @@
 """What safe-modprobe.service runs: prepare the sources, and only then point the kernel at the helper.
 
+The watch runs it with `refresh`, which prepares anew and points the kernel nowhere.
+
 What is wrong with the policy, or with the helper as long as its last resort answers, is no reason to leave users
 unrefused until somebody looks: the helper keeps root's modules by itself. So nothing here needs the extension, tomli
 or a policy; and since sysinit.target waits for it, nothing that costs.
@@ -7,6 +9,7 @@ or a policy; and since sysinit.target waits for it, nothing that costs.
 
 import os
 import sys
+from collections.abc import Sequence
 
 from safe_modprobe.act import switch
 from safe_modprobe.act.modprobe import ENVIRONMENT
@@ -21,10 +24,13 @@ _LAST_RESORT = b"safe-modprobe failed ("
 _SHOWN = 300
 
 
-def main() -> int:
-    """0: it is the kernel's helper, whether it was before or not. 1, and it is not, where it does not run."""
+def main(argv: Sequence[str] = ()) -> int:
+    """0: it is the kernel's helper, whether it was before or not. 1, and it is not, where it does not run.
+
+    With `refresh`: 0 also where it is off, and stays so.
+    """
     try:
-        return _switch_on()
+        return _refresh() if list(argv) == ["refresh"] else _switch_on()
     except (OSError, SafeModprobeError) as error:
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
         return _fail(f"{where}{said(error)}")
@@ -50,6 +56,12 @@ def _switch_on() -> int:
             f"{HELPER} is broken ({words[:_SHOWN]!a}); until it is mended, root's modules are left to modprobe and"
             " everybody else is refused"
         )
+    return 0
+
+
+def _refresh() -> int:
+    if switch.is_on():
+        prepare()
     return 0
 
 

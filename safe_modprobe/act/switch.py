@@ -14,6 +14,7 @@ TRIAL_AT_BOOT = "/etc/safe-modprobe/trial"
 """While it is there, every boot begins with a trial: see act/trial.py."""
 
 _BEFORE = f"{RUN}/modprobe.before"
+_LOCK = f"{RUN}/watch.lock"
 ASIDE = f"{RUN}/last-resort"
 """Where packaging/safe-modprobe.in looks for the last resort, once the package's own is gone."""
 
@@ -27,6 +28,9 @@ _CODE = os.path.dirname(os.path.dirname(__file__))
 _SECONDS = 10
 """For helpers that are still at work."""
 
+_WATCH_SECONDS = 130
+"""The longest that packaging/watch keeps its lock, while it looks at a helper that hangs."""
+
 _BUFFER_KB = "256"
 """Of each processor: some 2,500 requests, while every helper that starts empties it."""
 
@@ -34,6 +38,15 @@ _BUFFER_KB = "256"
 def helper() -> str:
     """The kernel's module helper; empty when module requests are switched off."""
     return os.fsdecode(read(SYSCTL)).removesuffix("\n")
+
+
+def is_on() -> bool:
+    """Whether the kernel's helper is ours, by whatever name: /sbin is often a link. Raises OSError."""
+    now = helper()
+    try:
+        return now == HELPER or (bool(now) and os.path.samefile(now, HELPER))
+    except OSError:
+        return False
 
 
 def set_helper(path: str) -> None:
@@ -44,11 +57,38 @@ def set_helper(path: str) -> None:
 def take_over() -> str:
     """Become the kernel's helper, and remember the one that was there; that one. Raises OSError."""
     before = helper()
-    if before != HELPER:
+    if not is_on():
         remember(before)  # first: an empty one that nobody remembers would come back as modprobe
+    if before != HELPER:
         set_helper(HELPER)
     forget(STOOD_DOWN)
     return before
+
+
+def give_back() -> None:
+    """The helper that was there before is the kernel's, and the watch does not bring ours back. Raises OSError."""
+    if is_on():
+        set_helper(remembered())
+    forget(STOOD_DOWN)
+
+
+def wait_for_watch() -> int:
+    """The descriptor by which no watch is at work until it is closed: one that began before might act after us.
+
+    Whoever switches off does not wait for ever: then it is had without. Raises OSError.
+    """
+    import fcntl  # when switching off alone
+
+    make_run()
+    fd = os.open(_LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    end = time.monotonic() + _WATCH_SECONDS
+    while time.monotonic() < end:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            time.sleep(0.05)
+    return fd
 
 
 def forget(path: str) -> None:
@@ -81,7 +121,8 @@ def remove_what_was_prepared() -> None:
 def remember(path: str) -> None:
     """Keep the helper that was there before, until the next boot."""
     make_run()
-    _write(_BEFORE, path, os.O_CREAT | os.O_TRUNC)
+    _write(f"{_BEFORE}.new", path, os.O_CREAT | os.O_TRUNC)
+    os.rename(f"{_BEFORE}.new", _BEFORE)  # half of it would be the helper once: an empty one asks nobody
 
 
 def remembered() -> str:

@@ -1,14 +1,17 @@
 """`disable`: put back the helper that was there before, now and at every boot; with `--runtime` until the next boot.
 
-The tracing instance goes, too, and a trial ends.
+The tracing instance goes, too, and a trial ends. Whatever fails on the way, the rest is done.
 """
 
 import argparse
+import os
+from collections.abc import Callable
 
 from safe_modprobe.act import switch, trial, unit
-from safe_modprobe.act.switch import HELPER
 from safe_modprobe.ctl.output import print_json
+from safe_modprobe.ctl.own_kernel import refuse_anothers
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
+from safe_modprobe.errors import SafeModprobeError, said
 
 _EXAMPLES = """
   safe-modprobectl disable             plain modprobe is the kernel's helper again
@@ -27,19 +30,44 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """0 also when it was off already: then nothing is changed but what was left over removed.
 
-    The kernel comes first, whatever systemd says: raises SafeModprobeError after it.
+    The kernel comes first, whatever systemd says. Raises SafeModprobeError at the end, with all that failed.
     """
-    now = switch.helper()
-    if now == HELPER:
-        switch.set_helper(switch.remembered())
-    switch.remove_what_was_prepared()
-    trial.end()
+    before = switch.helper()
+    if switch.is_on():
+        refuse_anothers()
+    failed: list[str] = []
+
+    def tried(step: Callable[[], object]) -> bool:
+        try:
+            return bool(step())
+        except OSError as error:
+            failed.append(f"{error.filename}: {said(error)}" if error.filename else said(error))
+        except SafeModprobeError as error:
+            failed.append(str(error))
+        return False
+
+    tried(switch.give_back)
+    lock: list[int] = []
+    tried(lambda: lock.append(switch.wait_for_watch()))
+    tried(_clear)
+    for fd in lock:  # before systemd is asked for anything: what it runs for that wants the lock, too
+        os.close(fd)
+    tried(trial.end)
     fresh = False
     if not arguments.runtime:
-        trial.at_every_boot(False)
-        fresh = unit.disable()
-    _say(arguments, now, fresh)
+        tried(lambda: trial.at_every_boot(False))
+        fresh = tried(unit.disable)
+        tried(switch.give_back)  # a boot may have been under way until now
+    if failed:
+        now = switch.helper() or "empty"
+        raise SafeModprobeError(f"kernel.modprobe is {now} now, and this failed: {'; '.join(dict.fromkeys(failed))}")
+    _say(arguments, before, fresh)
     return 0
+
+
+def _clear() -> None:
+    switch.give_back()  # a watch may have been at work; and if this fails, what the helper needs stays
+    switch.remove_what_was_prepared()
 
 
 def _say(arguments: argparse.Namespace, before: str, fresh: bool) -> None:

@@ -130,7 +130,7 @@ def _switch_over(policy: Policy) -> str:
             )
         switch.take_over()
         if not (trial.is_on() or policy.settings.trial):  # in which root loses nothing
-            preflight.ask_for_real()
+            preflight.ask_for_real(before)
     except BaseException:
         if switch.helper() != before:
             switch.set_helper(before)

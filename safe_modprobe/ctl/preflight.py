@@ -5,6 +5,7 @@ import socket
 
 from safe_modprobe.act import self_test, unit
 from safe_modprobe.act.switch import HELPER
+from safe_modprobe.ctl import own_kernel
 from safe_modprobe.ctl.dry_run import answers
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.health.assess import assess
@@ -24,7 +25,8 @@ _IN_THE_WAY = frozenset(
 """The problems of `status` that switching on does not mend, and by which it would take modules from root."""
 
 _OTHERS = (
-    "/usr/sbin/safe-modprobectl", "/usr/libexec/safe-modprobe/boot", "/usr/libexec/safe-modprobe/watch",
+    "/usr/sbin/safe-modprobectl", own_kernel.PROGRAM, "/usr/libexec/safe-modprobe/boot",
+    "/usr/libexec/safe-modprobe/watch",
     f"/usr/lib/systemd/system/{unit.UNIT}", f"/lib/systemd/system/{unit.UNIT}",
 )  # fmt: skip
 """What root runs besides, where it is installed."""
@@ -44,7 +46,9 @@ def refuse_what_is_in_the_way(for_good: bool) -> None:
             "the kernel's command line says safe_modprobe=off, by which the helper leaves every request to modprobe;"
             " nothing was changed, boot without it"
         )
-    for problem in assess(read_facts(HELPER, _CODE)).problems:
+    facts = read_facts(HELPER, _CODE)
+    own_kernel.refuse_anothers()
+    for problem in assess(facts).problems:
         if problem.severity is Severity.MOOT and problem.key in _IN_THE_WAY:
             raise SafeModprobeError(f"{problem.what}; nothing was changed: {problem.mend}")
     for path in (*_OTHERS, *FOLDERS):
@@ -79,8 +83,11 @@ def _known_here() -> list[str]:
     return found
 
 
-def ask_for_real() -> None:
-    """Have the kernel ask for what no module answers, as root. Raises SafeModprobeError if root would not be served."""
+def ask_for_real(before: str) -> None:
+    """Have the kernel ask for what no module answers, as root. Raises SafeModprobeError if root would not be served.
+
+    `before` is kernel.modprobe as it was, and as it will be after that.
+    """
     said: list[str] = []
     for alias in SELF_TEST:
         self_test.begin()
@@ -91,13 +98,14 @@ def ask_for_real() -> None:
         said = self_test.end() or said
         if any(each.startswith("privileged ") for each in said):
             return
+    then = f"kernel.modprobe {f'is still {HELPER}' if before == HELPER else 'was put back'}"
     if said:
         source = said[-1].partition(" ")[2]
         raise SafeModprobeError(
             f"the helper took root's own request for an unprivileged one (source: {source}), so that root would lose"
-            " modules; kernel.modprobe was put back: 'safe-modprobectl status' says which sources there are"
+            f" modules; {then}: 'safe-modprobectl status' says which sources there are"
         )
     raise SafeModprobeError(
-        f"the kernel had a request of root's own answered by nobody, though kernel.modprobe was {HELPER}; it was put"
-        " back: see what the kernel's log says"
+        f"the kernel had a request of root's own answered by nobody, though kernel.modprobe was {HELPER}; {then}:"
+        " see what the kernel's log says"
     )

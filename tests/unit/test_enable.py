@@ -1,13 +1,17 @@
 """Switching on and off, as far as it needs no kernel: tests/vm and tests/boot have the rest."""
 
 import argparse
+import errno
+import os
 import re
+import socket
 from pathlib import Path
 
 import pytest
 
-from safe_modprobe.act import switch, trial, unit
-from safe_modprobe.ctl import disable, enable, preflight
+from safe_modprobe import boot
+from safe_modprobe.act import self_test, switch, trial, unit
+from safe_modprobe.ctl import disable, enable, own_kernel, preflight
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.health.facts import Facts, Lkrg, Program, Selinux
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
@@ -31,11 +35,11 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
         return True
 
     monkeypatch.setattr(preflight, "refuse_what_is_in_the_way", lambda for_good: None)
-    monkeypatch.setattr(preflight, "ask_for_real", lambda: said("ask"))
+    monkeypatch.setattr(preflight, "ask_for_real", lambda before: said("ask"))
     monkeypatch.setattr(enable, "read_policy", lambda: BUILTIN_POLICY)
     monkeypatch.setattr(enable, "dry_run", lambda: "")
     monkeypatch.setattr(enable, "prepare", lambda told: said("prepare"))
-    monkeypatch.setattr(trial, "end", lambda: False)
+    monkeypatch.setattr(trial, "end", lambda: said("end") and False)
     monkeypatch.setattr(trial, "at_every_boot", lambda wanted: said("trial", wanted))
     monkeypatch.setattr(unit, "enable", lambda: said("links"))
     monkeypatch.setattr(unit, "disable", lambda: said("no links"))
@@ -43,6 +47,8 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     monkeypatch.setattr(unit, "at_boot", lambda: False)
     monkeypatch.setattr(switch, "helper", lambda: now[0])
     monkeypatch.setattr(switch, "forget", lambda path: None)
+    monkeypatch.setattr(switch, "remembered", lambda: "/sbin/modprobe")
+    monkeypatch.setattr(switch, "wait_for_watch", lambda: said("wait") and os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(switch, "remember", lambda path: said("remember", path))
     monkeypatch.setattr(switch, "set_helper", lambda path: said("set", path))
     monkeypatch.setattr(switch, "remove_what_was_prepared", lambda: said("unprepare"))
@@ -56,12 +62,12 @@ def asked(**options: bool) -> argparse.Namespace:
 def test_what_was_there_is_remembered_before_it_is_gone(done: Done) -> None:
     """A kernel.modprobe that the admin had emptied would come back as modprobe, if we are killed in between."""
     assert enable.run(asked(runtime=True)) == 0
-    assert done == [("prepare",), ("remember", ""), ("set", HELPER), ("ask",)]
+    assert done == [("prepare",), ("remember", ""), ("set", HELPER), ("ask",), ("end",)]
 
 
 def test_for_good_the_unit_comes_with_it(done: Done) -> None:
     assert enable.run(asked()) == 0
-    assert [each[0] for each in done] == ["links", "prepare", "remember", "set", "ask", "trial", "start"]
+    assert [each[0] for each in done] == ["links", "prepare", "remember", "set", "ask", "end", "trial", "start"]
 
 
 FAILURES = [
@@ -85,18 +91,158 @@ def test_what_fails_is_undone(
     assert switch.helper() == ""
 
 
-def test_off_at_boot_comes_after_the_kernel(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever systemd says, the kernel has its old helper again."""
-    monkeypatch.setattr(switch, "remembered", lambda: "/sbin/modprobe")
+OFF = ["set", "wait", "unprepare", "end", "trial", "no links"]
+
+
+def test_off_begins_with_the_kernel_and_ends_with_systemd(done: Done) -> None:
+    switch.set_helper(HELPER)
+    done.clear()
+    assert disable.run(asked()) == 0
+    assert done[0] == ("set", "/sbin/modprobe")
+    assert [each[0] for each in done] == OFF
+
+
+def test_for_this_boot_alone_systemd_keeps_it(done: Done) -> None:
+    switch.set_helper(HELPER)
+    done.clear()
+    assert disable.run(asked(runtime=True)) == 0
+    assert [each[0] for each in done] == OFF[:-2]
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "step", "error", "why"),
+    [
+        (switch, "remove_what_was_prepared", "unprepare", OSError(errno.EBUSY, "busy", "/i"), "/i: busy"),
+        (switch, "wait_for_watch", "wait", OSError(errno.ENOSPC, "no space", "/l"), "/l: no space"),
+        (trial, "end", "end", SafeModprobeError("/run/t: no"), "/run/t: no"),
+        (trial, "at_every_boot", "trial", OSError(errno.EROFS, "read-only"), "read-only"),
+        (unit, "disable", "no links", SafeModprobeError("systemctl: no"), "systemctl: no"),
+    ],
+)  # fmt: skip
+def test_what_fails_keeps_nothing_else_from_being_done(
+    done: Done, monkeypatch: pytest.MonkeyPatch, where: object, name: str, step: str, error: Exception, why: str
+) -> None:
+    switch.set_helper(HELPER)
+    done.clear()
+
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(where, name, fail)
+    with pytest.raises(SafeModprobeError) as raised:
+        disable.run(asked())
+    assert str(raised.value) == f"kernel.modprobe is /sbin/modprobe now, and this failed: {why}"
+    assert [each[0] for each in done] == [each for each in OFF if each != step]
+
+
+def test_a_kernel_that_is_not_to_be_set_is_said_and_keeps_its_instance(
+    done: Done, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    switch.set_helper(HELPER)
+    done.clear()
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EROFS, "read-only", "/switch")
+
+    monkeypatch.setattr(switch, "set_helper", fail)
+    with pytest.raises(SafeModprobeError) as raised:
+        disable.run(asked())
+    assert str(raised.value) == f"kernel.modprobe is {HELPER} now, and this failed: /switch: read-only"
+    assert [each[0] for each in done] == ["wait", "end", "trial", "no links"]
+
+
+def test_what_the_watch_did_until_then_is_undone(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     switch.set_helper(HELPER)
 
-    def fail() -> None:
-        raise SafeModprobeError("systemctl: no")
+    def come_back() -> int:
+        switch.set_helper(HELPER)
+        return os.open(os.devnull, os.O_RDONLY)
 
-    monkeypatch.setattr(unit, "disable", fail)
-    with pytest.raises(SafeModprobeError, match="^systemctl: no$"):
+    monkeypatch.setattr(switch, "wait_for_watch", come_back)
+    assert disable.run(asked()) == 0
+    assert switch.helper() == "/sbin/modprobe"
+
+
+def test_another_name_of_ours_is_ours(done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """/sbin is often a link: who switches off then, and removes the package, must not leave that name."""
+    own, link = tmp_path / "helper", tmp_path / "link"
+    own.write_text("")
+    link.symlink_to(own)
+    monkeypatch.setattr(switch, "HELPER", str(own))
+    switch.set_helper(str(link))
+    done.clear()
+    assert switch.take_over() == str(link)
+    assert done == [("set", str(own))], "it is nothing to be remembered"
+    switch.set_helper(str(link))
+    assert disable.run(asked()) == 0
+    assert switch.helper() == "/sbin/modprobe"
+    switch.set_helper("/nowhere/safe-modprobe")
+    assert not switch.is_on()
+
+
+@pytest.mark.parametrize(("helper", "steps"), [(HELPER, ["prepare"]), ("/sbin/modprobe", []), ("", [])])
+def test_a_refresh_points_the_kernel_nowhere(
+    done: Done, monkeypatch: pytest.MonkeyPatch, helper: str, steps: list[str]
+) -> None:
+    switch.set_helper(helper)
+    done.clear()
+    monkeypatch.setattr(boot, "prepare", lambda: done.append(("prepare",)))
+    assert boot.main(["refresh"]) == 0
+    assert [each[0] for each in done] == steps
+
+
+def own_kernel_says(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
+    program = folder / "own-kernel"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(own_kernel, "PROGRAM", str(program))
+
+
+def test_in_a_container_nothing_is_switched(done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    switch.set_helper(HELPER)
+    done.clear()
+    own_kernel_says(monkeypatch, tmp_path, "echo 'a container (lxc)'; exit 1")
+    said = "^this is a container \\(lxc\\), and the kernel is another system's; nothing was changed: run it there$"
+    with pytest.raises(SafeModprobeError, match=said):
         disable.run(asked())
-    assert done[-3:] == [("set", "/sbin/modprobe"), ("unprepare",), ("trial", False)]
+    monkeypatch.undo()
+    own_kernel_says(monkeypatch, tmp_path, "echo 'a container (lxc)'; exit 1")
+    monkeypatch.setattr(preflight, "read_facts", lambda own, code: GOOD)
+    with pytest.raises(SafeModprobeError, match=said):
+        preflight.refuse_what_is_in_the_way(False)
+    assert done == []
+
+
+@pytest.mark.parametrize("script", ["exit 0", "exit 2", "exit 127"])
+def test_doubt_about_whose_kernel_it_is_keeps_nobody_from_switching_off(
+    done: Done, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: str
+) -> None:
+    switch.set_helper(HELPER)
+    own_kernel_says(monkeypatch, tmp_path, script)
+    assert disable.run(asked()) == 0
+    monkeypatch.setattr(own_kernel, "PROGRAM", str(tmp_path / "nothing"))
+    assert disable.run(asked()) == 0
+
+
+@pytest.mark.parametrize(("before", "then"), [("", "was put back"), (HELPER, f"is still {HELPER}")])
+def test_what_becomes_of_the_kernel_is_true(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str, then: str
+) -> None:
+    monkeypatch.setattr(self_test, "PATH", str(tmp_path / "self-test"))
+
+    def ask(*_: object) -> None:
+        raise OSError(errno.EPROTONOSUPPORT, "no")
+
+    monkeypatch.setattr(socket, "socket", ask)
+    with pytest.raises(SafeModprobeError, match=f"; kernel.modprobe {then}: see what the kernel's log says$"):
+        preflight.ask_for_real(before)
+
+    def refused(*_: object) -> None:
+        (tmp_path / "self-test").write_text("unprivileged none\n")
+
+    monkeypatch.setattr(socket, "socket", lambda *_: refused() or ask())
+    with pytest.raises(SafeModprobeError, match=f"; kernel.modprobe {then}: 'safe-modprobectl status' says which"):
+        preflight.ask_for_real(before)
 
 
 GOOD = Facts(BUILTIN_POLICY)

@@ -2,9 +2,10 @@
 
 import glob
 import os
+import subprocess
 
 from decisions import MARKED, SMP, expect, setup  # noqa: F401  (setup is the machine's)
-from guest import Guest
+from guest import Guest, wait_for
 
 LIB = "/usr/lib/safe-modprobe"
 CODE = f"{LIB}/safe_modprobe"
@@ -102,6 +103,95 @@ def test_the_watch_switches_nothing_on(guest: Guest) -> None:
     assert guest.sh(f"cat {SYSCTL}").stdout != f"{HELPER}\n"
 
 
+class Answers:
+    """A helper that does this and no more, meanwhile."""
+
+    def __init__(self, guest: Guest, script: str) -> None:
+        self.guest, self.script = guest, script
+
+    def __enter__(self) -> None:
+        with open(HELPER) as file:
+            self.text = file.read()
+        self.guest.write(HELPER, f"#!/bin/sh\n{self.script}\n")
+
+    def __exit__(self, *_: object) -> None:
+        self.guest.write(HELPER, self.text)
+
+
+def test_what_is_switched_off_while_the_watch_looks_stays_off(guest: Guest) -> None:
+    """At once, and also once the watch has its answer; whether that is a good one or not."""
+    for answer in ("echo \"allowed 'safe-modprobe-self-test'\"", "echo nonsense"):
+        assert guest.sh("safe-modprobectl enable --runtime; rm -f /run/asked /run/answer").returncode == 0
+        with Answers(guest, f": >/run/asked; until [ -e /run/answer ]; do sleep 0.1; done; {answer}"):
+            watch = subprocess.Popen([WATCH])
+            wait_for(lambda: os.path.exists("/run/asked"))
+            disable = subprocess.Popen(["safe-modprobectl", "disable"])
+            wait_for(lambda: guest.sh(f"cat {SYSCTL}").stdout != f"{HELPER}\n")
+            guest.write("/run/answer", "")
+            codes = watch.wait(60), disable.wait(60)
+            assert codes == (0, 0), codes
+        assert guest.sh(f"cat {SYSCTL}").stdout == "/sbin/modprobe\n"
+        assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
+        assert not os.path.exists("/run/safe-modprobe/stood-down")
+
+
+def test_a_failure_that_passes_is_none(guest: Guest) -> None:
+    """Killed, as where memory is short; then it answers."""
+    once = "/run/once"
+    text = open(HELPER).read()
+    guest.write("/run/helper", text)
+    os.chmod("/run/helper", 0o755)
+    with Answers(guest, f'[ -e {once} ] && exec /run/helper "$@"; : >{once}; kill -9 $$'):
+        done = guest.sh(WATCH)
+        assert os.path.exists(once) and done.returncode == 0 and "safe-modprobe: " not in done.stderr, done
+        assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
+    os.unlink(once)
+
+
+def test_in_a_container_nothing_is_switched(guest: Guest) -> None:
+    """A privileged one sees, and may write, its host's /proc/sys: here by what systemd leaves in a container."""
+    guest.sh("mkdir -p /run/systemd; echo lxc >/run/systemd/container")
+    try:
+        for command in ("enable --runtime", "disable"):
+            done = guest.sh(f"safe-modprobectl {command}")
+            said = "safe-modprobectl: this is a container ("
+            assert done.returncode == 1 and done.stderr.startswith(said) and done.stderr.count("\n") == 1, done
+        with Answers(guest, "echo nonsense"):
+            assert guest.sh(WATCH).returncode == 0
+        assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
+    finally:
+        os.unlink("/run/systemd/container")
+
+
+def test_nothing_was_there_before_and_comes_back(guest: Guest) -> None:
+    """An admin had switched off all requests, root's too: that is no modprobe."""
+    guest.sh("safe-modprobectl disable")
+    guest.sh(f"echo >{SYSCTL}")
+    try:
+        assert guest.sh("safe-modprobectl enable --runtime").returncode == 0
+        with Answers(guest, "echo nonsense"):
+            assert guest.sh(WATCH).returncode == 1
+            assert guest.sh(f"cat {SYSCTL}").stdout == "\n"
+        assert guest.sh(WATCH).returncode == 0
+        assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
+        assert guest.sh("safe-modprobectl disable").returncode == 0
+        assert guest.sh(f"cat {SYSCTL}").stdout == "\n"
+    finally:
+        guest.sh("safe-modprobectl disable")
+        guest.sh(f"echo /sbin/modprobe >{SYSCTL}")
+
+
+def test_a_busy_instance_keeps_nothing_from_being_switched_off(guest: Guest) -> None:
+    """Somebody has its ring open, and keeps it."""
+    instance = "/sys/kernel/tracing/instances/safe-modprobe"
+    with open(f"{instance}/trace_pipe"):
+        done = guest.sh("safe-modprobectl disable")
+    said = f"kernel.modprobe is /sbin/modprobe now, and this failed: {instance}: Device or resource busy\n"
+    assert (done.returncode, done.stderr) == (1, f"safe-modprobectl: {said}"), done
+    assert guest.sh("safe-modprobectl disable").returncode == 0
+    assert not os.path.exists(instance)
+
+
 def test_a_boot_with_half_of_it_keeps_users_out(guest: Guest) -> None:
     """Who boots in the middle of an upgrade has the last resort: better than nobody who refuses."""
     guest.sh("safe-modprobectl disable")
@@ -116,14 +206,18 @@ def test_a_boot_with_half_of_it_keeps_users_out(guest: Guest) -> None:
 
 def test_a_boot_with_none_of_it_leaves_plain_modprobe(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
-    text = open(HELPER).read()
-    guest.write(HELPER, "#!/nowhere/python3\n")
-    try:
+    with Answers(guest, "exec /nowhere/python3"):
         done = guest.sh(BOOT)
         assert done.returncode == 1 and "does not run" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout != f"{HELPER}\n"
-    finally:
-        guest.write(HELPER, text)
+
+
+def test_a_refresh_switches_nothing_on(guest: Guest) -> None:
+    guest.sh("safe-modprobectl disable")
+    done = guest.sh(f"{BOOT} refresh")
+    assert (done.returncode, done.stderr) == (0, ""), done
+    assert guest.sh(f"cat {SYSCTL}").stdout == "/sbin/modprobe\n"
+    assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
 
 
 def test_off_works_with_half_of_it(guest: Guest) -> None:
