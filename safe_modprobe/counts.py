@@ -23,7 +23,12 @@ OF_A_BLOCK = 4
 """Ids of a block that may have budgets of their own: in a directory service's block of users those who ask first."""
 
 ACCOUNTS, OTHERS = 192, 96
-"""Budgets at a time for the ids below BLOCK, and for those from there on; whoever comes later shares one."""
+"""Budgets at a time for the ids below BLOCK, and for those from there on; whoever comes later shares one.
+
+A user's subordinate ids lie in two blocks, in each of which a kind of record has OF_A_BLOCK and one: ten of a kind. So
+a few users who work together can use OTHERS up, and then all ids from BLOCK on that come later in that minute share one
+for each kind: their records are counted, and no account's is kept back. More would make every request dearer.
+"""
 
 AT_ONCE = 8
 """Records of counts that one helper writes on behalf of others: somebody waits for it."""

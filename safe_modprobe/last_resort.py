@@ -14,7 +14,7 @@ from safe_modprobe.read import waiting
 from safe_modprobe.read.cmdline import LOG, OFF, rescue
 
 _NESTED = "/run/safe-modprobe/loads"
-_FILESYSTEM = "grsec_modharden_fs"
+_FILESYSTEM, _NORMAL = "grsec_modharden_fs", "grsec_modharden_normal"
 TRIAL = "/run/safe-modprobe/policy.d/00-trial.toml"
 """While it is there, nobody is refused anything: see policy/dropins.py."""
 
@@ -30,11 +30,11 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
         return 1
     alias = argv[3]
     if takes_for_a_file(alias):
-        _record("failure", what, alias, "refused: the name is a path")
+        _record("failure", what, alias, "refused: the name is a path", _user(argv[4:]))
         return 1
     whose, passed = _whose(alias, argv[4:], caller_may)
     if passed is None:
-        _record("failure", what, alias, f"refused: {whose}")
+        _record("failure", what, alias, f"refused: {whose}", _user(argv[4:]))
         return 1
     _record("left", what, alias, f"{whose} is left to {MODPROBE}")
     become_modprobe(alias, passed)
@@ -58,7 +58,20 @@ def _whose(alias: str, words: Sequence[str], caller_may: bool) -> tuple[str, Seq
     return "not everyone who waits for a module now is privileged", None
 
 
-def _record(kind: str, what: str, alias: str, then: str) -> None:
+def _user(words: Sequence[str]) -> int | None:
+    """Whose budget of records it counts for: who the kernel says, or whoever waits where that is one user."""
+    for word in words:
+        uid = word.removeprefix(_NORMAL).removesuffix("_")
+        if word == f"{_NORMAL}{uid}_" and uid.isascii() and uid.isdigit() and len(uid) <= 10:
+            return int(uid)
+    try:
+        users = {waiting.real_uid(tid) for tid in waiting.everyone()[0]}
+    except (OSError, ValueError, IndexError, waiting.TooMuchError):
+        return None
+    return users.pop() if len(users) == 1 else None
+
+
+def _record(kind: str, what: str, alias: str, then: str, uid: int | None = None) -> None:
     """Of these there must not be too many either, as long as the counting works."""
     message = f"safe-modprobe failed ({what}); {then}"
     try:
@@ -66,7 +79,7 @@ def _record(kind: str, what: str, alias: str, then: str) -> None:
         from safe_modprobe.message_ids import FAILED
 
         named = {"MESSAGE_ID": FAILED, "SAFE_MODPROBE_ALIAS": _plain(alias), "SAFE_MODPROBE_REASON": f"{what}; {then}"}
-        record_trouble(kind, None, message, 3, named)
+        record_trouble(kind, uid, message, 3, named)
     except Exception:  # whatever broke may have broken this, too
         record(message, 3)
 

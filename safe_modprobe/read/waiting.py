@@ -177,6 +177,13 @@ def everyone() -> tuple[list[int], int]:
     return waiting, at_work
 
 
+def real_uid(tid: int) -> int:
+    """Whose task it is, as the initial user namespace has it. Raises OSError, ValueError."""
+    status = read(f"/proc/{tid}/status")
+    (uid,) = [line.split()[1] for line in status.split(b"\n") if line.startswith(b"Uid:")]
+    return int(uid)
+
+
 def holds_sys_module(tid: int) -> bool:
     """Whether a task holds CAP_SYS_MODULE in the initial user namespace. Raises OSError, ValueError."""
     status = read(f"/proc/{tid}/status")

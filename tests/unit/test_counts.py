@@ -43,6 +43,7 @@ from safe_modprobe.counts import (
 )
 from safe_modprobe.kernel_args import UID_MAX
 from safe_modprobe.model import Action, Caller, Origin, Source, Verdict
+from safe_modprobe.read import waiting
 from safe_modprobe.read.counts import read_counts
 from tests.unit.make import ROOT, UNKNOWN, USER, Y, plan, step, verdict
 
@@ -365,6 +366,53 @@ def test_a_broken_helper_fills_nothing_either(log: Path) -> None:
         last_resort._record("failure", "x", "net-pf-38", "refused")
         last_resort._record("left", "x", "net-pf-38", "a privileged request is left to modprobe")
     assert set(Counter(log.read_text().splitlines()).values()) == {MOST}
+
+
+WHO_WAITS = [
+    ("one user", (), {7: 1000}, 1000),
+    ("several requests of one", (), {7: 1000, 8: 1000}, 1000),
+    ("two users", (), {7: 1000, 8: 1001}, None),
+    ("nobody any more", (), {}, None),
+    ("one who is gone", (), {7: OSError()}, None),
+    ("one who cannot be read", (), {7: ValueError()}, None),
+    ("too many", (), {7: waiting.TooMuchError()}, None),
+    ("the kernel says", ("grsec_modharden_fs", "grsec_modharden_normal1000_", "modharden_cap12_"), {7: 0}, 1000),
+    ("not quite", ("grsec_modharden_normal-1_", "grsec_modharden_normal1000", "grsec_modharden_normal_"), {7: 1}, 1),
+    ("a number too long", ("grsec_modharden_normal" + "9" * 99 + "_",), {7: 1}, 1),
+]
+
+
+@pytest.mark.parametrize(("words", "tasks", "uid"), [row[1:] for row in WHO_WAITS], ids=[row[0] for row in WHO_WAITS])
+def test_whose_budget_a_broken_helper_counts_for(
+    monkeypatch: pytest.MonkeyPatch, words: tuple[str, ...], tasks: dict[int, int | Exception], uid: int | None
+) -> None:
+    def real_uid(tid: int) -> int:
+        found = tasks[tid]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(waiting, "everyone", lambda: (list(tasks), 1))
+    monkeypatch.setattr(waiting, "real_uid", real_uid)
+    assert last_resort._user(words) == uid
+
+
+def test_one_user_silences_no_other_while_the_helper_is_broken(log: Path) -> None:
+    for uid in (1000, 1001):
+        for _ in range(MOST + 9):
+            last_resort._record("failure", f"x of {uid}", "net-pf-38", "refused", uid)
+    assert sorted(Counter(line[:32] for line in log.read_text().splitlines()).values()) == [MOST, MOST]
+
+
+def test_whose_a_task_is() -> None:
+    assert waiting.real_uid(os.getpid()) == os.getuid()
+    with subprocess.Popen(["setpriv", "--ruid", "1234", "sleep", "60"]) as child:
+        while waiting.read(f"/proc/{child.pid}/comm") != b"sleep\n":
+            time.sleep(0.01)
+        assert waiting.real_uid(child.pid) == 1234, "not the effective one"
+        child.kill()
+    with pytest.raises(OSError):
+        waiting.real_uid(child.pid)
 
 
 @pytest.mark.parametrize("broken", [None, object()], ids=["not there", "of another version"])
