@@ -108,6 +108,10 @@ install-systemd:
 
 # From a copy of the sources, since debian/ has to be at their top.
 deb:
+	@if ! command -v dpkg-checkbuilddeps >/dev/null; then lacking='dpkg-dev'; \
+	elif ! said=$$(LC_ALL=C dpkg-checkbuilddeps packaging/debian/control 2>&1); then lacking=$${said##*: }; fi; \
+	if [ -n "$$lacking" ]; then \
+		echo "make deb: not installed: $$lacking; 'apt-get build-dep ./packaging' installs all that it needs" >&2; exit 1; fi
 	rm -rf build/deb
 	mkdir -p build/deb/source
 	tar -c --exclude=__pycache__ --exclude='*.so' $(SOURCES) | tar -x -C build/deb/source
