@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.machine import HELPER, ON, OTHER, Machine
+from tests.packages.machine import BEFORE, HELPER, ON, OTHER, Machine
 from tests.vm.cache import TOP
 from tests.vm.product import product, rpms
 from tests.vm.roots import root
@@ -57,12 +57,15 @@ def machine(tree: Path) -> Machine:
 
 REMOVE = ". /.INSTALL; pre_remove; post_remove"
 BROKEN = "mv /usr/bin/safe-modprobectl /usr/bin/aside; "
-MEND = "; mv /usr/bin/aside /usr/bin/safe-modprobectl"
+CONTAINER = "mkdir -p /run/systemd; echo lxc >/run/systemd/container; "
+MEND = "; rm -f /run/systemd/container; mv /usr/bin/aside /usr/bin/safe-modprobectl"
 
 ROWS = [
     ("off, and stays so", REMOVE, "exec", "/sbin/modprobe"),
     ("what was there before", ON + REMOVE, "exec", "/usr/sbin/modprobe"),
-    ("its own tool is broken", ON + BROKEN + REMOVE + MEND, "exec", "/sbin/modprobe"),
+    ("its own tool is broken", ON + BROKEN + REMOVE + MEND, "exec", "/usr/sbin/modprobe"),
+    ("nothing was there before", f"{ON} : >{BEFORE}; {BROKEN} {REMOVE} {MEND}", "exec", ""),
+    ("a container has, too", ON + CONTAINER + BROKEN + REMOVE + MEND, "exec", HELPER),
     ("it is not the helper", ON + OTHER + REMOVE, "exec", "/opt/helper"),
     ("a chroot has another system's kernel", ON + REMOVE, "", HELPER),
     ("an upgrade", ON + ". /.INSTALL; post_upgrade", "exec", HELPER),

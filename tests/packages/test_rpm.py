@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.packages.machine import HELPER, ON, OTHER, Machine
+from tests.packages.machine import BEFORE, HELPER, ON, OTHER, Machine
 from tests.vm.cache import TOP
 from tests.vm.product import product, rpms
 from tests.vm.roots import root
@@ -86,14 +86,18 @@ INSTALL = "rpm -i --nodeps /srv/safe-modprobe.rpm; mkdir -p /run/safe-modprobe; 
 """By Debian's rpm, which knows nothing of Debian's packages."""
 
 BROKEN = "ln -sf /bin/false /usr/sbin/safe-modprobectl; "
-ERASE = "rpm -e safe-modprobe"
+CONTAINER = "mkdir -p /run/systemd; echo lxc >/run/systemd/container; "
+ERASE = "rpm -e safe-modprobe; rm -rf /run/systemd/container /run/safe-modprobe"
 
 ROWS = [
     ("off, and stays so", INSTALL + ERASE, "exec", "/sbin/modprobe"),
     ("what was there before", INSTALL + ON + ERASE, "exec", "/usr/sbin/modprobe"),
     ("its own tool is broken", INSTALL + ON + BROKEN + ERASE, "exec", "/usr/sbin/modprobe"),
     ("it is not the helper", INSTALL + ON + OTHER + ERASE, "exec", "/opt/helper"),
+    ("nothing was there before", f"{INSTALL} {ON} : >{BEFORE}; {BROKEN} {ERASE}", "exec", ""),
+    ("its own file is gone already", f"{INSTALL} {ON} {BROKEN} rm {HELPER}; {ERASE}", "exec", "/usr/sbin/modprobe"),
     ("a chroot has another system's kernel", INSTALL + ON + ERASE, "", HELPER),
+    ("a container has, too", INSTALL + ON + CONTAINER + BROKEN + ERASE, "exec", HELPER),
 ]
 
 

@@ -7,6 +7,8 @@ from guest import Guest
 from whole import APT, HELPER, KEY, UNIT, USUAL, ctl, current, failed, got, setup, state, well  # noqa: F401
 
 DEB = "/deb/safe-modprobe_*.deb"
+NEWER = "/var/tmp/newer.deb"
+"""The same, but for its version."""
 
 
 def test_apt_installs_it(guest: Guest) -> None:
@@ -64,6 +66,8 @@ def test_disable_for_this_boot_alone_keeps_the_unit(guest: Guest) -> None:
 
 def test_an_upgrade_leaves_it_on_and_answers_meanwhile(guest: Guest) -> None:
     """A user and root ask all the time: the one never gets it, and the other always does."""
+    well(guest, f"dpkg-deb -R {DEB} /var/tmp/newer && sed -i 's/^Version: .*/&+1/' /var/tmp/newer/DEBIAN/control")
+    well(guest, f"dpkg-deb -b -Znone /var/tmp/newer {NEWER} && rm -r /var/tmp/newer")
     asker = os.fork()
     if asker == 0:
         asks = misses = 0
@@ -81,13 +85,14 @@ def test_an_upgrade_leaves_it_on_and_answers_meanwhile(guest: Guest) -> None:
             guest.unload("af_key")
             asks += 1
     try:
-        well(guest, f"{APT} install --reinstall {DEB}")
+        well(guest, f"{APT} install {NEWER}")
     finally:
         os.kill(asker, signal.SIGTERM)
         os.waitpid(asker, 0)
     with open("/run/asked") as file:
         asks, misses = map(int, file.read().split())
     assert asks > 3 and misses == 0, (asks, misses)
+    assert well(guest, "dpkg-query -W -f '${Version}' safe-modprobe").endswith("+1")
     assert current() == HELPER
     assert state(guest, UNIT) == ("enabled", "active")
     assert failed(guest) == []

@@ -4,7 +4,23 @@ import os
 import signal
 
 from guest import Guest
-from whole import APT, HELPER, UNIT, USUAL, current, failed, got, setup, state, well  # noqa: F401
+from whole import APT, HELPER, UNIT, USUAL, ctl, current, failed, got, setup, state, well  # noqa: F401
+
+INFO = "/var/lib/dpkg/info/safe-modprobe"
+
+
+def test_a_removal_that_is_taken_back_leaves_it_as_it_was(guest: Guest) -> None:
+    """By the scripts in dpkg's order: another package may refuse once ours has prepared."""
+    for how in ("", "--trial", "--runtime"):
+        if how == "--runtime":
+            well(guest, "safe-modprobectl disable")
+        well(guest, f"safe-modprobectl enable {how}")
+        before = ctl(guest, f"enable {how}")
+        well(guest, f"DPKG_MAINTSCRIPT_PACKAGE=safe-modprobe {INFO}.prerm remove")
+        assert (current(), state(guest, UNIT)) == (USUAL, ("disabled", "inactive"))
+        well(guest, f"DPKG_MAINTSCRIPT_PACKAGE=safe-modprobe {INFO}.postinst abort-remove")
+        assert (current(), ctl(guest, f"enable {how}")) == (HELPER, before)
+    well(guest, "safe-modprobectl enable")
 
 
 def test_purge_puts_the_helper_back_first(guest: Guest) -> None:
