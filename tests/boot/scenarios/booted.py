@@ -10,7 +10,7 @@ from whole import HELPER, UNIT, USUAL, current, failed, got, in_time, setup, sta
 
 CODE = "/usr/lib/safe-modprobe/safe_modprobe"
 PYTHON = "/usr/bin/python3"
-WATCH = "safe-modprobe-watch.service"
+WATCH, PATH, TIMER = (f"safe-modprobe-watch.{kind}" for kind in ("service", "path", "timer"))
 
 
 def test_it_is_on(guest: Guest) -> None:
@@ -98,3 +98,72 @@ def test_an_extension_of_another_python_is_noticed(guest: Guest) -> None:
     finally:
         os.rename(f"{CODE}/{name}.away", f"{CODE}/{name}")
     in_time(guest, lambda: failed(guest) == [])
+
+
+def test_a_boot_that_failed_is_done_again(guest: Guest) -> None:
+    """As in the middle of an upgrade: the interpreter is not there while the unit is started, and comes later."""
+    well(guest, f"systemctl stop {UNIT}")
+    os.rename(PYTHON, f"{PYTHON}.away")
+    try:
+        assert guest.sh(f"systemctl start {UNIT}").returncode != 0
+        assert (current(), state(guest, UNIT)[1], state(guest, TIMER)[1]) == (USUAL, "failed", "active")
+    finally:
+        os.rename(f"{PYTHON}.away", PYTHON)
+    in_time(guest, lambda: current() == HELPER, 90)
+    in_time(guest, lambda: state(guest, UNIT)[1] == "active" and failed(guest) == [])
+    well(guest, f"systemctl restart {WATCH}")
+    in_time(guest, lambda: state(guest, TIMER)[1] == "inactive")
+    assert not got(guest, 1000)
+    assert got(guest, 0)
+
+
+def test_who_stops_it_is_not_asked_again(guest: Guest) -> None:
+    """Neither in this boot, nor because its ring was busy meanwhile."""
+    with open("/sys/kernel/tracing/instances/safe-modprobe/trace_pipe"):
+        well(guest, f"systemctl stop {UNIT}")
+    well(guest, f"systemctl restart {WATCH}")
+    assert (current(), state(guest, UNIT), state(guest, TIMER)[1]) == (USUAL, ("enabled", "inactive"), "inactive")
+    well(guest, f"systemctl start {UNIT}")
+    assert current() == HELPER
+
+
+def test_it_comes_back_though_nothing_changes(guest: Guest) -> None:
+    """What the path does not see, the timer does: here the path is stopped meanwhile."""
+    well(guest, f"systemctl stop {PATH}")
+    os.rename(PYTHON, f"{PYTHON}.away")
+    try:
+        assert guest.sh(f"systemctl restart {WATCH}").returncode != 0
+        assert (current(), state(guest, TIMER)[1]) == (USUAL, "active")
+    finally:
+        os.rename(f"{PYTHON}.away", PYTHON)
+    assert current() == USUAL
+    in_time(guest, lambda: current() == HELPER, 100)
+    in_time(guest, lambda: state(guest, TIMER)[1] == "inactive" and failed(guest) == [])
+    well(guest, f"systemctl start {PATH}")
+
+
+def test_counts_are_recorded_however_often_there_are_some(guest: Guest) -> None:
+    """Five in ten seconds are systemd's own limit, after which it would start nothing any more."""
+    for _ in range(9):
+        guest.write("/run/safe-modprobe/counts.pending", "")
+        in_time(guest, lambda: not os.path.exists("/run/safe-modprobe/counts.pending"))
+        in_time(guest, lambda: state(guest, "safe-modprobe-counts.service")[1] == "inactive")
+    assert state(guest, "safe-modprobe-counts.path")[1] == "active" and failed(guest) == []
+
+
+def test_another_kernel_that_was_installed_changes_nothing(guest: Guest) -> None:
+    """Its modules are there for its own boot; those of the kernel that runs are what is asked for until then."""
+    release = os.uname().release
+    well(
+        guest, f"cp -al /lib/modules/{release} /lib/modules/9.9.9 && find /lib/modules/9.9.9 -name 'modules.*' -delete"
+    )
+    try:
+        assert not got(guest, 1000)
+        assert got(guest, 0), "without indexes, as while they are made"
+        well(guest, "cp /lib/modules/$(uname -r)/modules.* /lib/modules/9.9.9")
+        done = guest.sh("safe-modprobectl explain --json --kernel 9.9.9 --uid 1000 net-pf-38")
+        assert json.loads(done.stdout)["verdict"] == "deny", done
+        assert not got(guest, 1000)
+        assert got(guest, 0)
+    finally:
+        well(guest, "rm -r /lib/modules/9.9.9")
