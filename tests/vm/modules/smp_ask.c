@@ -8,101 +8,70 @@
 #include <linux/kmod.h>
 #include <linux/kthread.h>
 #include <linux/module.h>
-#include <linux/proc_fs.h>
-#include <linux/slab.h>
-#include <linux/uaccess.h>
+#include "smp_asked.h"
 
-struct asked {
-	char comm[16], name[64];
+struct asking {
+	char *name;
 	int result;
 	struct completion done;
 };
 
-static int smp_open(struct inode *inode, struct file *file)
-{
-	file->private_data = kzalloc(sizeof(struct asked), GFP_KERNEL);
-	return file->private_data ? 0 : -ENOMEM;
-}
-
-static int smp_release(struct inode *inode, struct file *file)
-{
-	kfree(file->private_data);
-	return 0;
-}
-
-static ssize_t smp_read(struct file *file, char __user *to, size_t size, loff_t *at)
-{
-	struct asked *asked = file->private_data;
-	char text[16];
-	int length = snprintf(text, sizeof(text), "%d\n", asked->result);
-
-	return simple_read_from_buffer(to, size, at, text, length);
-}
-
-static int take(struct asked *asked, const char __user *from, size_t size)
-{
-	memset(asked->name, 0, sizeof(asked->name));
-	if (size >= sizeof(asked->name))
-		return -ENAMETOOLONG;
-	return copy_from_user(asked->name, from, size) ? -EFAULT : 0;
-}
-
 static ssize_t smp_write(struct file *file, const char __user *from, size_t size, loff_t *at)
 {
-	struct asked *asked = file->private_data;
-	int err = take(asked, from, size);
+	struct smp_asked *asked = file->private_data;
+	int err = smp_take(asked, from, size);
 
 	if (err)
 		return err;
-	asked->result = request_module("%s", asked->name);
+	asked->result = request_module("%s", asked->text);
 	return size;
 }
 
 static ssize_t smp_write_nowait(struct file *file, const char __user *from, size_t size, loff_t *at)
 {
-	struct asked *asked = file->private_data;
-	int err = take(asked, from, size);
+	struct smp_asked *asked = file->private_data;
+	int err = smp_take(asked, from, size);
 
 	if (err)
 		return err;
-	asked->result = request_module_nowait("%s", asked->name);
+	asked->result = request_module_nowait("%s", asked->text);
 	return size;
 }
 
 static int smp_thread(void *data)
 {
-	struct asked *asked = data;
-	char *name = strchr(asked->name, ' ');
+	struct asking *asking = data;
 
-	asked->result = request_module("%s", name + 1);
-	complete(&asked->done);
+	asking->result = request_module("%s", asking->name);
+	complete(&asking->done);
 	return 0;
 }
 
 static ssize_t smp_write_kthread(struct file *file, const char __user *from, size_t size, loff_t *at)
 {
-	struct asked *asked = file->private_data;
+	struct smp_asked *asked = file->private_data;
+	int err = smp_take(asked, from, size);
+	struct asking asking = { .name = asked->text };
 	struct task_struct *thread;
-	int err = take(asked, from, size);
-	char *space = strchr(asked->name, ' ');
+	char *comm;
 
 	if (err)
 		return err;
-	if (!space)
+	comm = strsep(&asking.name, " ");
+	if (!asking.name)
 		return -EINVAL;
-	strscpy(asked->comm, asked->name, min_t(size_t, sizeof(asked->comm), space - asked->name + 1));
-	init_completion(&asked->done);
-	thread = kthread_run(smp_thread, asked, "%s", asked->comm);
+	init_completion(&asking.done);
+	thread = kthread_run(smp_thread, &asking, "%s", comm);
 	if (IS_ERR(thread))
 		return PTR_ERR(thread);
-	wait_for_completion(&asked->done);
+	wait_for_completion(&asking.done);
+	asked->result = asking.result;
 	return size;
 }
 
-#define OPS(write) { .proc_open = smp_open, .proc_release = smp_release, .proc_read = smp_read, .proc_write = write }
-static const struct proc_ops ask = OPS(smp_write);
-static const struct proc_ops ask_nowait = OPS(smp_write_nowait);
-static const struct proc_ops ask_kthread = OPS(smp_write_kthread);
+static const struct proc_ops ask = SMP_OPS(smp_write);
+static const struct proc_ops ask_nowait = SMP_OPS(smp_write_nowait);
+static const struct proc_ops ask_kthread = SMP_OPS(smp_write_kthread);
 
 static int __init test_init(void)
 {
