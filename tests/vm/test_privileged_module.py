@@ -3,19 +3,18 @@
 No boot: that such a module loads, and for whom, the scenarios see with smp_marked and smp_net_admin.
 """
 
-import json
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.vm.cache import TOP
+from tests.vm.ctl import ctl
 from tests.vm.kernels import HEADER, NATIVE, kernel
 
-TOP = Path(__file__).parents[2]
 DOCUMENT = TOP / "docs/privileged-modules.md"
 
 ACCEPTED = {
@@ -61,13 +60,6 @@ def build(folder: Path, rows: dict[str, tuple[str, str]], version: str) -> str:
     (folder / "Kbuild").write_text("".join(f"obj-m += {name}.o\n" for name in rows))
     command = ["make", "-k", "-C", f"/usr/src/linux-headers-{version}", f"M={folder}", "modules"]
     return subprocess.run(command, capture_output=True, text=True).stderr
-
-
-def ctl(*arguments: str | Path) -> tuple[int, Any]:
-    code = "import sys; from safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
-    assert done.stderr == ""
-    return done.returncode, json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")

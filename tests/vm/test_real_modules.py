@@ -4,18 +4,16 @@ No boot: only files are read. The default policy's promises are held by class, s
 that nobody thought of shows up here.
 """
 
-import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.vm.cache import TOP
+from tests.vm.ctl import ctl
 from tests.vm.kernels import NATIVE, kernel
 
-TOP = Path(__file__).parents[2]
 KERNELS = ("bookworm", "bookworm-amd64", "trixie", "sid")
 
 
@@ -32,13 +30,6 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     for path in (policy, *policy.iterdir()):
         path.chmod(0o755 if path.is_dir() else 0o644)
     return request.param, root
-
-
-def ctl(*arguments: str | Path) -> tuple[int, Any]:
-    code = "import sys; from safe_modprobe.ctl.main import main; sys.exit(main(sys.argv[1:]))"
-    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
-    assert done.stderr == ""
-    return done.returncode, json.loads(done.stdout)
 
 
 @pytest.fixture(scope="module")
