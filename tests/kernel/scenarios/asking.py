@@ -19,9 +19,21 @@ exit "$code"
 """
 _SECONDS = 20
 
+NET, ADMIN, MODULE, RAW = ("CAP_NET_ADMIN",), ("CAP_SYS_ADMIN",), ("CAP_SYS_MODULE",), ("CAP_NET_RAW",)
+
 CLONE_NEWNS, CLONE_NEWNET = 0x00020000, 0x40000000
 IPPROTO_TCP, TCP_CONGESTION = 6, 13
 SIOCGIFFLAGS = 0x8913
+
+
+def normal(uid):
+    """The kernel's word on who lacks CAP_SYS_MODULE."""
+    return b"grsec_modharden_normal%d_" % uid
+
+
+def and_then(first, ask):
+    """For a row: do something as who asks, and ask."""
+    return lambda guest: (first(), ask(guest))[1]
 
 
 def record(guest, code=1):

@@ -5,9 +5,14 @@ import os
 import time
 
 from asking import (
+    ADMIN,
     CLONE_NEWNET,
     CLONE_NEWNS,
+    MODULE,
+    NET,
+    RAW,
     adds_link,
+    and_then,
     chooses_congestion_control,
     console,
     declares,
@@ -19,7 +24,6 @@ from asking import (
 )
 from guest import Guest
 
-NET, ADMIN, MODULE, RAW = ("CAP_NET_ADMIN",), ("CAP_SYS_ADMIN",), ("CAP_SYS_MODULE",), ("CAP_NET_RAW",)
 MODULES = (
     "smp_nested", "smp_nested_nowait", "smp_nested_marked", "smp_softdep", "smp_needs_marked", "smp_net_admin",
     "smp_marked", "smp_open", "smp_no_fs", "configfs", "ipip", "tunnel4", "ip_tunnel", "tcp_vegas", "dummy",
@@ -40,10 +44,6 @@ def setup(guest: Guest) -> None:
 
 def socket(family: int, kind: int = 1):
     return lambda guest: guest.ask_socket(family, kind)
-
-
-def and_then(first, ask):
-    return lambda guest: (first(), ask(guest))[1]
 
 
 # name: (uid, caps, in a user namespace, what it does, the module, whether it is loaded)

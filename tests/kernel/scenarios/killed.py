@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from asking import RECORDS, declares, mounts, record, recorded, unharmed, wait_for_helpers
+from asking import RECORDS, declares, mounts, normal, record, recorded, unharmed, wait_for_helpers
 from guest import Guest
 
 TIMES = 40
@@ -58,12 +58,12 @@ def test_words_outlive_their_requester(guest: Guest) -> None:
     for words in found:
         assert words[:2] == [b"-q", b"--"], words
         n = int(words[2].rpartition(b"-")[2])
-        normal = b"grsec_modharden_normal%d_" % (4_000_000_000 + n)
+        who = normal(4_000_000_000 + n)
         expected = (
-            [b"smp-%d" % n, normal],
-            [b"smp-%d" % n, normal],
-            [b"smp-%d" % n, normal, b"modharden_cap12_"],
-            [b"fs-smp-%d" % n, b"grsec_modharden_fs", normal, b"modharden_cap21_"],
+            [b"smp-%d" % n, who],
+            [b"smp-%d" % n, who],
+            [b"smp-%d" % n, who, b"modharden_cap12_"],
+            [b"fs-smp-%d" % n, b"grsec_modharden_fs", who, b"modharden_cap21_"],
         )[n % 4]
         assert words[2:] == expected
     unharmed(guest)
@@ -84,7 +84,7 @@ def test_a_requester_that_is_killed_while_its_helper_runs(guest: Guest) -> None:
     os.kill(pid, signal.SIGKILL)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
     assert os.listdir(RECORDS) == [".code"], "the helper had ended by then"
-    assert recorded() == [[b"-q", b"--", b"smp-slow", b"grsec_modharden_normal1000_"]]
+    assert recorded() == [[b"-q", b"--", b"smp-slow", normal(1000)]]
     unharmed(guest)
 
 

@@ -4,31 +4,30 @@ import errno
 import os
 
 from asking import (
+    ADMIN,
     CLONE_NEWNET,
     CLONE_NEWNS,
+    MODULE,
+    NET,
+    RAW,
     adds_link,
+    and_then,
     chooses_congestion_control,
     console,
     declares,
     enters_without_a_map,
     looks_at_interface,
     mounts,
+    normal,
     record,
     recorded,
     unharmed,
 )
 from guest import Guest
 
-NET, ADMIN, MODULE, RAW = ("CAP_NET_ADMIN",), ("CAP_SYS_ADMIN",), ("CAP_SYS_MODULE",), ("CAP_NET_RAW",)
 FS, NETDEV = b"grsec_modharden_fs", b"grsec_modharden_netdev"
 LAST_UID = 4294967294
 LONG = b"x" * 55
-
-
-def normal(uid: int) -> bytes:
-    return b"grsec_modharden_normal%d_" % uid
-
-
 NET_HELD, ADMIN_HELD = b"modharden_cap12_", b"modharden_cap21_"
 
 
@@ -41,10 +40,6 @@ def setup(guest: Guest) -> None:
 
 def plain(name: bytes):
     return lambda guest: guest.ask_raw(name)
-
-
-def and_then(first, ask):
-    return lambda guest: (first(), ask(guest))[1]
 
 
 def becomes(real: int, effective: int, saved: int):
