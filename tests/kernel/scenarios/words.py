@@ -161,8 +161,9 @@ UNDECLARED = "without request_module_cap()"
 
 def test_undeclared_requests_of_the_unprivileged_are_warned_of(guest: Guest) -> None:
     guest.sh("sleep 5")  # after the other scenarios
-    (line,) = said(guest, UNDECLARED, lambda: (guest.rename(b"a\nb"), guest.ask_raw(b"x\n<0>y")))
-    assert "request_module: smp_write+" in line and 'asks for "x\\n<0>y" for a\\nb (pid ' in line, line
+    (line,) = said(guest, UNDECLARED, lambda: (guest.rename(b"a\nb"), guest.ask_raw(b'"x\n<0>y"')))
+    assert "request_module: smp_write+" in line and " request_module_cap() for a\\nb, which does not " in line, line
+    assert line.endswith('): "x\\n<0>y"'), line
     for who in (dict(uid=0), dict(caps=MODULE)):
         assert said(guest, UNDECLARED, lambda: guest.ask_raw(b"a"), **who) == []
     for ask in (lambda: guest.ask_socket(38, 5), lambda: declares(12, b"a", b"a"), lambda: declares(0, b"a", b"a")):
@@ -175,8 +176,9 @@ def test_the_warnings_are_limited_in_rate(guest: Guest) -> None:
 
 
 def test_what_is_logged_of_a_mistake_is_one_line_whatever_the_name(guest: Guest) -> None:
-    (line,) = said(guest, "is outside", lambda: declares(12, b"p-", b'x\n<0>y "z\x1b[31m'))
-    assert "request_module: ask" in line and 'smp_declare]: "x\\n<0>y "z\\e[31m" is outside' in line, line
+    (line,) = said(guest, "outside of", lambda: declares(12, b"p-", b'x\n<0>y "z\x1b[31m'))
+    assert "request_module: ask" in line, line
+    assert line.endswith('smp_declare]: outside of what the call site declares: x\\n<0>y "z\\e[31m'), line
 
 
 OUTSIDE = [
