@@ -118,6 +118,14 @@ def test_nobody_points_the_helper_into_a_stack(patched: Path) -> None:
     assert "kfree(info->argv[4])" in text
 
 
+def test_no_security_module_says_who_is_privileged(patched: Path) -> None:
+    """A daemon of root's keeps its modules where its profile lacks sys_module, as by /proc/TID/status."""
+    (kmod,) = patched.rglob("kmod.c")
+    code = re.sub(r"/\*.*?\*/", "", kmod.read_text(), flags=re.DOTALL)
+    assert "cap_raised(cred->cap_effective, cap)" in code
+    assert not re.search(r"capable\w*\(", code)
+
+
 def test_the_option_is_off_unless_asked_for(patched: Path) -> None:
     option = (patched / "kernel/module/Kconfig").read_text().partition("config MODPROBE_CALLER_ARGS\n")[2]
     assert "default" not in option.partition("\nconfig ")[0].partition("help")[0]

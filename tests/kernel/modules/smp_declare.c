@@ -2,8 +2,10 @@
 /*
  * A call site that declares whatever it is told: "CAP|PREFIX|NAME" in /proc/smp_declare is
  * request_module_cap(CAP, PREFIX, "%s", NAME), where the PREFIX (null) is no prefix at all;
- * smp_declare_nowait does not wait. A read tells what it returned.
+ * smp_declare_nowait does not wait, and smp_declare_as_opener asks with the credentials of who opened it.
+ * A read tells what it returned.
  */
+#include <linux/cred.h>
 #include <linux/kmod.h>
 #include <linux/module.h>
 #include "smp_asked.h"
@@ -26,7 +28,7 @@ static ssize_t ask(struct file *file, const char __user *from, size_t size, bool
 	if (!strcmp(prefix, "(null)"))
 		prefix = NULL;
 	asked->result = wait ? request_module_cap(cap, prefix, "%s", name) :
-				  request_module_nowait_cap(cap, prefix, "%s", name);
+			       request_module_nowait_cap(cap, prefix, "%s", name);
 	return size;
 }
 
@@ -40,13 +42,24 @@ static ssize_t smp_write_nowait(struct file *file, const char __user *from, size
 	return ask(file, from, size, false);
 }
 
+static ssize_t smp_write_as_opener(struct file *file, const char __user *from, size_t size, loff_t *at)
+{
+	const struct cred *old = override_creds(file->f_cred);
+	ssize_t written = ask(file, from, size, true);
+
+	revert_creds(old);
+	return written;
+}
+
 static const struct proc_ops declare = SMP_OPS(smp_write);
 static const struct proc_ops declare_nowait = SMP_OPS(smp_write_nowait);
+static const struct proc_ops declare_as_opener = SMP_OPS(smp_write_as_opener);
 
 static int __init test_init(void)
 {
 	proc_create("smp_declare", 0666, NULL, &declare);
 	proc_create("smp_declare_nowait", 0666, NULL, &declare_nowait);
+	proc_create("smp_declare_as_opener", 0666, NULL, &declare_as_opener);
 	return 0;
 }
 module_init(test_init);

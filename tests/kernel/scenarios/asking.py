@@ -122,13 +122,22 @@ def _errno(result):
 
 
 def declares(cap, prefix, name, through="/proc/smp_declare"):
-    """request_module_cap(cap, prefix, "%s", name); what it returned."""
-    fd = os.open(through, os.O_RDWR)
+    """request_module_cap(cap, prefix, "%s", name) through this file, or a descriptor of it; what it returned."""
+    fd = os.dup(through) if isinstance(through, int) else os.open(through, os.O_RDWR)
     try:
         os.write(fd, b"%d|%b|%b" % (cap, prefix, name))
-        return int(os.read(fd, 16))
+        return int(os.pread(fd, 16, 0))
     finally:
         os.close(fd)
+
+
+def opened_by(guest, path, uid, **who):
+    """A descriptor of a file that somebody else opened."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        guest.run_as(uid, lambda: socket.send_fds(theirs, [b"x"], [os.open(path, os.O_RDWR)]), **who)
+        _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
+        return fd
 
 
 def enters_without_a_map():

@@ -19,6 +19,7 @@ from asking import (
     looks_at_interface,
     mounts,
     normal,
+    opened_by,
     record,
     recorded,
     unharmed,
@@ -218,6 +219,31 @@ def test_a_name_that_is_too_long_is_too_long_whoever_declares_it(guest: Guest) -
     for ask in (lambda: declares(12, b"x", b"x" * 56), lambda: guest.ask_raw(b"x" * 56)):
         assert guest.run_as(1000, ask, caps=NET) == -errno.ENAMETOOLONG
     assert recorded() == []
+
+
+def test_who_acts_as_another_has_what_both_have(guest: Guest) -> None:
+    """As below an overlay, where everybody acts as who mounted it: here as who opened a file."""
+    root, user, net = dict(uid=0), dict(uid=1000), dict(uid=1000, caps=NET)
+    rows = (
+        (root, root, []),
+        (root, user, [normal(1000)]),
+        (user, root, [normal(1000)]),
+        (root, dict(uid=1000, user_namespace=True), [normal(1000)]),
+        (dict(uid=1000, user_namespace=True), root, [normal(1000)]),
+        (root, dict(uid=0, caps=()), [normal(0)]),
+        (dict(uid=1000, caps=MODULE), dict(uid=1001, caps=MODULE), []),
+        (dict(uid=1000, caps=MODULE), dict(uid=1001), [normal(1001)]),
+        (root, net, [normal(1000), NET_HELD]),
+        (net, root, [normal(1000), NET_HELD]),
+        (net, dict(uid=1001), [normal(1000)]),
+        (dict(uid=1001), net, [normal(1001)]),
+    )
+    for opener, writer, words in rows:
+        record(guest)
+        fd = opened_by(guest, "/proc/smp_declare_as_opener", **opener)
+        guest.run_as(func=lambda fd=fd: declares(12, b"p-", b"p-a", fd), **writer)
+        os.close(fd)
+        assert recorded() == [[b"-q", b"--", b"p-a", *words]], (opener, writer, recorded())
 
 
 def test_the_deputy_asks_as_who_wants_the_algorithm(guest: Guest) -> None:
