@@ -246,35 +246,6 @@ def test_who_acts_as_another_has_what_both_have(guest: Guest) -> None:
         assert recorded() == [[b"-q", b"--", b"p-a", *words]], (opener, writer, recorded())
 
 
-def test_the_deputy_asks_as_who_wants_the_algorithm(guest: Guest) -> None:
-    """cryptomgr_probe is a kernel thread. The parts of the name are asked for by it, and by probes that it starts."""
-    guest.write("/proc/sys/kernel/modprobe", "/sbin/modprobe\n")
-    guest.sh("modprobe -a af_alg algif_aead")
-    for uid, words in ((1000, [normal(1000)]), (0, []), (1001, [normal(1001)])):
-        record(guest)
-        done = guest.run_as(uid, lambda uid=uid: guest.ask_alg_bind(b"aead", b"nosuch%d(nosuch(x),y)" % uid))
-        assert done == errno.ENOENT
-        found = recorded()
-        names = [each[2] for each in found]
-        assert b"crypto-nosuch%d(nosuch(x),y)" % uid in names, names  # the task itself
-        assert b"crypto-nosuch%d" % uid in names, names  # the thread, for the template
-        assert [each[3:] for each in found] == [words] * len(found)
-
-
-def test_a_capability_that_was_dropped_for_the_deputy_is_not_its_own(guest: Guest) -> None:
-    guest.write("/proc/sys/kernel/modprobe", "/sbin/modprobe\n")
-    guest.sh("modprobe -a af_alg algif_aead")
-    for who, words in (
-        (dict(caps=()), [normal(0)]),
-        (dict(caps=MODULE), []),
-        (dict(user_namespace=True), [normal(0)]),
-    ):
-        record(guest)
-        guest.run_as(0, lambda: guest.ask_alg_bind(b"aead", b"nosuch(nosuch)"), **who)
-        found = recorded()
-        assert found and [each[3:] for each in found] == [words] * len(found)
-
-
 # What callers see is what they always saw: facts of an unpatched kernel (lib/test_kmod.c, kernel_wait()).
 RESULTS = [(0, 0), (1, 256), (3, 768), (255, 65280), ("kill", 9)]
 
