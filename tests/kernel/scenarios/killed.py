@@ -65,7 +65,7 @@ def test_words_outlive_their_requester(guest: Guest) -> None:
             [b"smp-%d" % n, who, b"modharden_cap12_"],
             [b"fs-smp-%d" % n, b"grsec_modharden_fs", who, b"modharden_cap21_"],
         )[n % 4]
-        assert words[2:] == expected
+        assert words[2:] == expected, words
     unharmed(guest)
 
 
