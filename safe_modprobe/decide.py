@@ -24,9 +24,12 @@ from safe_modprobe.model import (
     TargetVerdict,
     Verdict,
 )
-from safe_modprobe.policy.match import call_site, first_mark, first_rule
+from safe_modprobe.policy.match import call_site, first_mark, first_rule, matches_who
 
 MODULE_FILE = "the module's .modinfo"
+
+IN_DOUBT = "too little is known of the caller to say that it is not meant"
+"""How the reason ends of what a rule refuses to somebody of whom too little is known."""
 
 IN_TRIAL = "it would be refused, but for the trial"
 """How the reason ends of what a trial let through."""
@@ -91,15 +94,17 @@ def askers(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ..
     be a kernel thread, but for the deputy that asks as who it works for.
     """
     silent = caller.source is Source.KERNEL_ARGS and holds(caller.capabilities, SYS_MODULE)
-    deputy = caller.kernel_thread or (silent and not request.alias.startswith(_SEEN_THROUGH))
+    deputy = caller.kernel_thread or (silent and not seen_through(request.alias))
     site = call_site(policy, request.alias) if deputy else None
     if site is None or not site.deputy:
         return (caller,)
     return caller.behind or (UNKNOWN_CALLER._replace(source=caller.source),)
 
 
-_SEEN_THROUGH = ("crypto-", "cryptomgr")
-"""Aliases that cryptomgr_probe asks for with its user's credentials, with the series in packaging/kernel."""
+def seen_through(alias: str) -> bool:
+    """Whether cryptomgr_probe asks for it: on a kernel with the series in packaging/kernel, as its user."""
+    return alias.startswith(("crypto-", "cryptomgr"))
+
 
 _SEVERITY = (Action.ALLOW, Action.LOG, Action.DENY)
 
@@ -163,6 +168,7 @@ def _judge_step(
     rule = first_rule(policy, request, caller, step.module)
     if rule is not None:
         why = rule.reason or (f"rule {rule.name}" if rule.name else f"a rule says {rule.action}")
+        why = why if matches_who(rule, caller) else f"{why}; {IN_DOUBT}"
         barred = "that rule" if rule.action is Action.DENY else ""
         return StepVerdict(step, rule.action, why, rule.origin, None, rule.quiet, barred)
     need, why, origin, quiet = _need(policy, request, step)

@@ -37,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         policy = _policy_or_builtin()
         if word == LOG:
             policy = policy.in_trial(COMMAND_LINE)
-        callers = find_callers(invocation.request, policy.settings)
+        callers = find_callers(invocation.request, policy)
         return _serve(invocation, policy, callers)
     except UsageError as error:
         _say(f"safe-modprobe: {error}")
@@ -50,7 +50,7 @@ def _may(argv: Sequence[str], callers: tuple[Caller, ...]) -> bool:
     """Whether the callers, looked for once more if they are not known yet, hold CAP_SYS_MODULE."""
     try:
         request = parse(argv[1:]).request
-        callers = callers or find_callers(request, BUILTIN_POLICY.settings)
+        callers = callers or find_callers(request, BUILTIN_POLICY)
         return _privileged(BUILTIN_POLICY, request, callers)
     except Exception:  # then the last resort looks by itself
         return False
@@ -60,7 +60,7 @@ def _privileged(policy: Policy, request: Request, callers: tuple[Caller, ...]) -
     """Whether CAP_SYS_MODULE stands behind the request: as decide.among() weighs several callers."""
     asking = [asker for each in callers for asker in askers(policy, request, each)]
     sure = [suffices(policy, asker, SYS_MODULE, None) for asker in asking]
-    return all(sure) if callers[0].source is Source.PROC else any(sure)
+    return all(sure) if any(each.source is Source.PROC for each in callers) else any(sure)
 
 
 def _open_standard_files() -> None:

@@ -25,7 +25,7 @@ class Event(NamedTuple):
 
     `time` is when the journal got it, `refused` the modules that an admin would have to allow, `barred` what no rule
     changes. Of the caller None stands for what nobody knew or recorded; `capabilities` is the effective mask, `groups`
-    all that counted. `initial_user_namespace` and `groups` are None in records of the versions that did not say it.
+    all that counted.
     """
 
     cursor: str
@@ -48,7 +48,7 @@ class Event(NamedTuple):
     groups: tuple[int, ...] | None = None
     capabilities: int = 0
     initial_user_namespace: bool | None = None
-    no_new_privs: bool = False
+    no_new_privs: bool | None = None
     kernel_thread: bool = False
     call_site: str | None = None
     kernel_args: tuple[str, ...] = ()
@@ -102,7 +102,7 @@ def parse_event(cursor: str, time: datetime, fields: Mapping[str, object]) -> Ev
         barred=_text(fields, "BARRED"),
         source=source,
         uid=uid,
-        euid=uid if "SAFE_MODPROBE_CALLER_EUID" not in fields else _number(fields, "CALLER_EUID"),
+        euid=_number(fields, "CALLER_EUID"),
         pid=_number(fields, "CALLER_PID"),
         tid=_number(fields, "CALLER_TID"),
         comm=_name(fields, "CALLER_COMM"),
@@ -112,7 +112,7 @@ def parse_event(cursor: str, time: datetime, fields: Mapping[str, object]) -> Ev
         capabilities=_mask(fields, "CALLER_CAPS"),
         initial_user_namespace=namespace == "initial" if namespace else None,
         no_new_privs=_yes(fields, "CALLER_NO_NEW_PRIVS"),
-        kernel_thread=_yes(fields, "CALLER_KERNEL_THREAD"),
+        kernel_thread=bool(_yes(fields, "CALLER_KERNEL_THREAD")),
         call_site=_name(fields, "CALL_SITE"),
         kernel_args=_words(fields, "KERNEL_ARGS"),
         message=_plain(fields, "MESSAGE"),
@@ -175,11 +175,11 @@ def _as_number(key: str, text: str) -> int:
     return int(text)
 
 
-def _yes(fields: Mapping[str, object], key: str) -> bool:
+def _yes(fields: Mapping[str, object], key: str) -> bool | None:
     text = _text(fields, key)
     if text not in ("", "yes", "no"):
         raise UntrustedInputError(f"{key}: {text[:40]!a} is neither 'yes' nor 'no'")
-    return text == "yes"
+    return text == "yes" if text else None
 
 
 def _mask(fields: Mapping[str, object], key: str) -> int:
@@ -191,13 +191,14 @@ def _mask(fields: Mapping[str, object], key: str) -> int:
 
 def caller_of(event: Event) -> Caller:
     """The caller as far as it was recorded, without the tasks behind a kernel thread. Doubt is unprivileged."""
+    claim = request_of(event).claim
     return Caller(
         event.source,
         event.uid,
         event.euid,
-        frozenset(event.groups or ()),
+        None if event.groups is None else frozenset(event.groups),
         event.capabilities,
-        bool(event.initial_user_namespace),
+        event.initial_user_namespace,
         event.no_new_privs,
         event.kernel_thread,
         tid=event.tid,
@@ -206,6 +207,7 @@ def caller_of(event: Event) -> Caller:
         unit=event.unit,
         call_site=event.call_site,
         pid=event.pid,
+        may_hold=kernel_args.named(claim).may_hold if claim.unprivileged else 0,
     )
 
 
@@ -223,8 +225,6 @@ def plan_of(event: Event) -> Plan:
 def who(event: Event, names: Mapping[int, str] = {}) -> str:
     """The caller in a few words, without what changes from one request to the next; `names` are those of users."""
     caller = caller_of(event)._replace(tid=None, comm=None, unit=steady_unit(event.unit))
-    if event.initial_user_namespace is None:
-        caller = caller._replace(initial_user_namespace=True)  # who() says only what is known to be odd
     name = None if event.uid is None else names.get(event.uid)
     return report.who(caller) if name is None else f"{kernel_args.escape(name)}, {report.who(caller)}"
 

@@ -12,7 +12,7 @@ write modprobe(8)'s options. Behind the alias, each word an argument (RFC 5234, 
 
 from collections.abc import Sequence
 
-from safe_modprobe.capability import SYS_MODULE
+from safe_modprobe.capability import ALL, SYS_MODULE
 from safe_modprobe.errors import UsageError
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Caller, Claim, Request, Source
@@ -97,10 +97,24 @@ def _checked_alias(untrusted_alias: str) -> str:
 
 
 def named(claim: Claim) -> Caller:
-    """The unprivileged caller that the kernel's words name; nobody in particular where they are not understood."""
+    """The unprivileged caller that the kernel's words name; nobody in particular where they are not understood.
+
+    They tell of its real uid, and of one capability at most. It may hold any other but CAP_SYS_MODULE.
+    """
     return Caller(
-        Source.KERNEL_ARGS, claim.uid, claim.uid, capabilities=claim.capabilities, initial_user_namespace=True
+        Source.KERNEL_ARGS,
+        claim.uid,
+        capabilities=claim.capabilities,
+        initial_user_namespace=True if claim.capabilities else None,
+        may_hold=ALL & ~(1 << SYS_MODULE) if claim.uid is not None else 0,
     )
+
+
+SILENT = Caller(Source.KERNEL_ARGS, capabilities=ALL, initial_user_namespace=True)
+"""Of whom a kernel that names everybody else says nothing: whoever holds CAP_SYS_MODULE may have all that others may.
+
+Its uid is not known: it may be a daemon that has kept the capability alone, or a user's set-user-ID program.
+"""
 
 
 def _claim(untrusted_args: Sequence[str]) -> Claim:

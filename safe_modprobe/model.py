@@ -63,22 +63,22 @@ class Request(NamedTuple):
 
 
 class Caller(NamedTuple):
-    """The task that was in request_module(), as it was while it waited there.
+    """The task that was in request_module(), as it was while it waited there. None is what nobody could say.
 
-    `uid` is the real one and `euid` the effective one, both in the initial user namespace;
-    None where nobody could say. `capabilities` is the effective mask, which counts only with
-    `initial_user_namespace`. `unit` is systemd's, `executable` a path of the initial mount
-    namespace; both None in doubt. `behind` are the tasks that a kernel thread may be working for.
-    `tid` is the very thread, `pid` the process that it is part of.
+    `uid` is the real one and `euid` the effective one, both in the initial user namespace. `capabilities` is the
+    effective mask, which counts only with `initial_user_namespace`; `may_hold` are those that it may hold besides.
+    `unit` is systemd's, `executable` a path of the initial mount namespace; None is also a task that has none.
+    `behind` are the tasks that a kernel thread may be working for. `tid` is the very thread, `pid` the process that
+    it is part of.
     """
 
     source: Source
     uid: int | None = None
     euid: int | None = None
-    gids: frozenset[int] = frozenset()
+    gids: frozenset[int] | None = None
     capabilities: int = 0
-    initial_user_namespace: bool = False
-    no_new_privs: bool = False
+    initial_user_namespace: bool | None = None
+    no_new_privs: bool | None = None
     kernel_thread: bool = False
     tid: int | None = None
     comm: str | None = None
@@ -87,11 +87,17 @@ class Caller(NamedTuple):
     call_site: str | None = None
     behind: tuple["Caller", ...] = ()
     pid: int | None = None
+    may_hold: int = 0
 
     @property
     def known(self) -> bool:
-        """Whether any source could say who this is."""
-        return self.uid is not None
+        """Whether any source could say who this is, or at least what it may do."""
+        return self.uid is not None or self.capabilities != 0
+
+    @property
+    def seen(self) -> bool:
+        """Whether the task was looked at, so that a unit, program or call site that is None is none, not unknown."""
+        return self.no_new_privs is not None
 
 
 UNKNOWN_CALLER = Caller(Source.NONE)

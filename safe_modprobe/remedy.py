@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 
+from safe_modprobe.capability import SYS_MODULE, Capability
 from safe_modprobe.frozen import NamedTuple
-from safe_modprobe.history import Event, caller_of, steady_unit
+from safe_modprobe.history import steady_unit
 from safe_modprobe.model import BUILT_IN, Action, Caller, Rule, Verdict
 from safe_modprobe.policy.text import rule_table
-from safe_modprobe.report import barred, refused
+from safe_modprobe.report import barred, refused, user_namespace
 
 DYNAMIC = range(61184, 65520)
 """The uids of DynamicUser=, another service's tomorrow (systemd.exec(5))."""
@@ -21,23 +22,23 @@ class Whom(NamedTuple):
     users: frozenset[int] = frozenset()
     namespace: str | None = None
     known: bool = True
+    capabilities: frozenset[Capability] | None = None
 
 
 def whom(caller: Caller) -> Whom:
-    """A steady service and its users, or else the users; the real and the effective one, as a granting rule wants."""
+    """A steady service and its users, or else the users; the real and the effective one, as a granting rule wants.
+
+    Either namespace where none was recorded; of whom a kernel says nothing, only the power is known.
+    """
     if not caller.known:
         return Whom(known=False)
+    if caller.uid is None:
+        return Whom(capabilities=frozenset({SYS_MODULE}))
     unit = steady_unit(caller.unit)
     users = frozenset({uid for uid in (caller.uid, caller.euid) if uid is not None})
     if unit is not None and any(uid in DYNAMIC for uid in users):
         users = frozenset()
-    return Whom(unit, users, "initial" if caller.initial_user_namespace else "other")
-
-
-def whom_recorded(event: Event) -> Whom:
-    """As whom(), with either namespace where none was recorded."""
-    found = whom(caller_of(event))
-    return found if event.initial_user_namespace is not None else found._replace(namespace=None)
+    return Whom(unit, users, user_namespace(caller))
 
 
 def rule_for(for_whom: Whom, modules: Iterable[str], reason: str = "") -> Rule:
@@ -47,6 +48,7 @@ def rule_for(for_whom: Whom, modules: Iterable[str], reason: str = "") -> Rule:
         Action.ALLOW,
         modules=tuple(map(_literal, sorted(modules))),
         users=for_whom.users or None,
+        capabilities=for_whom.capabilities,
         units=None if for_whom.unit is None else (_literal(for_whom.unit),),
         user_namespace=for_whom.namespace,
         callers=None if for_whom.known else "unknown",

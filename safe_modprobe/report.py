@@ -57,8 +57,9 @@ def who(caller: Caller) -> str:
     """The caller in a few words."""
     if not caller.known:
         return f"an unknown caller ({caller.source})"
-    words = ["a kernel thread" if caller.kernel_thread else f"uid {caller.uid}"]
-    if caller.euid != caller.uid:
+    person = "somebody with CAP_SYS_MODULE" if caller.uid is None else f"uid {caller.uid}"
+    words = ["a kernel thread" if caller.kernel_thread else person]
+    if caller.euid not in (caller.uid, None):
         words.append(f"euid {caller.euid}")
     if caller.tid is not None:
         words.append(f"tid {caller.tid}")
@@ -66,9 +67,14 @@ def who(caller: Caller) -> str:
         words.append(f"'{escape(caller.comm)}'")
     if caller.unit is not None:
         words.append(f"of {escape(caller.unit)}")
-    if not caller.initial_user_namespace:
+    if caller.initial_user_namespace is False:
         words.append("in another user namespace")
     return " ".join(words)
+
+
+def user_namespace(caller: Caller) -> str | None:
+    """`initial` or `other`, as a rule has it; None where nobody could say."""
+    return None if caller.initial_user_namespace is None else "initial" if caller.initial_user_namespace else "other"
 
 
 def headline(verdict: Verdict) -> str:
@@ -144,9 +150,11 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
     if caller.known:
         named |= {
             "SAFE_MODPROBE_CALLER_CAPS": f"{caller.capabilities:016x}",
-            "SAFE_MODPROBE_CALLER_USERNS": "initial" if caller.initial_user_namespace else "other",
-            "SAFE_MODPROBE_CALLER_NO_NEW_PRIVS": _YES_NO[caller.no_new_privs],
-            "SAFE_MODPROBE_CALLER_KERNEL_THREAD": _YES_NO[caller.kernel_thread],
+            "SAFE_MODPROBE_CALLER_USERNS": user_namespace(caller) or "",
+            "SAFE_MODPROBE_CALLER_NO_NEW_PRIVS": "" if caller.no_new_privs is None else _YES_NO[caller.no_new_privs],
+            "SAFE_MODPROBE_CALLER_KERNEL_THREAD": _YES_NO[caller.kernel_thread]
+            if caller.seen or caller.kernel_thread
+            else "",
         }
     return {key: value for key, value in named.items() if value}
 
@@ -163,8 +171,8 @@ def load_failure(verdict: Verdict, module: str, why: str) -> Mapping[str, str]:
     return {key: value for key, value in named.items() if value}
 
 
-def _numbers(gids: frozenset[int]) -> str:
-    return " ".join(map(str, sorted(gids))) if len(gids) <= MOST_GROUPS else ""
+def _numbers(gids: frozenset[int] | None) -> str:
+    return "" if gids is None or len(gids) > MOST_GROUPS else " ".join(map(str, sorted(gids)))
 
 
 def _text(number: int | None) -> str:

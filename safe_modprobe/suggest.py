@@ -10,7 +10,7 @@ from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import Action, Policy, Rule, Verdict
 from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.policy.text import rule_table
-from safe_modprobe.remedy import DYNAMIC, MODULES_LOAD, Whom, comment, rule_for, warnings, whom_recorded
+from safe_modprobe.remedy import DYNAMIC, MODULES_LOAD, Whom, comment, rule_for, warnings, whom
 from safe_modprobe.report import barred
 
 FILE = f"{FOLDERS[2]}/20-suggested.toml"
@@ -67,7 +67,7 @@ def suggest(events: Iterable[Event], policy: Policy, names: Mapping[int, str] = 
         if now.action is not Action.DENY:
             settled += asked.times
             continue
-        for_whom = whom_recorded(event)
+        for_whom = whom(caller_of(event))
         if why := _against(event, now, for_whom):
             key = (why, who(event, names), event.refused)
             before = refusals.get(key)

@@ -38,7 +38,7 @@ class Kind(NamedTuple):
 def kinds(policy: Policy) -> tuple[Kind, ...]:
     """The three that an audit asks for, the weakest first."""
     uid = stranger(policy)
-    caller = Caller(Source.NONE, uid, uid, initial_user_namespace=True)
+    caller = Caller(Source.NONE, uid, uid, frozenset(), initial_user_namespace=True, no_new_privs=False)
     return (
         Kind("user", "Any user", "a process without a capability, in the initial namespaces", caller),
         Kind(

@@ -18,7 +18,6 @@ from safe_modprobe.decide import among, decide
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.history import REFUSED, Event, caller_of, request_of
 from safe_modprobe.model import Action, Caller, Policy, Request, Source, TargetState, Verdict
-from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.journal import Journal
 from safe_modprobe.read.tasks import read_caller
 from safe_modprobe.report import ADMIN_FILE
@@ -129,7 +128,7 @@ def _callers(
     arguments: argparse.Namespace, request: Request, policy: Policy, on: machine.Machine
 ) -> tuple[Caller, ...]:
     if request.claim.unprivileged:
-        return find_callers(request, policy.settings)
+        return (kernel_args.named(request.claim),)
     uid = arguments.uid if arguments.user is None else on.uid(arguments.user)
     mask = sum({1 << each for each in arguments.cap or ()})
     if uid is None:
@@ -140,4 +139,4 @@ def _callers(
         mask = capability.ALL
     # Without a rule that asks for groups, an image needs no /etc/passwd.
     gids = on.accounts().gids(uid) if any(rule.groups for rule in policy.rules) else frozenset()
-    return (Caller(Source.NONE, uid, uid, gids, mask, initial_user_namespace=not arguments.user_namespace),)
+    return (Caller(Source.NONE, uid, uid, gids, mask, not arguments.user_namespace, no_new_privs=False),)

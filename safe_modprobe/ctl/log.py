@@ -13,10 +13,10 @@ from safe_modprobe.ctl import machine
 from safe_modprobe.ctl.output import local, print_json, print_table, printable
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json, add_root
 from safe_modprobe.ctl.records import Filters, add_file, add_filters, as_json, left_out, names_of
-from safe_modprobe.history import REFUSED, Event, Group, Repeated, counted, group, who
+from safe_modprobe.history import REFUSED, Event, Group, Repeated, caller_of, counted, group, who
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.read.journal import Journal
-from safe_modprobe.remedy import comment, snippet, whom_recorded
+from safe_modprobe.remedy import comment, snippet, whom
 from safe_modprobe.report import ADMIN_FILE
 
 _EXAMPLES = """
@@ -124,7 +124,7 @@ def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
 def _remedy(each: Group) -> str:
     if each.latest.barred:
         return "".join(comment(f"No new rule comes before that; change {printable(each.latest.barred)}."))
-    return snippet(whom_recorded(each.latest), each.modules)
+    return snippet(whom(caller_of(each.latest)), each.modules)
 
 
 def _json_group(each: Group) -> dict[str, Any]:

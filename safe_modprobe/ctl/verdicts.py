@@ -7,7 +7,7 @@ from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import CallSite, Mark, Policy, StepVerdict, TargetVerdict, Verdict
 from safe_modprobe.policy.match import call_site, first_mark
 from safe_modprobe.remedy import remedy
-from safe_modprobe.report import ADMIN_FILE, barred, headline, skipped, who
+from safe_modprobe.report import ADMIN_FILE, barred, headline, skipped, user_namespace, who
 
 
 def as_json(policy: Policy, verdict: Verdict) -> dict[str, Any]:
@@ -22,7 +22,8 @@ def as_json(policy: Policy, verdict: Verdict) -> dict[str, Any]:
             "source": str(caller.source),
             "uid": caller.uid,
             "capabilities": capability.names_of(caller.capabilities),
-            "user_namespace": "initial" if caller.initial_user_namespace else "other",
+            "user_namespace": user_namespace(caller),
+            "seen": caller.seen,
         },
         "targets": [
             {"module": each.target.module, "state": str(each.target.state), "verdict": str(each.action)}
@@ -64,6 +65,10 @@ def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> l
     held = capability.names_of(verdict.caller.capabilities)
     every = len(held) == len(capability.NAMES)
     lines.append(f"         holds {'every capability' if every else ' '.join(held) or 'no capability'}")
+    if verdict.caller.known and not verdict.caller.seen:
+        lines.append(
+            "         nothing else is known; a rule that refuses by more counts, and one that lets through does not"
+        )
     if site is not None:
         lines.append(f"site     {_grants(site)} [{site.origin}]")
     if not verdict.targets:

@@ -68,12 +68,30 @@ def call_site(policy: Policy, alias: str) -> CallSite | None:
 
 
 def first_rule(policy: Policy, request: Request, caller: Caller, module: str) -> Rule | None:
-    """The rule for a module that would be loaded for this caller."""
+    """The rule for a module that would be loaded for this caller.
+
+    One that refuses is for everybody who may be meant; one that lets through is for nobody who is not sure to be.
+    """
     alias, module = _normal(request.alias), _normal(module)
     for rule in policy.rules:
-        if _matches_what(rule, alias, module) and _matches_who(rule, caller):
-            return rule
+        if _matches_what(rule, alias, module):
+            who = matches_who(rule, caller)
+            if who or (who is None and rule.action is Action.DENY):
+                return rule
     return None
+
+
+def depends_on_more(policy: Policy, request: Request, caller: Caller) -> bool:
+    """Whether a rule for this alias might say something else if all were known of the caller."""
+    alias = _normal(request.alias)
+    return any(
+        (rule.aliases is None or _any_name(rule.aliases, alias)) and _is_open(rule, caller) for rule in policy.rules
+    )
+
+
+def _is_open(rule: Rule, caller: Caller) -> bool:
+    who = matches_who(rule, caller)
+    return who is None or (who and rule.users is not None and caller.euid is None)
 
 
 def _matches_what(rule: Rule, alias: str, module: str) -> bool:
@@ -82,45 +100,76 @@ def _matches_what(rule: Rule, alias: str, module: str) -> bool:
     )
 
 
-def _matches_who(rule: Rule, caller: Caller) -> bool:
+def matches_who(rule: Rule, caller: Caller) -> bool | None:
+    """Whether all keys about the caller match; None where none is known not to, and some are not known.
+
+    Of a caller who is wholly unknown no key about a person is known to match, for a refusal either.
+    """
     if rule.callers is not None and (rule.callers == "known") is not caller.known:
         return False
     if not caller.known:
-        # Whoever it is, no key about a person is known to match.
         return all(key is None for key in (*_who(rule), rule.user_namespace, rule.no_new_privs))
-    if rule.users is not None and not _matches_users(rule, rule.users, caller):
-        return False
-    if rule.groups is not None and not rule.groups & caller.gids:
-        return False
-    if rule.capabilities is not None and not (
-        caller.initial_user_namespace and any(holds(caller.capabilities, each) for each in rule.capabilities)
-    ):
-        return False
-    if rule.user_namespace is not None and ((rule.user_namespace == "initial") is not caller.initial_user_namespace):
-        return False
-    if rule.no_new_privs is not None and rule.no_new_privs is not caller.no_new_privs:
-        return False
-    return (
-        _any(rule.units, caller.unit)
-        and _any(rule.executables, caller.executable)
-        and _any_site(rule.call_sites, caller.call_site)
+    initial = None if rule.user_namespace is None else rule.user_namespace == "initial"
+    answers = (
+        _matches_users(rule, caller),
+        _matches_groups(rule, caller),
+        _matches_capabilities(rule, caller),
+        _same(initial, caller.initial_user_namespace),
+        _same(rule.no_new_privs, caller.no_new_privs),
+        _any(rule.units, caller.unit, caller.seen),
+        _any(rule.executables, caller.executable, caller.seen),
+        _any_site(rule.call_sites, caller.call_site, caller.seen),
     )
+    return False if False in answers else None if None in answers else True
 
 
 def _who(rule: Rule) -> tuple[object, ...]:
     return (rule.users, rule.groups, rule.capabilities, rule.units, rule.executables, rule.call_sites)
 
 
-def _matches_users(rule: Rule, users: frozenset[int], caller: Caller) -> bool:
-    """A set-user-ID program can neither borrow a grant nor shed a refusal: both uids, or either."""
-    both = {caller.uid, caller.euid}
-    return bool(both & users) if rule.action is Action.DENY else both <= users
+def _matches_users(rule: Rule, caller: Caller) -> bool | None:
+    """A set-user-ID program can neither borrow a grant nor shed a refusal: both uids, or either.
+
+    Where the real uid alone is known it is enough for a grant: any task may make it its effective one (setreuid(2)).
+    """
+    if rule.users is None:
+        return True
+    if rule.action is Action.DENY:
+        either = {caller.uid, caller.euid}
+        return True if either & rule.users else None if None in either else False
+    return None if caller.uid is None else {caller.uid, caller.euid} - {None} <= rule.users
 
 
-def _any(patterns: tuple[str, ...] | None, text: str | None) -> bool:
-    return patterns is None or (text is not None and any(glob(each, text) for each in patterns))
+def _matches_groups(rule: Rule, caller: Caller) -> bool | None:
+    if rule.groups is None:
+        return True
+    return None if caller.gids is None else bool(rule.groups & caller.gids)
 
 
-def _any_site(patterns: tuple[str, ...] | None, site: str | None) -> bool:
+def _matches_capabilities(rule: Rule, caller: Caller) -> bool | None:
+    """Only what is held in the initial user namespace counts."""
+    if rule.capabilities is None:
+        return True
+    if caller.initial_user_namespace is False:
+        return False
+    if any(holds(caller.capabilities, each) for each in rule.capabilities):
+        return caller.initial_user_namespace
+    return None if any(holds(caller.may_hold, each) for each in rule.capabilities) else False
+
+
+def _same(wanted: bool | None, found: bool | None) -> bool | None:
+    return True if wanted is None else None if found is None else wanted is found
+
+
+def _any(patterns: tuple[str, ...] | None, text: str | None, seen: bool) -> bool | None:
+    if patterns is None:
+        return True
+    if text is None:
+        return False if seen else None
+    return any(glob(each, text) for each in patterns)
+
+
+def _any_site(patterns: tuple[str, ...] | None, site: str | None, seen: bool) -> bool | None:
     """`name` or `name [module]`, as the kernel's stack has it."""
-    return _any(patterns, site) or (site is not None and _any(patterns, site.partition(" ")[0]))
+    whole = _any(patterns, site, seen)
+    return _any(patterns, site.partition(" ")[0], seen) if site is not None and not whole else whole

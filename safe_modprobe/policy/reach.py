@@ -285,9 +285,8 @@ def may_ask(caller: Caller, family: Family) -> bool:
         return True
     if family.capability is None or not holds(caller.capabilities, family.capability):
         return False
-    return family.reach is Reach.USERNS or (
-        family.reach in (Reach.NETWORK_ADMIN, Reach.CAPABILITY) and caller.initial_user_namespace
-    )
+    there = family.reach in (Reach.NETWORK_ADMIN, Reach.CAPABILITY)
+    return family.reach is Reach.USERNS or (there and bool(caller.initial_user_namespace))
 
 
 def _head(pattern: str) -> str:

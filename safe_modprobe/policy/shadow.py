@@ -182,25 +182,22 @@ def _for_all_callers_of(rule: Rule, earlier: Rule) -> bool:
     people = [key for key in _ABOUT_PEOPLE if getattr(rule, key) is not None]
     if earlier.callers is not None and earlier.callers != (rule.callers or ("known" if people else None)):
         return False
-    if earlier.users is not None and not _for_all_users_of(rule, earlier):
+    grants_before = rule.action is Action.DENY and earlier.action is not Action.DENY
+    if grants_before and any(getattr(earlier, key) is not None for key in _ABOUT_PEOPLE):
+        # As match.py has it: a refusal is for whoever may be meant as well, and it takes either uid.
         return False
     # A capability is only held in the initial user namespace.
     space = rule.user_namespace or ("initial" if rule.capabilities is not None else None)
     return (
         earlier.user_namespace in (None, space)
         and earlier.no_new_privs in (None, rule.no_new_privs)
+        and _members(rule.users, earlier.users)
         and _members(rule.groups, earlier.groups)
         and _members(rule.capabilities, earlier.capabilities)
         and _patterns(rule.units, earlier.units)
         and _patterns(rule.executables, earlier.executables)
         and _patterns(rule.call_sites, earlier.call_sites)
     )
-
-
-def _for_all_users_of(rule: Rule, earlier: Rule) -> bool:
-    """As match.py has it: a refusal takes either uid, and so takes callers of whom one uid is anybody's."""
-    either = rule.action is Action.DENY and earlier.action is not Action.DENY
-    return not either and _members(rule.users, earlier.users)
 
 
 def _members(some: frozenset[int] | None, of: frozenset[int] | None) -> bool:

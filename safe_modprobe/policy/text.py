@@ -12,7 +12,9 @@ if TYPE_CHECKING:
 
 def remedy(modules: Sequence[str], caller: Caller) -> str:
     """One line of a drop-in that allows these modules to this caller."""
-    who = f"users = {_value(sorted({caller.uid, caller.euid} - {None}))}" if caller.known else 'callers = "unknown"'
+    uids = sorted({uid for uid in (caller.uid, caller.euid) if uid is not None})
+    power = 'capabilities = ["CAP_SYS_MODULE"]' if caller.known else 'callers = "unknown"'
+    who = f"users = {_value(uids)}" if uids else power
     return f'rule = [{{ modules = {_value(list(modules))}, {who}, action = "allow" }}]'
 
 

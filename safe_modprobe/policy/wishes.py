@@ -145,7 +145,7 @@ def callers(policy: Policy, wish: Wish) -> list[Caller]:
     """Those who are allowed; for a mark and where only units are, somebody without privilege whom no rule names."""
     uids = wish.uids or (stranger(policy),)
     return [
-        Caller(Source.NONE, uid, uid, capabilities=0 if uid else ALL, initial_user_namespace=True, unit=unit)
+        Caller(Source.NONE, uid, uid, frozenset(), 0 if uid else ALL, True, no_new_privs=False, unit=unit)
         for uid in uids
         for unit in wish.units or (None,)
     ]

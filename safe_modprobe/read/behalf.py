@@ -31,12 +31,12 @@ _NONE = "-"
 
 def dump_caller(start: int, caller: Caller) -> bytes:
     """A file's content: the loading helper's start time in clock ticks, and its caller, a word for each field."""
-    numbers = (start, caller.uid, caller.euid, caller.tid, caller.capabilities)
+    numbers = (start, caller.uid, caller.euid, caller.tid, caller.capabilities, caller.may_hold)
     flags = (caller.initial_user_namespace, caller.no_new_privs, caller.kernel_thread)
     texts = (caller.source, caller.comm, caller.executable, caller.unit, caller.call_site)
     words = [_NONE if number is None else f"{number:d}" for number in (*numbers, *flags)]
     words += [_NONE if text is None else f"={os.fsencode(text).hex()}" for text in texts]
-    words.append(",".join(map(str, sorted(caller.gids))) or _NONE)
+    words.append(_NONE if caller.gids is None else f"={','.join(map(str, sorted(caller.gids)))}")
     return " ".join(words).encode()
 
 
@@ -44,16 +44,18 @@ def parse_caller(record: bytes) -> tuple[int, Caller]:
     """The other direction. Raises UntrustedInputError for anything that dump_caller() would not have written."""
     try:
         words = record.decode("ascii").split(" ")
-        start, uid, euid, tid, capabilities, initial, no_new_privs, kernel_thread = map(_number, words[:8])
-        source, comm, executable, unit, call_site = map(_text, words[8:13])
+        start, uid, euid, tid, capabilities, may_hold = map(_number, words[:6])
+        initial, no_new_privs, kernel_thread = map(_flag, words[6:9])
+        source, comm, executable, unit, call_site = map(_text, words[9:14])
         caller = Caller(
             source=Source(source or ""),
             uid=uid,
             euid=euid,
-            gids=frozenset() if words[13] == _NONE else frozenset(map(int, words[13].split(","))),
+            gids=None if words[14] == _NONE else frozenset(map(int, filter(None, words[14][1:].split(",")))),
             capabilities=capabilities or 0,
-            initial_user_namespace=bool(initial),
-            no_new_privs=bool(no_new_privs),
+            may_hold=may_hold or 0,
+            initial_user_namespace=initial,
+            no_new_privs=no_new_privs,
             kernel_thread=bool(kernel_thread),
             tid=tid,
             comm=comm,
@@ -70,6 +72,10 @@ def parse_caller(record: bytes) -> tuple[int, Caller]:
 
 def _number(word: str) -> int | None:
     return None if word == _NONE else int(word)
+
+
+def _flag(word: str) -> bool | None:
+    return None if word == _NONE else bool(int(word))
 
 
 def _text(word: str) -> str | None:
@@ -143,4 +149,4 @@ def _loads_for_another(name: str, now: int) -> bool:
 
 def privileged(caller: Caller) -> bool:
     """Whether the caller itself may load any module."""
-    return caller.initial_user_namespace and holds(caller.capabilities, SYS_MODULE)
+    return bool(caller.initial_user_namespace) and holds(caller.capabilities, SYS_MODULE)

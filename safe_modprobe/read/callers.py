@@ -2,18 +2,23 @@
 
 A source returns None when it cannot say anything, and otherwise the callers who now wait for
 this very alias, none of them if nobody does. Each is a full Caller, or an unknown one in doubt.
+
+A patched kernel's words, and its silence, tell of the caller's privilege and of little else. Where a rule depends on
+more, the next source that can answer says the rest, and of those whom it finds only who fits the words counts.
 """
 
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
-from safe_modprobe.capability import ALL
+from safe_modprobe.capability import SYS_MODULE, holds
+from safe_modprobe.decide import askers, seen_through
 from safe_modprobe.errors import UntrustedInputError
-from safe_modprobe.kernel_args import named
-from safe_modprobe.model import UNKNOWN_CALLER, Caller, Request, Settings, Source
+from safe_modprobe.kernel_args import SILENT, named
+from safe_modprobe.model import UNKNOWN_CALLER, Caller, Policy, Request, Settings, Source
+from safe_modprobe.policy.match import depends_on_more
 from safe_modprobe.read import trace, waiting
-from safe_modprobe.read.behalf import inherited, silence_is_roots
+from safe_modprobe.read.behalf import inherited, privileged, silence_is_roots
 from safe_modprobe.read.ring import Event
 from safe_modprobe.read.tasks import read_caller
 from safe_modprobe.read.waiting import read
@@ -25,17 +30,64 @@ _DOUBT = (OSError, ValueError, UntrustedInputError, waiting.TooMuchError)
 
 Found = tuple[Caller, ...] | None
 
+Fit = Callable[[Caller], tuple[Caller, ...]]
+"""What a caller that a source found is taken for; nobody if it cannot be who asked."""
 
-def find_callers(request: Request, settings: Settings) -> tuple[Caller, ...]:
+
+def find_callers(request: Request, policy: Policy) -> tuple[Caller, ...]:
     """Everyone who waits for this request's alias now; an unknown caller where nobody can be shown to."""
-    if not request.claim.unprivileged and not waiting.asked_by_kernel():
+    by_hand = not waiting.asked_by_kernel()
+    if by_hand and not request.claim.unprivileged:
         # A person or a script ran us: they are the caller, with what power they have.
         return (read_caller("self", Source.PROC),)
-    for source in settings.sources:
-        found = _SOURCES[source](request, settings)
-        if found is not None:
-            return found or (UNKNOWN_CALLER._replace(source=source),)
-    return (UNKNOWN_CALLER,)
+    fit: Fit = _itself
+    nobody = UNKNOWN_CALLER
+    for source in policy.settings.sources:
+        if source is not Source.KERNEL_ARGS:
+            found = _SOURCES[source](request, fit)
+            if found is not None:
+                return found or (nobody if fit is not _itself else nobody._replace(source=source),)
+            continue
+        said = _by_kernel_args(request, policy.settings)
+        if said is not None:
+            if by_hand or not _wants_more(policy, request, said):
+                return (said,)
+            nobody, fit = said, _fit_for(request, said)
+    return (nobody,)
+
+
+def _itself(caller: Caller) -> tuple[Caller, ...]:
+    return (caller,)
+
+
+def _wants_more(policy: Policy, request: Request, said: Caller) -> bool:
+    """Whether it matters who it is beside what the kernel said: to a rule, or whether it is a deputy."""
+    return depends_on_more(policy, request, said) or askers(policy, request, said) != (said,)
+
+
+def _fit_for(request: Request, said: Caller) -> Fit:
+    """Who asked, with the privilege that the kernel speaks of and the rest of the task that was found.
+
+    A kernel thread may act with another's credentials, as cryptomgr_probe does, and /proc shows its own: no more is
+    known of it, unless by those behind it.
+    """
+    silent = holds(said.capabilities, SYS_MODULE)
+
+    def fit(caller: Caller) -> tuple[Caller, ...]:
+        if not caller.known or (caller.kernel_thread and not (silent and not seen_through(request.alias))):
+            return tuple(each for behind in caller.behind for each in fit(behind)) or (said,)
+        if silent:
+            return (caller,) if caller.kernel_thread or privileged(caller) else ()
+        held = caller.capabilities if caller.initial_user_namespace else 0
+        if caller.uid != said.uid or holds(held, SYS_MODULE) or said.capabilities & ~held:
+            return ()
+        return (caller._replace(capabilities=said.capabilities, may_hold=held),)
+
+    return fit
+
+
+def _fitting(callers: Iterable[Caller], fit: Fit) -> tuple[Caller, ...]:
+    return tuple(dict.fromkeys(each for caller in callers for each in fit(caller)))
 
 
 PROMISE = "/proc/sys/kernel/modprobe_caller_args"
@@ -47,28 +99,28 @@ def promised() -> bool:
     return read(PROMISE, 16) == b"1\n"
 
 
-def _by_kernel_args(request: Request, settings: Settings) -> Found:
+def _by_kernel_args(request: Request, settings: Settings) -> Caller | None:
     """The kernel names who lacks privilege; its silence means root where it promises that, or the policy does.
 
     grsecurity's grsec_modharden_fs stands in the place of the uid, so there it says nothing of who asked.
     """
     if request.claim.unprivileged:
-        return (named(request.claim),)
+        return named(request.claim)
     always = settings.kernel_args_always and not request.kernel_args
     try:
         if (always or promised()) and silence_is_roots(waiting.nobody_waits()):
-            return (Caller(Source.KERNEL_ARGS, 0, 0, capabilities=ALL, initial_user_namespace=True),)
+            return SILENT
     except _DOUBT:
         pass
     return None
 
 
-def _by_bpf(request: Request, settings: Settings) -> Found:
+def _by_bpf(request: Request, fit: Fit) -> Found:
     """The place of the BPF LSM's records; nothing writes them yet."""
     return None
 
 
-def _by_trace(request: Request, settings: Settings) -> Found:
+def _by_trace(request: Request, fit: Fit) -> Found:
     """Everyone whose last traced request is for this alias and who is blocked in it.
 
     A task cannot leave one request and enter another without a newer event. So if it waits in
@@ -81,7 +133,7 @@ def _by_trace(request: Request, settings: Settings) -> Found:
         return None
     try:
         if waiting.nobody_waits():
-            return _unattended(request, trace.look(folder))
+            return _fitting(_unattended(request, trace.look(folder)), fit)
         for pause in _PAUSES:
             time.sleep(pause)
             seen = trace.look(folder)
@@ -89,7 +141,7 @@ def _by_trace(request: Request, settings: Settings) -> Found:
             if not found:
                 continue
             again = trace.look(folder).events
-            sure = tuple(caller for event, caller in found if again.get(event.tid) == event)
+            sure = _fitting((caller for event, caller in found if again.get(event.tid) == event), fit)
             if sure:
                 return sure
         return None if seen.lost else ()
@@ -187,7 +239,7 @@ def _sleeps_for_crypto(tid: int) -> bool:
     return _LARVAL in waiting.frames(tid, _LARVAL)
 
 
-def _unattended(request: Request, seen: trace.Seen) -> Found:
+def _unattended(request: Request, seen: trace.Seen) -> tuple[Caller, ...]:
     """request_module_nowait(): nobody waits, so only what can never have been a user's task is known.
 
     A kernel thread does not become another program's, and the ones that started before the event (by a
@@ -205,7 +257,7 @@ def _unattended(request: Request, seen: trace.Seen) -> Found:
     return tuple(found)
 
 
-def _by_proc(request: Request, settings: Settings) -> Found:
+def _by_proc(request: Request, fit: Fit) -> Found:
     """Every task that waits in a request now, whatever for: `decide` must allow every one of them.
 
     A helper without a waiting task means that somebody asked and is gone (SIGKILL): then nobody is known.
@@ -218,7 +270,7 @@ def _by_proc(request: Request, settings: Settings) -> Found:
             callers = [_settled(tid, Source.PROC) for tid in tids]
             now = waiting.helpers()
             if callers and now <= helpers <= len(tids):
-                return tuple(caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers)
+                return _fitting((caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers), fit)
             if not callers or now == helpers:
                 return ()
             time.sleep(waiting.BETWEEN_LOOKS)
@@ -227,8 +279,7 @@ def _by_proc(request: Request, settings: Settings) -> Found:
     return ()
 
 
-_SOURCES: Mapping[Source, Callable[[Request, Settings], Found]] = {
-    Source.KERNEL_ARGS: _by_kernel_args,
+_SOURCES: Mapping[Source, Callable[[Request, Fit], Found]] = {
     Source.BPF: _by_bpf,
     Source.TRACEFS: _by_trace,
     Source.PROC: _by_proc,

@@ -40,7 +40,7 @@ def cap(name: str) -> Capability:
 
 def caller(uid: int = 1000, *caps: str, initial: bool = True, **more: object) -> Caller:
     mask = sum(1 << cap(name) for name in caps) if caps or uid else ALL
-    found = Caller(Source.TRACEFS, uid, uid, frozenset({uid}), mask, initial)
+    found = Caller(Source.TRACEFS, uid, uid, frozenset({uid}), mask, initial, no_new_privs=False)
     return found._replace(**more)  # type: ignore[arg-type]
 
 

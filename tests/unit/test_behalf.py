@@ -10,7 +10,8 @@ import pytest
 from safe_modprobe.act.behalf import on_behalf_of
 from safe_modprobe.capability import ALL
 from safe_modprobe.errors import UntrustedInputError
-from safe_modprobe.model import UNKNOWN_CALLER, Caller, Source
+from safe_modprobe.kernel_args import SILENT, named
+from safe_modprobe.model import UNKNOWN_CALLER, Caller, Claim, Source
 from safe_modprobe.read import behalf
 from safe_modprobe.read.behalf import dump_caller, inherited, parse_caller
 from safe_modprobe.read.waiting import stat
@@ -27,8 +28,12 @@ CALLERS = [
     ROOT,
     CROWD,
     UNKNOWN_CALLER,
-    Caller(Source.PROC, 0, 0, capabilities=ALL, comm="", unit="-", call_site="="),
-    Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True),
+    Caller(Source.PROC, 0, 0, frozenset(), ALL, comm="", unit="-", call_site="="),
+    Caller(Source.PROC, 0, 0, None, 1, False, None, may_hold=7),
+    SILENT,
+    named(Claim(True, 1000, capabilities=1 << 12)),
+    named(Claim(True, 1000)),
+    named(Claim(True)),
 ]
 
 
@@ -46,8 +51,9 @@ BAD = [
     b"", b" ", b"x", b"0", GOOD[:-1], GOOD + b" ", GOOD + b"\n", GOOD + b",x", b" " + GOOD, GOOD.replace(b" ", b"  "),
     GOOD.replace(b"4711", b"+4711"), GOOD.replace(b"4711", b"4_711"), GOOD.replace(b"4711", b"04711"),
     GOOD.replace(b"4711", b"-"), GOOD.replace(b" 7 ", b" 0x7 "), GOOD.replace(b" 7 ", b" - "),
-    GOOD.replace(b"5,6", b"6,5"), GOOD.replace(b"5,6", b"5,5,6"), GOOD.replace(b"5,6", b"5,-"), GOOD.replace(b"5,6", b""),
-    GOOD.replace(b" 1 1 0 ", b" 2 1 0 "), GOOD.replace(b" 1 1 0 ", b" 1 - 0 "), GOOD.replace(b"=", b""),
+    GOOD.replace(b"5,6", b"6,5"), GOOD.replace(b"5,6", b"5,5,6"), GOOD.replace(b"5,6", b"5,-"), GOOD.replace(b"=5,6", b""),
+    GOOD.replace(b"=5,6", b"5,6"), GOOD.replace(b"5,6", b"5,"), GOOD.replace(b" 1 1 0 ", b" 2 1 0 "),
+    GOOD.replace(b" 1 1 0 ", b" 1 1 - "), GOOD.replace(b"=", b""),
     GOOD.replace(b"=" + b"tracefs".hex().encode(), b"=" + b"root".hex().encode()),
     GOOD.replace(b"=" + b"tracefs".hex().encode(), b"-"), b"\xff" + GOOD, b"9" * 5000 + GOOD, b"{" + GOOD, b"i\0\0\0\0",
 ]  # fmt: skip

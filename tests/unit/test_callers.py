@@ -4,6 +4,7 @@ Only the stack is made up, since no task here waits for a module; whole requests
 """
 
 import os
+import struct
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -14,15 +15,15 @@ import pytest
 from safe_modprobe import last_resort
 from safe_modprobe.act.behalf import on_behalf_of
 from safe_modprobe.capability import ALL
-from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import Caller, Settings, Source
-from safe_modprobe.read import behalf, callers, waiting
+from safe_modprobe.kernel_args import SILENT, named, parse
+from safe_modprobe.model import Caller, Claim, Policy, Settings, Source
+from safe_modprobe.read import behalf, callers, trace, waiting
 from safe_modprobe.read.behalf import dump_caller
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.ring import Event
 from safe_modprobe.read.trace import Seen
-from tests.unit.make import ROOT, USER
-from tests.unit.test_tasks import child, user, user_namespace
+from tests.unit.make import ROOT, USER, policy
+from tests.unit.test_tasks import LIBC, child, no_new_privs, user, user_namespace
 
 WAITS = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1/0x2\n[<0>] %s+0x1/0x2\n"
 LARVAL = b"[<0>] crypto_larval_wait+0x1/0x2\n"
@@ -140,7 +141,10 @@ def test_by_proc_helpers_that_come_and_go_are_looked_at_again(
 ) -> None:
     """One task waits, root's: how many helpers there were before it was looked at and afterwards, look after look."""
     stacks[f"/proc/{os.getpid()}/stack"] = STEADY
-    for ask in (lambda: callers._by_proc(parse(["x"]).request, Settings()), lambda: last_resort._all_privileged("x")):
+    for ask in (
+        lambda: callers._by_proc(parse(["x"]).request, callers._itself),
+        lambda: last_resort._all_privileged("x"),
+    ):
         first, then = iter(before), iter(after)
         monkeypatch.setattr(waiting, "helpers", lambda then=then: next(then))
         monkeypatch.setattr(waiting, "everyone", lambda first=first: ([os.getpid()], next(first)))
@@ -252,25 +256,27 @@ def test_an_ended_task_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyP
 
 
 def test_who_runs_us_by_hand_is_the_caller() -> None:
-    found = find_callers(parse(["x"]).request, Settings())
+    found = find_callers(parse(["x"]).request, Policy())
     assert [(each.uid, each.tid, each.source) for each in found] == [(os.getuid(), os.getpid(), Source.PROC)]
 
 
-ARGUMENTS = [
-    ("grsec_modharden_normal1000_", Caller(Source.KERNEL_ARGS, 1000, 1000, initial_user_namespace=True)),
-    ("grsec_modharden_normal0_", Caller(Source.KERNEL_ARGS, 0, 0, initial_user_namespace=True)),
-    ("grsec_modharden_normal00_", Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True)),
-    ("anything", Caller(Source.KERNEL_ARGS, None, None, initial_user_namespace=True)),
-]
-
-
-@pytest.mark.parametrize(("argument", "caller"), ARGUMENTS)
-def test_a_kernels_argument_counts_even_by_hand(argument: str, caller: Caller) -> None:
-    assert find_callers(parse(["-q", "--", "x", argument]).request, Settings()) == (caller,)
+@pytest.mark.parametrize(
+    ("argument", "claim"),
+    [
+        ("grsec_modharden_normal1000_", Claim(True, 1000)),
+        ("grsec_modharden_normal0_", Claim(True, 0)),
+        ("grsec_modharden_normal00_", Claim(True)),
+        ("anything", Claim(True)),
+    ],
+)
+@pytest.mark.parametrize("rule", ["", "rule = [{ groups = [29], action = 'deny' }]"])
+def test_a_kernels_argument_counts_even_by_hand(argument: str, claim: Claim, rule: str) -> None:
+    """And of whoever waits for a module meanwhile nothing is taken for the words' sake."""
+    assert find_callers(parse(["-q", "--", "x", argument]).request, policy(rule)) == (named(claim),)
 
 
 FS = "grsec_modharden_fs"
-SILENT = [
+SILENCES = [
     # What kernel.modprobe_caller_args holds, what the policy's kernel_args says, the kernel's words; whether it is root.
     (b"1\n", False, (), True),
     (b"1\n", True, (), True),
@@ -290,7 +296,7 @@ SILENT = [
 ]
 
 
-def by_kernel_args(always: bool = False, words: tuple[str, ...] = ()) -> tuple[Caller, ...] | None:
+def by_kernel_args(always: bool = False, words: tuple[str, ...] = ()) -> Caller | None:
     return callers._by_kernel_args(parse(["-q", "--", "x", *words]).request, Settings(kernel_args_always=always))
 
 
@@ -301,16 +307,13 @@ def promise(stacks: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
     return path
 
 
-@pytest.mark.parametrize(("content", "always", "words", "root"), SILENT)
+@pytest.mark.parametrize(("content", "always", "words", "root"), SILENCES)
 def test_silence_is_privilege_only_where_it_is_promised(
     promise: Path, content: bytes | None, always: bool, words: tuple[str, ...], root: bool
 ) -> None:
     if content is not None:
         promise.write_bytes(content)
-    found = by_kernel_args(always, words)
-    assert found == (
-        (Caller(Source.KERNEL_ARGS, 0, 0, capabilities=ALL, initial_user_namespace=True),) if root else None
-    )
+    assert by_kernel_args(always, words) == (SILENT if root else None)
 
 
 def test_a_promise_that_cannot_be_read_is_none(promise: Path) -> None:
@@ -325,8 +328,8 @@ def test_a_promise_that_cannot_be_read_is_none(promise: Path) -> None:
 def test_a_promise_makes_nobody_root_of_whom_the_kernel_speaks(promise: Path, words: tuple[str, ...]) -> None:
     promise.write_bytes(b"1\n")
     for always in (False, True):
-        (found,) = by_kernel_args(always, words) or ()
-        assert found.source is Source.KERNEL_ARGS and not found.capabilities
+        found = by_kernel_args(always, words)
+        assert found is not None and found.source is Source.KERNEL_ARGS and not found.capabilities
 
 
 WAITED, UNATTENDED = False, True
@@ -392,6 +395,197 @@ def test_a_broken_record_of_a_load_is_no_proof(
     (tmp_path / "loads").mkdir()
     (tmp_path / "loads" / name).write_bytes(content)
     assert bool(by_kernel_args()) is root
+
+
+NORMAL = "grsec_modharden_normal{}_"
+NETS = "grsec_modharden_normal1000_ modharden_cap12_"
+BY_UNIT = 'rule = [{ units = ["a.service"], action = "deny" }]'
+
+
+def keep(*bits: int) -> Callable[[], object]:
+    """These capabilities and no other, by uid 0: CAP_SETPCAP is 8, CAP_NET_ADMIN 12, CAP_SYS_MODULE 16."""
+
+    def become() -> None:
+        mask = sum(1 << bit for bit in bits)
+        header = struct.pack("<Ii", 0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3
+        assert LIBC.capset(header, struct.pack("<6I", mask, mask, 0, 0, 0, 0)) == 0
+
+    return become
+
+
+def by_uid(uid: int, *bits: int) -> Callable[[], object]:
+    def become() -> None:
+        assert LIBC.prctl(8, 1, 0, 0, 0) == 0  # PR_SET_KEEPCAPS
+        os.setresuid(uid, uid, uid)
+        keep(*bits)()
+
+    return become
+
+
+FITS: list[tuple[str, Callable[[], object], dict[str, object] | None]] = [
+    # The kernel's words; who waits; what is then known, None where it cannot be the one that the kernel speaks of.
+    (NORMAL.format(1000), user(), {"uid": 1000, "euid": 1000, "capabilities": 0, "initial_user_namespace": True}),
+    (NORMAL.format(1000), user(no_new_privs), {"uid": 1000, "no_new_privs": True, "capabilities": 0}),
+    (NORMAL.format(1000), user(user_namespace), {"uid": 1000, "initial_user_namespace": False, "may_hold": 0}),
+    (NORMAL.format(1000), lambda: os.setresuid(1000, 1001, 1001), {"uid": 1000, "euid": 1001}),
+    (NORMAL.format(0), keep(12), {"uid": 0, "capabilities": 0, "may_hold": 1 << 12}),
+    (NORMAL.format(0), user_namespace, {"uid": 0, "initial_user_namespace": False, "capabilities": 0}),
+    (NORMAL.format(1000), by_uid(1000, 12), {"uid": 1000, "capabilities": 0, "may_hold": 1 << 12}),
+    (NETS, by_uid(1000, 12), {"uid": 1000, "capabilities": 1 << 12, "may_hold": 1 << 12}),
+    (NETS, by_uid(1000, 12, 13), {"uid": 1000, "capabilities": 1 << 12, "may_hold": 3 << 12}),
+    (NETS, by_uid(1000, 13), None),
+    (NETS, user(), None),
+    (NETS, user(user_namespace), None),
+    (NETS, by_uid(1000, 12, 16), None),
+    (NORMAL.format(1000), by_uid(1000, 16), None),
+    (NORMAL.format(1000), by_uid(1001), None),
+    (NORMAL.format(1000), lambda: os.setresuid(1001, 1000, 1000), None),
+    (NORMAL.format(1000), lambda: None, None),
+    (NORMAL.format(0), lambda: None, None),
+    (NORMAL.format(0), user(), None),
+    ("", lambda: None, {"uid": 0, "capabilities": ALL}),
+    ("", by_uid(1000, 16), {"uid": 1000, "capabilities": 1 << 16}),
+    ("", by_uid(1000, 16, 12), {"uid": 1000, "capabilities": 1 << 16 | 1 << 12}),
+    ("", by_uid(1000, 12), None),
+    ("", user(), None),
+    ("", user_namespace, None),
+    ("", keep(12, 21), None),
+]
+
+
+@pytest.fixture
+def asked(promise: Path, stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """What is known of who asked on a kernel that promises to speak, while these tasks wait in a request.
+
+    By tracefs their last request is for this very alias.
+    """
+    promise.write_bytes(b"1\n")
+    monkeypatch.setattr(waiting, "asked_by_kernel", lambda: True)
+    monkeypatch.setattr(waiting, "nobody_waits", lambda: False)
+    monkeypatch.setattr(callers, "_PAUSES", (0.0, 0.0))
+
+    def ask(words: str, source: Source, *tids: int, rule: str = BY_UNIT, alias: str = "x") -> tuple[Caller, ...]:
+        for tid in tids:
+            stacks[f"/proc/{tid}/stack"] = STEADY
+        monkeypatch.setattr(waiting, "everyone", lambda: (list(tids), len(tids)))
+        monkeypatch.setattr(waiting, "helpers", lambda: len(tids))
+        events = {tid: Event(tid, LATE, True, os.fsencode(alias)) for tid in tids}
+        monkeypatch.setattr(trace, "instance", lambda: "instance")
+        monkeypatch.setattr(trace, "look", lambda folder: Seen(events, False))
+        sources = f"settings.sources = ['kernel-args', '{source}']\n"
+        return find_callers(parse(["-q", "--", alias, *words.split()]).request, policy(sources + rule))
+
+    return ask
+
+
+def said(words: str) -> Caller:
+    return named(parse(["-q", "--", "x", *words.split()]).request.claim) if words else SILENT
+
+
+LOOKS_AT_TASKS = [Source.TRACEFS, Source.PROC]
+
+
+@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
+@pytest.mark.parametrize(("words", "become", "fits"), FITS)
+def test_the_rest_is_of_a_task_that_the_kernel_may_mean(
+    asked: Callable[..., tuple[Caller, ...]],
+    source: Source,
+    words: str,
+    become: Callable[[], object],
+    fits: dict[str, object] | None,
+) -> None:
+    with child(become) as pid:
+        (found,) = asked(words, source, pid)
+        if fits is None:
+            assert found == said(words)
+            return
+        known = {key: getattr(found, key) for key in fits}
+        if fits.get("capabilities") == ALL:
+            known["capabilities"] = known["capabilities"] and ALL
+        assert known == fits
+        assert (found.source, found.tid, found.seen, found.call_site) == (source, pid, True, "f")
+
+
+@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
+def test_of_several_only_who_fits_counts(asked: Callable[..., tuple[Caller, ...]], source: Source) -> None:
+    with child(user()) as one, child(lambda: None) as root, child(by_uid(1001)) as other, child(user()) as two:
+        everyone = (one, root, other, two)
+        for words, fit in (("", [root]), (NORMAL.format(1001), [other]), (NORMAL.format(1000), [one, two])):
+            assert [each.tid for each in asked(words, source, *everyone)] == fit
+        assert asked(NORMAL.format(7), source, *everyone) == (named(Claim(True, 7)),)
+        assert asked("", source) == (SILENT,)
+
+
+@pytest.mark.parametrize("rule", ["", BY_UNIT.replace("units", "aliases = ['fs-*'], units")])
+def test_where_no_rule_depends_on_it_nobody_is_looked_at(
+    asked: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, someone: int, rule: str
+) -> None:
+    monkeypatch.setattr(callers, "_SOURCES", {})
+    for words in ("", NORMAL.format(1000), "nonsense"):
+        assert asked(words, Source.TRACEFS, someone, rule=rule) == (said(words),)
+
+
+@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
+@pytest.mark.parametrize("look", [OSError, ValueError])
+def test_where_the_other_source_fails_the_words_stand(
+    asked: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, source: Source, look: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise look
+
+    monkeypatch.setattr(waiting, "nobody_waits", lambda: False)
+    for words in ("", NORMAL.format(1000)):
+        asked(words, source)  # the fixture's
+        with monkeypatch.context() as broken:
+            broken.setattr(callers, "_blocked", fail)
+            broken.setattr(callers, "_settled", fail)
+            assert asked(words, source, 1) == (said(words),)
+
+
+@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
+def test_a_helper_that_loads_for_a_user_is_not_who_the_kernel_is_silent_of(
+    asked: Callable[..., tuple[Caller, ...]], source: Source
+) -> None:
+    """Nor is its silence believed then: the next source answers, by whom it loads for."""
+    own = os.getpid()
+    assert [each.uid for each in asked("", source, own)] == [0]
+    with on_behalf_of(USER):
+        assert [each.uid for each in asked("", source, own)] == [1000]
+
+
+KTHREAD = ROOT._replace(kernel_thread=True)
+DEPUTIES = "call_site = [{ aliases = ['deputy-*', 'crypto-*'], deputy = true }]\n"
+THREADS = [
+    # The words, the alias, the tasks behind a kernel thread; which of them is taken, the thread itself, or None of them.
+    ("", "x", (), KTHREAD),
+    ("", "deputy-x", (), KTHREAD),
+    ("", "crypto-x", (), None),
+    ("", "crypto-x", (USER,), None),
+    ("", "crypto-x", (USER, ROOT), ROOT),
+    (NORMAL.format(1000), "x", (), None),
+    (NORMAL.format(0), "x", (), None),
+    (NORMAL.format(1000), "crypto-x", (), None),
+    (NORMAL.format(1000), "crypto-x", (ROOT,), None),
+    (NORMAL.format(1000), "crypto-x", (UNREAD,), None),
+    (NORMAL.format(1000), "crypto-x", (ROOT, USER), USER),
+]
+
+
+@pytest.mark.parametrize(("words", "alias", "behind", "taken"), THREADS)
+def test_a_kernel_thread_may_act_as_somebody_else(
+    words: str, alias: str, behind: tuple[Caller, ...], taken: Caller | None
+) -> None:
+    thread = KTHREAD._replace(behind=behind)
+    fit = callers._fit_for(parse(["--", alias]).request, said(words))
+    assert fit(thread) == ({KTHREAD: (thread,), None: (said(words),)}.get(taken) or (taken,))
+
+
+def test_root_itself_is_known_where_a_deputy_might_ask(asked: Callable[..., tuple[Caller, ...]]) -> None:
+    """Without the look nobody would be, and root refused."""
+    (found,) = asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="deputy-x")
+    assert (found.uid, found.kernel_thread) == (0, False)
+    assert asked("", Source.TRACEFS, rule=DEPUTIES, alias="deputy-x") == (SILENT,)
+    assert asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="crypto-x") == (SILENT,), "it is seen through"
 
 
 LAST = [

@@ -4,8 +4,8 @@ from itertools import permutations
 
 import pytest
 
-from safe_modprobe.decide import IN_TRIAL, among, decide
-from safe_modprobe.kernel_args import named, parse
+from safe_modprobe.decide import IN_DOUBT, IN_TRIAL, among, decide
+from safe_modprobe.kernel_args import SILENT, named, parse
 from safe_modprobe.model import Caller, Plan, Policy, Source, Target, TargetState
 from safe_modprobe.report import worth_a_record
 from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, caller, cap, plan, policy, step
@@ -26,7 +26,6 @@ SOFT = plan(step("s", Y), step("m"))
 SOFT_NEEDS = plan(step("d", Y), step("s", N, "d"), step("m"))
 DEPUTY = SITE.format('"crypto-*", "cryptomgr"', "deputy = true")
 DEPUTIES = SITE.format('"deputy-*"', "deputy = true")
-SILENT = ROOT._replace(source=Source.KERNEL_ARGS)
 
 ROWS = [
     # marker against caller
@@ -180,6 +179,21 @@ CLAIMED = [
     ("x", NET_HELD, "", MNET, "allow"),
     ("x", ADMIN_HELD, "", MNET, "deny"),
     ("x", NET_HELD, RULE.format('modules = ["m"], capabilities = ["CAP_NET_ADMIN"], action = "deny"'), M, "deny"),
+    # What the words do not say: whom a rule may mean it refuses, and whom it may not mean it does not let through.
+    ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], action = "deny"'), M, "deny"),
+    ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], users = [1001], action = "deny"'), M, "deny"),
+    ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], modules = ["n"], action = "deny"'), M, "allow"),
+    ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], action = "allow"'), MY, "deny"),
+    ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], action = "log"'), MY, "deny"),
+    ("x", "grsec_modharden_normal1000_", RULE.format('user_namespace = "initial", action = "allow"'), MY, "deny"),
+    ("x", "grsec_modharden_normal1000_", RULE.format('user_namespace = "other", action = "deny"'), M, "deny"),
+    ("x", NET_HELD, RULE.format('user_namespace = "other", action = "deny"'), M, "allow"),
+    ("x", NET_HELD, RULE.format('user_namespace = "initial", action = "allow"'), MY, "allow"),
+    ("x", ADMIN_HELD, RULE.format('capabilities = ["CAP_NET_ADMIN"], action = "deny"'), M, "deny"),
+    ("x", ADMIN_HELD, RULE.format('capabilities = ["CAP_NET_ADMIN"], action = "allow"'), MY, "deny"),
+    ("x", ADMIN_HELD, RULE.format('capabilities = ["CAP_SYS_MODULE"], action = "deny"'), M, "allow"),
+    ("x", "nonsense", RULE.format('units = ["u.service"], action = "deny"'), M, "allow"),
+    ("x", "nonsense", RULE.format('callers = "unknown", action = "deny"'), M, "deny"),
     # A mount: who asks and what for, both.
     ("fs-x", FS_ADMIN, MOUNT, M, "allow"),
     ("fs-x", FS_ADMIN, MOUNT, NO_FS, "deny"),
@@ -195,6 +209,29 @@ CLAIMED = [
 def test_what_the_kernel_says_of_a_caller(alias: str, words: str, text: str, steps: Plan, action: str) -> None:
     request = parse(["--", alias, *words.split()]).request
     assert decide(policy(text), request, named(request.claim), steps).action == action
+
+
+SAID = [
+    # Of whom a kernel says nothing, while no other source knows more: policy, plan; action, whether in doubt.
+    ("", MY, "allow", False),
+    (RULE.format('units = ["udisks2.service"], action = "deny"'), MY, "deny", True),
+    (RULE.format('units = ["udisks2.service"], modules = ["n"], action = "deny"'), MY, "allow", False),
+    (RULE.format('users = [1000], action = "deny"'), MY, "deny", True),
+    (RULE.format('capabilities = ["CAP_NET_ADMIN"], action = "deny"'), MY, "deny", False),
+    (RULE.format('user_namespace = "other", action = "deny"'), MY, "allow", False),
+    (RULE.format('callers = "unknown", action = "deny"'), MY, "allow", False),
+    (RULE.format('users = [0], action = "allow"') + "\n" + MODE.format("privileged"), M, "allow", False),
+    ('rule = [{ users = [0], action = "allow" }, { modules = ["m"], action = "deny" }]', MY, "deny", False),
+    (
+        'rule = [{ capabilities = ["CAP_BPF"], action = "allow" }, { modules = ["m"], action = "deny" }]', MY, "allow", False
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "steps", "action", "in_doubt"), SAID)
+def test_root_loses_no_more_than_such_a_rule_names(text: str, steps: Plan, action: str, in_doubt: bool) -> None:
+    verdict = decide(policy(text), parse(["--", "x"]).request, SILENT, steps)
+    assert (verdict.action, verdict.reason.endswith(f"; {IN_DOUBT}")) == (action, in_doubt)
 
 
 def on_trial(text: str) -> Policy:

@@ -178,7 +178,7 @@ def test_no_example_is_without_tests() -> None:
 @pytest.mark.parametrize(
     ("arguments", "source", "uid"),
     [
-        ([], Source.KERNEL_ARGS, 0),
+        ([], Source.KERNEL_ARGS, None),
         (["grsec_modharden_normal1000_"], Source.KERNEL_ARGS, 1000),
         (["grsec_modharden_normal0_"], Source.KERNEL_ARGS, 0),
         (["grsec_modharden_normal_"], Source.KERNEL_ARGS, None),
@@ -192,8 +192,8 @@ def test_whom_grsecuritys_example_believes(
     """Silence is root; a mount is looked up elsewhere, here in /proc, where nobody waits."""
     monkeypatch.setattr(callers.waiting, "asked_by_kernel", lambda: True)
     path = POLICY / "examples/05-grsecurity.toml"
-    settings = build([(path.name, path.read_bytes())], NoAccounts()).settings
-    (found,) = callers.find_callers(parse(["--", "fs-xfs", *arguments]).request, settings)
+    policy = build([(path.name, path.read_bytes())], NoAccounts())
+    (found,) = callers.find_callers(parse(["--", "fs-xfs", *arguments]).request, policy)
     assert (found.source, found.uid, bool(found.capabilities)) == (source, uid, arguments == [])
 
 

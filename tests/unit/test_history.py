@@ -23,8 +23,8 @@ from safe_modprobe.history import (
     steady_unit,
     who,
 )
-from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import Action, Caller, Source
+from safe_modprobe.kernel_args import SILENT, named, parse
+from safe_modprobe.model import Action, Caller, Claim, Source
 from safe_modprobe.report import fields, repeats_fields, repeats_line, repeats_priority
 from tests.unit.make import ROOT, UNKNOWN, USER, Y, plan, policy, step
 
@@ -91,9 +91,9 @@ names = st.text(st.characters(max_codepoint=255), min_size=1, max_size=9).map(
 uids = st.integers(0, 2**32 - 2)
 callers = st.builds(
     Caller,
-    st.sampled_from(list(Source)), uids, uids, st.frozensets(uids, max_size=9), st.integers(0, 2**64 - 1),
-    *[st.booleans()] * 3, st.none() | st.integers(1, 2**22), *[st.none() | names] * 4,
-    behind=st.just(()), pid=st.none() | st.integers(1, 2**22),
+    st.sampled_from(list(Source)), uids, st.none() | uids, st.none() | st.frozensets(uids, min_size=1, max_size=9),
+    st.integers(0, 2**64 - 1), *[st.none() | st.booleans()] * 2, st.booleans(), st.none() | st.integers(1, 2**22), *[st.none() | names] * 4,
+    behind=st.just(()), pid=st.none() | st.integers(1, 2**22), may_hold=st.just(0),
 )  # fmt: skip
 
 
@@ -149,9 +149,24 @@ def test_who(caller: Caller, names_: dict[int, str], text: str) -> None:
     assert who(parse_event("c", NOON, fields(verdict)), names_) == text
 
 
-def test_a_record_without_the_namespace_is_said_to_be_in_none() -> None:
-    event = Event("c", NOON, Action.DENY, "x", uid=7, euid=7)
-    assert who(event) == "uid 7" and caller_of(event).initial_user_namespace is False
+def test_what_was_not_recorded_is_not_made_up() -> None:
+    event = Event("c", NOON, Action.DENY, "x", uid=7)
+    assert who(event) == "uid 7" and caller_of(event) == Caller(Source.NONE, 7)
+
+
+@pytest.mark.parametrize(
+    ("words", "caller", "text"),
+    [
+        ("", SILENT, "somebody with CAP_SYS_MODULE"),
+        ("grsec_modharden_normal7_", named(Claim(True, 7)), "uid 7"),
+        ("grsec_modharden_normal7_ modharden_cap12_", named(Claim(True, 7, capabilities=1 << 12)), "uid 7"),
+        ("nonsense", named(Claim(True)), "an unknown caller (kernel-args)"),
+    ],
+)
+def test_whom_the_kernels_words_alone_know_comes_back(words: str, caller: Caller, text: str) -> None:
+    request = parse(["--", "x", *words.split()]).request
+    event = parse_event("c", NOON, fields(decide(policy(""), request, caller, plan(step("m", Y)))))
+    assert (caller_of(event), who(event)) == (caller, text)
 
 
 def test_more_groups_than_fit_are_not_recorded_rather_than_cut() -> None:

@@ -56,28 +56,26 @@ def caller_of(text: str) -> Caller:
     return found.callers[0]
 
 
+SOMEBODY = Caller(Source.TRACEFS, 5, 5, frozenset(), 0, True, False)
 CALLERS = [
-    ("{ uid = 1000 }", Caller(Source.TRACEFS, 1000, 1000, initial_user_namespace=True)),
-    ('{ uid = "asterisk" }', Caller(Source.TRACEFS, 1001, 1001, initial_user_namespace=True)),
-    ("{ uid = 0 }", Caller(Source.TRACEFS, 0, 0, capabilities=ALL, initial_user_namespace=True)),
-    ("{ uid = 1, euid = 0 }", Caller(Source.TRACEFS, 1, 0, capabilities=ALL, initial_user_namespace=True)),
-    ("{ uid = 0, euid = 1 }", Caller(Source.TRACEFS, 0, 1, initial_user_namespace=True)),
+    ("{ uid = 1000 }", SOMEBODY._replace(uid=1000, euid=1000)),
+    ('{ uid = "asterisk" }', SOMEBODY._replace(uid=1001, euid=1001)),
+    ("{ uid = 0 }", SOMEBODY._replace(uid=0, euid=0, capabilities=ALL)),
+    ("{ uid = 1, euid = 0 }", SOMEBODY._replace(uid=1, euid=0, capabilities=ALL)),
+    ("{ uid = 0, euid = 1 }", SOMEBODY._replace(uid=0, euid=1)),
+    ('{ uid = 0, capabilities = ["CAP_CHOWN"] }', SOMEBODY._replace(uid=0, euid=0, capabilities=1)),
     (
-        '{ uid = 0, capabilities = ["CAP_CHOWN"] }',
-        Caller(Source.TRACEFS, 0, 0, capabilities=1, initial_user_namespace=True),
+        '{ uid = 0, user_namespace = "other" }',
+        SOMEBODY._replace(uid=0, euid=0, capabilities=ALL, initial_user_namespace=False),
     ),
-    ('{ uid = 0, user_namespace = "other" }', Caller(Source.TRACEFS, 0, 0, capabilities=ALL)),
-    ('{ uid = 5, source = "proc" }', Caller(Source.PROC, 5, 5, initial_user_namespace=True)),
+    ('{ uid = 5, source = "proc" }', SOMEBODY._replace(source=Source.PROC)),
     (
         '{ uid = 5, groups = [3, "audio"], no_new_privs = true, unit = "u", executable = "/e", call_site = "c" }',
         Caller(
             Source.TRACEFS, 5, 5, frozenset({3, 29}), 0, True, True, executable="/e", unit="u", call_site="c"
         ),
     ),
-    (
-        "{ kernel_thread = true }",
-        Caller(Source.TRACEFS, 0, 0, capabilities=ALL, initial_user_namespace=True, kernel_thread=True),
-    ),
+    ("{ kernel_thread = true }", SOMEBODY._replace(uid=0, euid=0, capabilities=ALL, kernel_thread=True)),
     ('"unknown"', Caller(Source.NONE)),
 ]  # fmt: skip
 

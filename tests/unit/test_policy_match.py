@@ -4,9 +4,9 @@ import time
 
 import pytest
 
-from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import Caller
-from safe_modprobe.policy.match import alias_glob, call_site, first_mark, first_rule, glob
+from safe_modprobe.kernel_args import SILENT, named, parse
+from safe_modprobe.model import Caller, Claim
+from safe_modprobe.policy.match import alias_glob, call_site, depends_on_more, first_mark, first_rule, glob, matches_who
 from tests.unit.make import ROOT, UNKNOWN, USER, caller, policy
 
 GLOBS = [
@@ -71,6 +71,74 @@ RULES = [
 def test_every_key_given_must_match(keys: str, who: Caller, matches: bool) -> None:
     rules = policy(f'rule = [{{ {keys}, action = "allow" }}]')
     assert (first_rule(rules, parse(["net-pf-38"]).request, who, "m") is not None) is matches
+
+
+WORDS = named(Claim(True, 1000))
+NET_HELD = named(Claim(True, 1000, capabilities=1 << 12))
+HALF = USER._replace(capabilities=0, may_hold=1 << 12)
+"""As tracefs fills the words in: what it holds besides is known, and still does not count."""
+
+YES, NO, OPEN = True, False, None
+MEANT = [
+    # A caller of whom the kernel's words alone are known, and the keys of a rule.
+    ("users = [1000]", WORDS, YES, YES), ("users = [1001]", WORDS, NO, OPEN), ("users = [0]", SILENT, OPEN, OPEN),
+    ("groups = [29]", WORDS, OPEN, OPEN), ("groups = [29]", USER, NO, NO), ("groups = [29]", SILENT, OPEN, OPEN),
+    ('units = ["a.service"]', WORDS, OPEN, OPEN), ('units = ["a.service"]', SILENT, OPEN, OPEN),
+    ('units = ["a.service"]', USER, NO, NO), ('executables = ["/x"]', WORDS, OPEN, OPEN),
+    ('executables = ["/x"]', SILENT, OPEN, OPEN), ('call_sites = ["f"]', WORDS, OPEN, OPEN),
+    ('call_sites = ["f"]', SILENT, OPEN, OPEN), ("no_new_privs = true", WORDS, OPEN, OPEN),
+    ("no_new_privs = false", SILENT, OPEN, OPEN), ('user_namespace = "other"', WORDS, OPEN, OPEN),
+    ('user_namespace = "initial"', WORDS, OPEN, OPEN), ('user_namespace = "other"', NET_HELD, NO, NO),
+    ('user_namespace = "initial"', NET_HELD, YES, YES), ('user_namespace = "initial"', SILENT, YES, YES),
+    ('user_namespace = "other"', SILENT, NO, NO), ('capabilities = ["CAP_NET_ADMIN"]', WORDS, OPEN, OPEN),
+    ('capabilities = ["CAP_NET_ADMIN"]', NET_HELD, YES, YES), ('capabilities = ["CAP_BPF"]', NET_HELD, OPEN, OPEN),
+    ('capabilities = ["CAP_SYS_MODULE"]', WORDS, NO, NO), ('capabilities = ["CAP_SYS_MODULE"]', SILENT, YES, YES),
+    ('capabilities = ["CAP_BPF"]', SILENT, YES, YES), ('capabilities = ["CAP_NET_ADMIN"]', HALF, OPEN, OPEN),
+    ('capabilities = ["CAP_BPF"]', HALF, NO, NO),
+    ('capabilities = ["CAP_NET_ADMIN"]', HALF._replace(initial_user_namespace=False), NO, NO),
+    ('callers = "known"', WORDS, YES, YES), ('callers = "unknown"', WORDS, NO, NO), ('callers = "unknown"', SILENT, NO, NO),
+    # One key that is known not to match is enough; one that nobody knows leaves it open.
+    ('units = ["a.service"], users = [1001]', WORDS, NO, OPEN), ('units = ["a.service"], users = [1000]', WORDS, OPEN, OPEN),
+    ('units = ["a.service"], user_namespace = "other"', SILENT, NO, NO),
+    ('units = ["a.service"], callers = "unknown"', WORDS, NO, NO),
+    ('units = ["a.service"], no_new_privs = false', USER._replace(unit="a.service", no_new_privs=None), OPEN, OPEN),
+    # Wholly unknown: no key about a person, in a refusal either.
+    ('units = ["a.service"]', UNKNOWN, NO, NO), ("users = [0]", named(Claim(True)), NO, NO),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "who", "granting", "refusing"), MEANT)
+def test_a_refusal_is_for_who_may_be_meant_and_a_grant_for_who_is(
+    keys: str, who: Caller, granting: bool | None, refusing: bool | None
+) -> None:
+    request = parse(["net-pf-38"]).request
+    for action, answer in (("allow", granting), ("log", granting), ("deny", refusing)):
+        rules = policy(f'rule = [{{ {keys}, action = "{action}" }}]')
+        matches = answer or (answer is None and action == "deny")
+        assert matches_who(rules.rules[0], who) is answer, action
+        assert (first_rule(rules, request, who, "m") is not None) is matches, action
+
+
+ASKS = [
+    # A rule; whether it may depend on more than the words say, of uid 1000 and of whom they say nothing.
+    ('modules = ["m"], action = "deny"', False, False), ('units = ["a.service"], action = "deny"', True, True),
+    ('units = ["a.service"], action = "allow"', True, True), ('aliases = ["net-*"], groups = [1], action = "deny"', True, True),
+    ('aliases = ["fs-*"], groups = [1], action = "deny"', False, False), ('aliases = ["NET-*"], groups = [1], action = "deny"', False, False),
+    ('aliases = ["net_pf_38"], executables = ["/x"], action = "log"', True, True),
+    ('users = [1001], units = ["a.service"], action = "allow"', False, True),
+    # A grant by the real uid alone is for want of the effective one.
+    ('users = [1000], action = "allow"', True, True), ('users = [1001], action = "allow"', False, True),
+    ('users = [1000], action = "deny"', True, True), ('users = [1001], action = "deny"', True, True),
+    ('user_namespace = "other", action = "deny"', True, False), ('capabilities = ["CAP_BPF"], action = "deny"', True, False),
+    ('capabilities = ["CAP_SYS_MODULE"], action = "allow"', False, False), ('callers = "unknown", action = "deny"', False, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "words", "silence"), ASKS)
+def test_whether_more_has_to_be_known(rule: str, words: bool, silence: bool) -> None:
+    rules, request = policy(f"rule = [{{ {rule} }}]"), parse(["net-pf-38"]).request
+    assert [depends_on_more(rules, request, who) for who in (WORDS, SILENT)] == [words, silence]
+    assert not depends_on_more(rules, request, UNKNOWN) and not depends_on_more(rules, request, USER)
 
 
 @pytest.mark.parametrize(("uid", "euid"), [(1000, 0), (0, 1000), (1000, 1000)])

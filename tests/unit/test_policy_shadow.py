@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_modprobe.decide import decide
-from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import Action, Caller, CallSite, Mark, Origin, Policy, Request, Rule, Source
+from safe_modprobe.kernel_args import SILENT, named, parse
+from safe_modprobe.model import Action, Caller, CallSite, Claim, Mark, Origin, Policy, Request, Rule, Source
 from safe_modprobe.policy.match import call_site, first_mark, first_rule, normal_pattern
 from safe_modprobe.policy.shadow import Shadow, impossible, shadows
 from tests.unit.make import UNKNOWN, cap, plan, policy, step
@@ -235,11 +235,13 @@ def some_rules(draw: Any) -> list[Rule]:
 def some_callers(count: int) -> list[Caller]:
     """The same in every run: what differs from run to run are the rows."""
     pick = random.Random(1).choice
-    return [UNKNOWN] + [
+    words = [SILENT, *(named(Claim(True, uid, capabilities=held)) for uid in (0, 1) for held in (0, 1 << 12))]
+    return [UNKNOWN, *words] + [
         Caller(
             Source.TRACEFS, pick([0, 1, 2]), pick([0, 1, 2]), pick([frozenset({1}), frozenset({0, 2})]),
-            pick([0, 1 << 16, 1 << 12]), pick([True, True, False]), pick([True, False]), executable=pick([None, "/a", "/b"]),
+            pick([0, 1 << 16, 1 << 12]), pick([True, True, False]), pick([True, False, None]), executable=pick([None, "/a", "/b"]),
             unit=pick([None, "a.service", "b.service", "b.scope"]), call_site=pick([None, "f", "f [m]", "g"]),
+            may_hold=pick([0, 0, 1 << 12]),
         )
         for _ in range(count)
     ]  # fmt: skip

@@ -9,8 +9,8 @@ import pytest
 from safe_modprobe.act import record
 from safe_modprobe.decide import decide
 from safe_modprobe.errors import PolicyError
-from safe_modprobe.kernel_args import parse
-from safe_modprobe.model import Caller, Plan, Source
+from safe_modprobe.kernel_args import named, parse
+from safe_modprobe.model import Caller, Claim, Plan
 from safe_modprobe.policy.schema import build
 from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.report import fields, line, priority, worth_a_record
@@ -61,7 +61,8 @@ FIELDS = """MESSAGE_ID VERDICT ALIAS MODULES REFUSED REASON ORIGIN REMEDY SOURCE
     [
         (USER._replace(pid=1, tid=2, comm="c", executable="/x", unit="u", call_site="f"), ""),
         (UNKNOWN, "PID TID UID EUID GROUPS CAPS USERNS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
-        (Caller(Source.KERNEL_ARGS, 7, 7, initial_user_namespace=True), "PID TID GROUPS COMM EXE UNIT"),
+        (named(Claim(True, 7)), "PID TID EUID GROUPS USERNS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
+        (named(Claim(True, 7, capabilities=1 << 12)), "PID TID EUID GROUPS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
     ],
 )
 def test_a_record_has_what_is_promised_and_what_nobody_knew_is_left_out(caller: Caller, missing: str) -> None:
