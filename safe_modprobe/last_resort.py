@@ -14,6 +14,8 @@ from safe_modprobe.read import waiting
 from safe_modprobe.read.cmdline import LOG, OFF, rescue
 
 _NESTED = "/run/safe-modprobe/loads"
+_MAX_ANCESTORS = 1024
+_DIGITS = 20  # of 2**64, clock ticks after boot
 _FILESYSTEM, _NORMAL = "grsec_modharden_fs", "grsec_modharden_normal"
 TRIAL = "/run/safe-modprobe/policy.d/00-trial.toml"
 """While it is there, nobody is refused anything: see policy/dropins.py."""
@@ -114,9 +116,29 @@ def _all_privileged(alias: str) -> bool:
 
 
 def _privileged(tid: int, alias: str) -> bool:
-    """Holds CAP_SYS_MODULE before and after it is seen to wait, and is not loading for somebody else."""
+    """Holds CAP_SYS_MODULE before and after it is seen to wait, and is not loading for somebody else.
+
+    What a module asks for without waiting, maybe after its load, is refused with all that nobody waits for.
+    """
     if alias.startswith("crypto-") and waiting.stat(tid).kernel_thread:
         return False  # cryptomgr_probe, which asks on behalf of anybody (crypto/algboss.c)
-    holds = waiting.holds_sys_module(tid)
+    holds, nested = waiting.holds_sys_module(tid), _loads(tid)
     still = waiting.waits(tid) is not None
-    return holds and still and not os.path.exists(f"{_NESTED}/{tid}")
+    return holds and still and not nested
+
+
+def _loads(tid: int) -> bool:
+    """Whether this task or a process that started it is a helper that loads (read/behalf.py), whomever for."""
+    for _ in range(_MAX_ANCESTORS):
+        about = waiting.stat(tid)
+        try:
+            start = waiting.read(f"{_NESTED}/{tid}").partition(b" ")[0]
+        except FileNotFoundError:
+            start = b"0"
+        # A record that no helper wrote is no proof of anything; one of an earlier task with this TID is none at all.
+        if not (start.isdigit() and len(start) <= _DIGITS) or int(start) == about.start:
+            return True
+        if about.parent == 0 or about.kernel_thread:
+            return False
+        tid = about.parent
+    return True

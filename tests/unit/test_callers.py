@@ -638,3 +638,63 @@ def test_the_last_resort_takes_no_deputy_for_root(
 
     monkeypatch.setattr(waiting, "stat", stat)
     assert last_resort._all_privileged(alias) is privileged
+
+
+@pytest.mark.parametrize("whom", [USER, ROOT, UNREAD])
+def test_the_last_resort_refuses_what_a_module_or_its_loaders_child_asks_for(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, whom: Caller
+) -> None:
+    """A modprobe that a helper has started for an `install` command holds all capabilities, too."""
+    monkeypatch.setattr(last_resort, "_NESTED", behalf.FOLDER)
+    with child(lambda: None) as pid:
+        for tid in (os.getpid(), pid):
+            stacks[f"/proc/{tid}/stack"] = STEADY
+            assert last_resort._privileged(tid, "x")
+        with on_behalf_of(whom):
+            assert not last_resort._privileged(os.getpid(), "x") and not last_resort._privileged(pid, "x")
+        assert last_resort._privileged(pid, "x")
+
+
+@pytest.mark.parametrize(
+    ("record", "privileged"),
+    [
+        (b"", False),
+        (b"x", False),
+        (b"-1 ", False),
+        (b"1 2", True),
+        (b"9" * 5000, False),
+        (b"9" * 20, True),
+        (b"\xd9\xa3", False),
+    ],
+)
+def test_what_the_last_resort_makes_of_a_record(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, record: bytes, privileged: bool
+) -> None:
+    """One that no helper wrote is no proof; one of a task that had the TID earlier is nobody's."""
+    monkeypatch.setattr(last_resort, "_NESTED", str(tmp_path))
+    with child(lambda: None) as pid:
+        stacks[f"/proc/{pid}/stack"] = STEADY
+        for tid in (pid, os.getpid()):
+            (tmp_path / str(tid)).write_bytes(record)
+            assert last_resort._privileged(pid, "x") is privileged
+            (tmp_path / str(tid)).unlink()
+
+
+def test_the_last_resort_gives_up_on_a_chain_without_an_end(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(last_resort, "_MAX_ANCESTORS", 1)
+    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    assert not last_resort._privileged(os.getpid(), "x")
+
+
+def test_the_last_resort_refuses_whatever_nobody_waits_for(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A module may ask so after its load; then no helper of ours is above anybody who waits."""
+    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    monkeypatch.setattr(waiting, "everyone", lambda: ([os.getpid()], 0))
+    monkeypatch.setattr(waiting, "helpers", lambda: 0)
+    for nobody, privileged in ((False, True), (True, False)):
+        monkeypatch.setattr(waiting, "nobody_waits", lambda nobody=nobody: nobody)
+        assert last_resort._all_privileged("x") is privileged
