@@ -5,7 +5,9 @@ from collections.abc import Iterator
 from safe_modprobe.health.facts import TO_LOOK, Facts
 from safe_modprobe.health.problem import Problem, moot, note, weaker
 from safe_modprobe.health.sources import CALLER_ARGS, MODHARDEN, Use, passes_kernel_args, sources, why_no_trace
-from safe_modprobe.model import Mode, Source
+from safe_modprobe.model import Action, Mode, Source
+from safe_modprobe.policy.match import not_in_words
+from safe_modprobe.policy.names import listed
 
 AUTOLOAD_DUPS = "MODULE_DEBUG_AUTOLOAD_DUPS"
 _INSTANCE = "instances/safe-modprobe"
@@ -18,8 +20,11 @@ def who_asks(facts: Facts) -> Iterator[Problem]:
     # Without `always` or the kernel's promise, its argument tells of users alone.
     tells = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
     # Without the capabilities to look, nothing else about the sources matters; whether_it_can_load() says that.
-    if not by_kernel and not facts.lacking(*TO_LOOK):
-        yield from _of_trace(facts) if tells else (_nobody_tells(facts),)
+    if not facts.lacking(*TO_LOOK):
+        if not by_kernel:
+            yield from _of_trace(facts) if tells else (_nobody_tells(facts),)
+        elif all(each.why for each in sources(facts) if each.source is not Source.KERNEL_ARGS):
+            yield from _of_words_alone(facts)
     if settings.unknown_caller_privileged and settings.mode is not Mode.DISABLED:
         yield moot(
             "unknown-caller",
@@ -34,13 +39,39 @@ def who_asks(facts: Facts) -> Iterator[Problem]:
 
 def _nobody_tells(facts: Facts) -> Problem:
     whom = "counts as privileged" if facts.policy.settings.unknown_caller_privileged else "is unprivileged, root too"
-    if not facts.stacks:
-        why, mend = "/proc/TID/stack cannot be read", "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"
-    else:
-        without = f"{why_no_trace(facts)}, and " if Source.TRACEFS in facts.policy.settings.sources else ""
-        why = f"{without}sources leave out those that could [{facts.policy.settings.origin('sources')}]"
-        mend = 'add "tracefs" and "proc" to sources'
+    why, mend = _why_nobody_looks(facts)
     return weaker("no-source", f"nobody can say who asks, so everybody {whom}: {why}", mend)
+
+
+def _why_nobody_looks(facts: Facts) -> tuple[str, str]:
+    """Why neither tracefs nor proc can say who asks, as a part of a sentence, and what mends it."""
+    if not facts.stacks:
+        return "/proc/TID/stack cannot be read", "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"
+    without = f"{why_no_trace(facts)}, and " if Source.TRACEFS in facts.policy.settings.sources else ""
+    origin = facts.policy.settings.origin("sources")
+    return f"{without}sources leave out those that could [{origin}]", 'add "tracefs" and "proc" to sources'
+
+
+def _of_words_alone(facts: Facts) -> Iterator[Problem]:
+    """The kernel's words and its silence, and nobody who looks at the task."""
+    why, mend = _why_nobody_looks(facts)
+    yield weaker(
+        "words-alone",
+        "the kernel's words alone say who asks, so that root is refused what is marked while a module is loaded for a"
+        f" user, and for a minute after it what nobody waits for, which any user can bring about: {why}",
+        mend,
+    )
+    rules = [each for each in facts.policy.rules if not_in_words(each)]
+    if rules:
+        deny = any(each.action is Action.DENY for each in rules)
+        others = any(each.action is not Action.DENY for each in rules)
+        then = ["what refuses does so in doubt, root as well"] * deny + ["what lets through is for nobody"] * others
+        yield weaker(
+            "words-short",
+            f"rules ask for more than the kernel's words say, so that {' and '.join(then)}: {why}"
+            f" [{listed([str(each.origin) for each in rules])}]",
+            mend,
+        )
 
 
 def _of_trace(facts: Facts) -> Iterator[Problem]:

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from safe_modprobe.model import Action, Mode
+from safe_modprobe.model import Action, Mode, Rule, Settings, Source
 from safe_modprobe.policy.findings import Finding, Place, Severity, Sheet
+from safe_modprobe.policy.match import not_in_words
 from safe_modprobe.policy.names import Facts, Names, listed
 from safe_modprobe.policy.shadow import Row, Shadow, impossible, patterns_of, shadows
 
@@ -20,6 +21,7 @@ def lint(sheet: Sheet, facts: Facts = NOTHING_KNOWN) -> list[Finding]:
         found += _of_shadow(row, shadow, places)
         if not (shadow.never or shadow.before):
             found += names.of(row, place)
+            found += _not_said(row, place, sheet.policy.settings)
     order = {document.path: index for index, document in enumerate(sheet.documents)}
     return sorted(found, key=lambda finding: (order[finding.path], finding.line))
 
@@ -46,6 +48,19 @@ def _of_shadow(row: Row, shadow: Shadow, places: Mapping[int, Place]) -> Iterato
             for pattern in patterns:
                 if why := impossible(key, pattern):
                     yield place.finding(Severity.WARNING, key, f"{pattern!a} can never match: {why}")
+
+
+def _not_said(row: Row, place: Place, settings: Settings) -> Iterator[Finding]:
+    """Of a rule by what a kernel does not say, where the policy asks nobody else."""
+    if set(settings.sources) - {Source.BPF} != {Source.KERNEL_ARGS} or not isinstance(row, Rule):
+        return
+    for key in not_in_words(row)[:1]:
+        then = "it refuses in doubt, root as well" if row.action is Action.DENY else "it lets nobody through"
+        yield place.finding(
+            Severity.WARNING,
+            key,
+            f"no kernel's words say that, and sources ask nobody else, so that {then} [{settings.origin('sources')}]",
+        )
 
 
 def _first(before: Sequence[Row], places: Mapping[int, Place]) -> str:

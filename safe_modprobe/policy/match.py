@@ -1,6 +1,6 @@
 """Which row of the policy matches. First match wins."""
 
-from safe_modprobe.capability import holds
+from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.model import Action, Caller, CallSite, Mark, Policy, Request, Rule
 
 
@@ -92,6 +92,22 @@ def depends_on_more(policy: Policy, request: Request, caller: Caller) -> bool:
 def _is_open(rule: Rule, caller: Caller) -> bool:
     who = matches_who(rule, caller)
     return who is None or (who and rule.users is not None and caller.euid is None)
+
+
+_NOT_IN_WORDS = ("groups", "units", "executables", "call_sites", "user_namespace", "no_new_privs")
+
+
+def not_in_words(rule: Rule) -> list[str]:
+    """The rule's keys of which a patched kernel's words (kernel_args.py) say too little.
+
+    A grant goes by the real uid and the call site's capability. A refusal would have to know that neither the effective
+    uid nor another capability is meant.
+    """
+    keys = [key for key in _NOT_IN_WORDS if getattr(rule, key) is not None]
+    if rule.action is Action.DENY:
+        keys += ["users"] if rule.users is not None else []
+        keys += ["capabilities"] if (rule.capabilities or frozenset()) - {SYS_MODULE} else []
+    return keys
 
 
 def _matches_what(rule: Rule, alias: str, module: str) -> bool:

@@ -30,6 +30,13 @@ LOADED_MEND = "'rmmod NAME' for each that is not needed; /etc/modules-load.d may
 SOURCES_MEND = 'add "tracefs" and "proc" to sources'
 
 
+ALONE_WHAT = (
+    "the kernel's words alone say who asks, so that root is refused what is marked while a module is loaded for a user, and"
+    " for a minute after it what nobody waits for, which any user can bring about"
+)
+BY_UNIT = "[[rule]]\nunits = ['a.service']\naction = '{}'\n"
+
+
 def facts(text: str = "", **changed: object) -> Facts:
     """A good machine but for these; `text` goes below [settings]."""
     base = GOOD if not text else GOOD._replace(policy=policy(f"[settings]\n{text}\n"))
@@ -203,6 +210,15 @@ ALONE = [
     (facts(tracing=Tracing(lost=7, doubt=True)), "trace-loss", WEAKER,
      f"the ring lost requests (7) within the last minute, {BY_PROC}",
      "look who floods it; a larger ring: echo 1024 >/sys/kernel/tracing/instances/safe-modprobe/buffer_size_kb"),
+    (facts("sources = ['kernel-args']", promised=True), "words-alone", WEAKER,
+     f"{ALONE_WHAT}: sources leave out those that could [50-test.toml:2]", SOURCES_MEND),
+    (facts(promised=True, stacks=False), "words-alone", WEAKER,
+     f"{ALONE_WHAT}: /proc/TID/stack cannot be read", "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"),
+    (facts("sources = ['kernel-args', 'tracefs']", promised=True, tracing=Tracing(there=False)), "words-alone", WEAKER,
+     f"{ALONE_WHAT}: its tracing instance is not there, and sources leave out those that could [50-test.toml:2]",
+     SOURCES_MEND),
+    (facts("kernel_args = 'always'\nsources = ['bpf', 'kernel-args']", options={"GRKERNSEC_MODHARDEN": "y"}),
+     "words-alone", WEAKER, f"{ALONE_WHAT}: sources leave out those that could [50-test.toml:3]", SOURCES_MEND),
     (facts("unknown_caller = 'privileged'"), "unknown-caller", MOOT,
      'unknown_caller is "privileged" and any user can become unknown (by killing its own request), so any user gets any'
      " module [50-test.toml:2]", 'set it to "unprivileged"'),
@@ -224,6 +240,49 @@ ALONE = [
 @pytest.mark.parametrize(("given", "key", "severity", "what", "mend"), ALONE)
 def test_each_problem_alone(given: Facts, key: str, severity: Severity, what: str, mend: str) -> None:
     assert assess(given).problems == (Problem(key, severity, what, mend),)
+
+
+SHORT = [
+    # Rules on a machine where the kernel's words are all that is known; what is said of them.
+    ("", None),
+    ("modules = ['m']\naction = 'deny'", None),
+    ("users = [1000]\naction = 'allow'", None),
+    ("capabilities = ['CAP_SYS_MODULE']\naction = 'deny'", None),
+    ("callers = 'unknown'\naction = 'deny'", None),
+    ("capabilities = ['CAP_NET_ADMIN']\naction = 'allow'", None),
+    ("users = [1000]\naction = 'deny'", "what refuses does so in doubt, root as well"),
+    ("capabilities = ['CAP_NET_ADMIN']\naction = 'deny'", "what refuses does so in doubt, root as well"),
+    ("groups = [29]\naction = 'deny'", "what refuses does so in doubt, root as well"),
+    ("groups = [29]\naction = 'log'", "what lets through is for nobody"),
+    ("user_namespace = 'other'\naction = 'allow'", "what lets through is for nobody"),
+    ("no_new_privs = false\naction = 'allow'", "what lets through is for nobody"),
+    ("executables = ['/x']\naction = 'allow'", "what lets through is for nobody"),
+    ("call_sites = ['f']\naction = 'allow'", "what lets through is for nobody"),
+]
+
+
+@pytest.mark.parametrize(("rule", "then"), SHORT)
+def test_rules_that_ask_for_more_than_the_words_say(rule: str, then: str | None) -> None:
+    text = "sources = ['kernel-args']\n" + (f"[[rule]]\n{rule}" if rule else "")
+    found = [each for each in assess(facts(text, promised=True)).problems if each.key != "words-alone"]
+    what = f"rules ask for more than the kernel's words say, so that {then}: sources leave out those that could"
+    expected = [] if then is None else [
+        Problem("words-short", WEAKER, f"{what} [50-test.toml:2] [50-test.toml:3]", SOURCES_MEND)
+    ]  # fmt: skip
+    assert found == expected
+
+
+def test_such_rules_are_named_together() -> None:
+    given = facts(
+        "sources = ['kernel-args']\n" + BY_UNIT.format("deny") + BY_UNIT.format("allow") + BY_UNIT.format("deny"),
+        promised=True,
+    )
+    (found,) = [each for each in assess(given).problems if each.key == "words-short"]
+    assert found.what.startswith(
+        "rules ask for more than the kernel's words say, so that what refuses does so in doubt, root as well and what lets"
+        " through is for nobody: "
+    )
+    assert found.what.endswith(" [50-test.toml:3, 50-test.toml:6, 50-test.toml:9]")
 
 
 FINE = [
@@ -252,10 +311,10 @@ FINE = [
     facts(lockdown="none"),
     facts("sources = ['tracefs']"),
     facts("kernel_args = 'always'", options={"GRKERNSEC_MODHARDEN": "y"}),
-    facts("kernel_args = 'always'", options={"GRKERNSEC_MODHARDEN": "y"}, tracing=Tracing(there=False), stacks=False),
     facts("kernel_args = 'always'", promised=True),
-    facts("sources = ['kernel-args']", promised=True, tracing=Tracing(there=False), stacks=False),
     facts(promised=True, tracing=Tracing(tracefs=False, there=False)),
+    facts("sources = ['kernel-args', 'proc']\n" + BY_UNIT.format("deny"), promised=True),
+    facts("sources = ['kernel-args', 'tracefs']\n" + BY_UNIT.format("deny"), promised=True),
 ]
 
 
@@ -397,7 +456,7 @@ def test_every_key_has_a_row() -> None:
             ):
                 keys.add(node.args[0].value)
     assert len(keys) > 20
-    assert keys == {key for _, key, *_ in ALONE}
+    assert keys == {key for _, key, *_ in ALONE} | {"words-short"}  # which is never alone: SHORT
 
 
 def test_the_modes_and_actions_are_the_ones_that_were_thought_of() -> None:

@@ -52,6 +52,31 @@ def test_nothing_is_said_of_what_is_right(text: str) -> None:
     assert said(text) == []
 
 
+WORDS_ALONE = "[settings]\nsources = ['kernel-args']\n"
+WITH_BPF = "[settings]\nsources = ['bpf', 'kernel-args']\n"
+DOUBT = "no kernel's words say that, and sources ask nobody else, so that it refuses in doubt, root as well [0.toml:2]"
+NOBODY = "no kernel's words say that, and sources ask nobody else, so that it lets nobody through [0.toml:2]"
+NOT_SAID = [
+    (WORDS_ALONE, rule("units = ['a@1.service']"), [f"1.toml:3: warning: units: {DOUBT}"]),
+    (WITH_BPF, rule("users = [0]"), [f"1.toml:3: warning: users: {DOUBT}"]),
+    (WORDS_ALONE, rule("capabilities = ['CAP_BPF']"), [f"1.toml:3: warning: capabilities: {DOUBT}"]),
+    (WORDS_ALONE, rule("groups = [29]").replace("deny", "allow"), [f"1.toml:3: warning: groups: {NOBODY}"]),
+    (WORDS_ALONE, rule("no_new_privs = true").replace("deny", "log"), [f"1.toml:3: warning: no_new_privs: {NOBODY}"]),
+    (WORDS_ALONE, rule("users = [0]").replace("deny", "allow"), []),
+    (WORDS_ALONE, rule("modules = ['sctp']"), []),
+    (WORDS_ALONE, mark("modules = ['sctp']"), []),
+    ("[settings]\nsources = ['kernel-args', 'proc']\n", rule("groups = [29]"), []),
+    ("[settings]\nsources = ['tracefs']\n", rule("groups = [29]"), []),
+    ("[settings]\nsources = ['bpf']\n", rule("groups = [29]"), []),
+    ("", rule("groups = [29]"), []),
+]
+
+
+@pytest.mark.parametrize(("sources", "row", "expected"), NOT_SAID)
+def test_what_no_source_of_the_policys_can_say(sources: str, row: str, expected: list[str]) -> None:
+    assert [each for each in said(sources, row) if "words" in each] == expected
+
+
 ABSENT = [
     # modules
     (rule("modules = ['nosuch']"), "0.toml:3: warning: modules: no module of kernel 6.1 is called 'nosuch'"),
