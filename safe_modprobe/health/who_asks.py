@@ -57,8 +57,9 @@ def _of_words_alone(facts: Facts) -> Iterator[Problem]:
     why, mend = _why_nobody_looks(facts)
     yield weaker(
         "words-alone",
-        "the kernel's words alone say who asks, so that root is refused what is marked while a module is loaded for a"
-        f" user, and for a minute after it what nobody waits for, which any user can bring about: {why}",
+        "the kernel's words alone say who asks, so that root is refused what is marked while a load for a user takes"
+        " more than half a second, and for a minute after it what nobody waits for, which any user can bring about:"
+        f" {why}",
         mend,
     )
     rules = [each for each in facts.policy.rules if not_in_words(each)]

@@ -32,7 +32,8 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         " is loaded for anybody.",
         "mismatch": "What is done where privilege is needed and the caller has none that suffices.",
         "unknown_caller": "What a caller counts as whom no source could name.",
-        "sources": "Where to learn who the caller is, in this order.",
+        "sources": "Where to learn who the caller is, in this order. kernel-args says the privilege and the real uid;"
+        " what a rule asks for beside that comes from the next one that can say it.",
         "kernel_args": "always: this kernel always names unprivileged callers in its arguments, so their absence means"
         " root. Never on a stock kernel. optional: it means root where the kernel itself says so"
         " (kernel.modprobe_caller_args is 1).",

@@ -26,6 +26,9 @@ ENDED = ".ended"
 _LINGERS = 60_000_000_000
 """Nanoseconds after a load in which a helper may still come for what the module asked for without waiting."""
 
+_BETWEEN_LOOKS = 0.01
+"""Seconds between two looks at who loads."""
+
 _NONE = "-"
 
 
@@ -109,27 +112,34 @@ def inherited(tid: int) -> Caller | None:
     return UNKNOWN_CALLER
 
 
-def silence_is_roots(nobody_waits: bool) -> bool:
+def silence_is_roots(nobody_waits: bool, patience: float = 0.0) -> bool:
     """Whether a request of which the kernel says nothing cannot be one of a module's that was loaded for a user.
 
     A module's init asks as our helper, which has all capabilities. While one loads for somebody without
-    CAP_SYS_MODULE, and if `nobody_waits` for the request for a while longer, silence proves nothing.
-    Raises OSError, ValueError.
+    CAP_SYS_MODULE, and if `nobody_waits` for the request for a while longer, silence proves nothing. A load that ends
+    within `patience`, in seconds, before this request is answered did not wait for it. Raises OSError, ValueError.
     """
-    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    end = time.monotonic() + (0.0 if nobody_waits else patience)
     try:
-        names = os.listdir(FOLDER)
+        # Whoever begins to load from now on was not waiting for us to start.
+        names = [name for name in os.listdir(FOLDER) if name.isdigit()]
     except FileNotFoundError:
         return True
-    if any(_loads_for_another(name, now) for name in names if name.isdigit()):
-        return False
+    while any(_loads_for_another(name) for name in names):
+        if time.monotonic() >= end:
+            return False
+        time.sleep(_BETWEEN_LOOKS)
     try:
-        return not nobody_waits or os.stat(f"{FOLDER}{ENDED}").st_mtime_ns + _LINGERS < now
+        return not nobody_waits or os.stat(f"{FOLDER}{ENDED}").st_mtime_ns + _LINGERS < _now()
     except FileNotFoundError:
         return True
 
 
-def _loads_for_another(name: str, now: int) -> bool:
+def _now() -> int:
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+
+
+def _loads_for_another(name: str) -> bool:
     try:
         start, caller = parse_caller(read(f"{FOLDER}/{name}", _MAX_BYTES))
     except FileNotFoundError:  # it has ended meanwhile, or waits for nothing
@@ -144,7 +154,7 @@ def _loads_for_another(name: str, now: int) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         pass
     # It was killed, when nobody knows.
-    return now < start * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) + _LINGERS
+    return _now() < start * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) + _LINGERS
 
 
 def privileged(caller: Caller) -> bool:

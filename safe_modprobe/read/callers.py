@@ -26,6 +26,9 @@ from safe_modprobe.read.waiting import read
 _PAUSES = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016)
 """Seconds between looks: a requester may still be on its way to sleep when its helper starts."""
 
+_PATIENCE = 0.5
+"""Seconds for a user's load to end; the requester waits for it, and so does a user's module that asks for another."""
+
 _DOUBT = (OSError, ValueError, UntrustedInputError, waiting.TooMuchError)
 
 Found = tuple[Caller, ...] | None
@@ -53,6 +56,9 @@ def find_callers(request: Request, policy: Policy) -> tuple[Caller, ...]:
             if by_hand or not _wants_more(policy, request, said):
                 return (said,)
             nobody, fit = said, _fit_for(request, said)
+    if fit is _itself and Source.KERNEL_ARGS in policy.settings.sources:
+        # Nobody else can say anything, so that root would be refused for a user's load that is soon over.
+        return (_by_kernel_args(request, policy.settings, _PATIENCE) or nobody,)
     return (nobody,)
 
 
@@ -99,7 +105,7 @@ def promised() -> bool:
     return read(PROMISE, 16) == b"1\n"
 
 
-def _by_kernel_args(request: Request, settings: Settings) -> Caller | None:
+def _by_kernel_args(request: Request, settings: Settings, patience: float = 0.0) -> Caller | None:
     """The kernel names who lacks privilege; its silence means root where it promises that, or the policy does.
 
     grsecurity's grsec_modharden_fs stands in the place of the uid, so there it says nothing of who asked.
@@ -108,7 +114,7 @@ def _by_kernel_args(request: Request, settings: Settings) -> Caller | None:
         return named(request.claim)
     always = settings.kernel_args_always and not request.kernel_args
     try:
-        if (always or promised()) and silence_is_roots(waiting.nobody_waits()):
+        if (always or promised()) and silence_is_roots(waiting.nobody_waits(), patience):
             return SILENT
     except _DOUBT:
         pass

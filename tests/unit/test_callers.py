@@ -4,10 +4,11 @@ Only the stack is made up, since no task here waits for a module; whole requests
 """
 
 import os
+import signal
 import struct
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from safe_modprobe.read.behalf import dump_caller
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.ring import Event
 from safe_modprobe.read.trace import Seen
-from tests.unit.make import ROOT, USER, policy
+from tests.unit.make import ROOT, UNKNOWN, USER, policy
 from tests.unit.test_tasks import LIBC, child, no_new_privs, user, user_namespace
 
 WAITS = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1/0x2\n[<0>] %s+0x1/0x2\n"
@@ -385,6 +386,70 @@ def test_a_helper_that_was_killed_while_it_loaded_is_remembered_for_a_while(
     assert by_kernel_args() is None
     monkeypatch.setattr(behalf, "_LINGERS", 0)
     assert by_kernel_args()
+
+
+@contextmanager
+def loads_for(whom: Caller, seconds: float) -> Iterator[None]:
+    """Another process that loads for this caller, and is done after so long, or with the test."""
+    here, there = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        try:
+            with on_behalf_of(whom):
+                os.write(there, b"x")
+                time.sleep(seconds)
+        finally:
+            os._exit(0)
+    try:
+        os.read(here, 1)
+        yield
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(here)
+        os.close(there)
+
+
+ALONE = 'settings.sources = ["kernel-args"]'
+PATIENCE = [
+    # For whom a load begins, how long it takes, whether somebody waits for the request; whether it is root's.
+    (USER, 0.2, WAITED, True),
+    (USER, 5.0, WAITED, False),
+    (USER, 0.2, UNATTENDED, False),
+    (UNREAD, 0.2, WAITED, True),
+    (ROOT, 5.0, WAITED, True),
+]
+
+
+@pytest.mark.parametrize(("whom", "seconds", "nobody_waits", "root"), PATIENCE)
+def test_where_nobody_else_can_say_it_a_users_load_is_waited_for(
+    promise: Path, monkeypatch: pytest.MonkeyPatch, whom: Caller, seconds: float, nobody_waits: bool, root: bool
+) -> None:
+    """A module's own request would hold the load until it is answered."""
+    promise.write_bytes(b"1\n")
+    monkeypatch.setattr(waiting, "asked_by_kernel", lambda: True)
+    monkeypatch.setattr(waiting, "nobody_waits", lambda: nobody_waits)
+    with loads_for(whom, seconds):
+        assert find_callers(parse(["-q", "--", "x"]).request, policy(ALONE)) == (SILENT if root else UNKNOWN,)
+
+
+def test_a_load_that_begins_later_is_not_waited_for(
+    promise: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Or a user could hold root up for ever."""
+    promise.write_bytes(b"1\n")
+    (tmp_path / "loads").mkdir()
+    (tmp_path / "loads/7").write_bytes(b"")
+    slept: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        (tmp_path / "loads/7").unlink()
+        (tmp_path / "loads/8").write_bytes(b"")
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    assert behalf.silence_is_roots(WAITED, 0.5) and len(slept) == 1
+    assert not behalf.silence_is_roots(WAITED)
 
 
 @pytest.mark.parametrize(("name", "content", "root"), [("7", b"", False), ("7", b"x", False), ("7.new", b"", True)])

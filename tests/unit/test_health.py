@@ -31,8 +31,8 @@ SOURCES_MEND = 'add "tracefs" and "proc" to sources'
 
 
 ALONE_WHAT = (
-    "the kernel's words alone say who asks, so that root is refused what is marked while a module is loaded for a user, and"
-    " for a minute after it what nobody waits for, which any user can bring about"
+    "the kernel's words alone say who asks, so that root is refused what is marked while a load for a user takes more than"
+    " half a second, and for a minute after it what nobody waits for, which any user can bring about"
 )
 BY_UNIT = "[[rule]]\nunits = ['a.service']\naction = '{}'\n"
 
