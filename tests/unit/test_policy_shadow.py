@@ -353,3 +353,28 @@ def test_a_list_of_every_module_there_is_and_what_comes_after_it() -> None:
     assert every[0] == Shadow()
     assert all(shadow.before == (rows.marks[0],) for shadow in every[1:])
     assert len(every) == 61
+
+
+def less_known(draw: Any, caller: Caller) -> Caller:
+    """The same, of whom a part is not known: a task that was not looked at has no unit, program or call site either."""
+    parts = {key: None for key in draw(st.sets(st.sampled_from(["euid", "gids", "initial_user_namespace"])))}
+    held = draw(st.integers(0, 1 << 17)) & caller.capabilities
+    parts |= {"capabilities": held, "may_hold": caller.capabilities | caller.may_hold}
+    if draw(st.booleans()):
+        parts |= dict.fromkeys(("no_new_privs", "unit", "executable", "call_site"))
+    return caller._replace(**parts)
+
+
+@given(
+    st.data(), some_rules(), st.sampled_from([caller for caller in CALLERS if caller.uid is not None and caller.seen])
+)
+@settings(max_examples=300)
+def test_whoever_is_less_known_is_refused_no_less(data: Any, rows: list[Rule], caller: Caller) -> None:
+    """But that a grant by the real uid needs no effective one that nobody knows: here they are the same."""
+    caller = caller._replace(euid=caller.uid)
+    unknown = less_known(data.draw, caller)
+    for request, module in ASKED:
+        there = first_rule(Policy(rules=tuple(rows)), request, caller, module)
+        here = first_rule(Policy(rules=tuple(rows)), request, unknown, module)
+        if there is not None and there.action is Action.DENY:
+            assert here is not None and here.action is Action.DENY, (unknown, there, here)

@@ -142,6 +142,87 @@ def test_rules_know_the_uid(guest: Guest) -> None:
         expect(guest, "smp_marked", loaded)
 
 
+def shell(guest: Guest, uid: int, name: str, through: str = "smp_ask") -> None:
+    """request_module() by dash, which is another program than what the other callers here run in."""
+    guest.run_as(uid, lambda: guest.sh(f"echo -n {name} >/proc/{through}"))
+
+
+SHELL, PYTHON = True, False
+RULE = "[settings]\nsources = [{}]\n[[rule]]\n{}\n"
+DENY_PYTHON = 'executables = ["/usr/bin/python3*"]\naction = "deny"'
+DENY_GROUP = 'modules = ["smp_open"]\ngroups = [1001]\naction = "deny"'
+DENY_NAMESPACE = 'modules = ["smp_open"]\nuser_namespace = "other"\naction = "deny"'
+DENY_USER = 'modules = ["smp_marked"]\nusers = [1001]\naction = "deny"'
+ALLOW_GROUP = 'modules = ["smp_marked"]\ngroups = [1001]\naction = "allow"'
+ALLOW_SHELL = 'modules = ["smp_marked"]\nusers = [1001]\nexecutables = ["/usr/bin/dash"]\naction = "allow"'
+BY_MORE = (
+    # A rule; uid, in a user namespace, by a shell; the module; whether it is loaded where proc says the rest, and where
+    # the words are all that is known.
+    (DENY_PYTHON, 0, False, PYTHON, "smp_marked", False, False),
+    (DENY_PYTHON, 0, False, SHELL, "smp_marked", True, False),
+    (DENY_PYTHON, 1000, False, PYTHON, "smp_open", False, False),
+    (DENY_PYTHON, 1000, False, SHELL, "smp_open", True, False),
+    (DENY_PYTHON, 1000, False, SHELL, "smp_marked", False, False),
+    (DENY_GROUP, 1000, False, PYTHON, "smp_open", True, False),
+    (DENY_GROUP, 1001, False, PYTHON, "smp_open", False, False),
+    (DENY_GROUP, 0, False, PYTHON, "smp_open", True, False),
+    (DENY_GROUP, 0, False, PYTHON, "smp_marked", True, True),
+    (DENY_NAMESPACE, 1000, False, PYTHON, "smp_open", True, False),
+    (DENY_NAMESPACE, 1000, True, PYTHON, "smp_open", False, False),
+    (DENY_NAMESPACE, 0, False, PYTHON, "smp_open", True, True),
+    (DENY_USER, 0, False, PYTHON, "smp_marked", True, False),
+    (ALLOW_GROUP, 1001, False, PYTHON, "smp_marked", True, False),
+    (ALLOW_GROUP, 1000, False, PYTHON, "smp_marked", False, False),
+    (ALLOW_GROUP, 0, False, PYTHON, "smp_marked", True, True),
+    (ALLOW_SHELL, 1001, False, SHELL, "smp_marked", True, False),
+    (ALLOW_SHELL, 1001, False, PYTHON, "smp_marked", False, False),
+    (ALLOW_SHELL, 1000, False, SHELL, "smp_marked", False, False),
+)
+
+
+def by_more(guest: Guest, sources: str, rule: str, uid: int, user_namespace: bool, by_shell: bool, name: str) -> None:
+    guest.unload("smp_open", "smp_marked")
+    guest.sh("rm -f /run/safe-modprobe/loads.ended")
+    guest.write(f"{POLICY}/10-kernel.toml", RULE.format(sources, rule))
+    if by_shell:
+        shell(guest, uid, name)
+    else:
+        guest.run_as(uid, lambda: guest.ask_raw(name.encode()), user_namespace=user_namespace)
+    wait_for_helpers()
+
+
+def test_a_rule_by_more_than_the_words_asks_proc(guest: Guest) -> None:
+    for rule, uid, user_namespace, by_shell, name, loaded, _ in BY_MORE:
+        by_more(guest, '"kernel-args", "proc"', rule, uid, user_namespace, by_shell, name)
+        assert (name in guest.modules()) is loaded, (rule, uid, by_shell, guest.log()[-1:])
+
+
+def test_a_rule_by_more_than_is_known_refuses_in_doubt(guest: Guest) -> None:
+    for rule, uid, user_namespace, by_shell, name, _, loaded in BY_MORE:
+        by_more(guest, '"kernel-args"', rule, uid, user_namespace, by_shell, name)
+        assert (name in guest.modules()) is loaded, (rule, uid, by_shell, guest.log()[-1:])
+
+
+def test_of_whom_nobody_waits_for_no_more_is_known(guest: Guest) -> None:
+    """Root is refused what such a rule names, and nothing else."""
+    for name, loaded in (("smp_marked", True), ("smp_open", False)):
+        guest.write(f"{POLICY}/10-kernel.toml", RULE.format('"kernel-args", "proc"', DENY_GROUP))
+        guest.run_as(0, lambda name=name: guest.ask_nowait(name.encode()))
+        expect(guest, name, loaded)
+    assert "too little is known" in guest.log()[-1] and "somebody with CAP_SYS_MODULE" in guest.log()[-1], guest.log()[
+        -1
+    ]
+
+
+def test_a_kernel_thread_of_a_user_has_no_group_of_his(guest: Guest) -> None:
+    """By the words it is the kernel; proc sees a kernel thread of uid 0."""
+    for source, loaded in (('"kernel-args", "proc"', True), ('"kernel-args"', False)):
+        guest.unload("smp_open")
+        guest.write(f"{POLICY}/10-kernel.toml", RULE.format(source, DENY_GROUP))
+        guest.run_as(1001, lambda: guest.ask_kthread(b"k", b"smp_open"))
+        expect(guest, "smp_open", loaded)
+
+
 def test_a_record_names_the_caller(guest: Guest) -> None:
     for uid in (1000, 4294967294):
         guest.run_as(uid, lambda: guest.ask_socket(MARKED))
