@@ -22,9 +22,9 @@ Row: TypeAlias = Mark | CallSite | Rule
 class Shadow(NamedTuple):
     """Why a row decides nothing; all empty where it may.
 
-    `never`: it matches no request of anybody. `before`: the earlier rows that match whatever it does. `parts`: the same
-    of single patterns, where something is left to the row: the key, the pattern, the rows. `moot`: it says what would
-    happen without it.
+    `never`: it matches no request of anybody, unless in doubt, where it refuses somebody of whom too little is known.
+    `before`: the earlier rows that match whatever it does. `parts`: the same of single patterns, where something is
+    left to the row: the key, the pattern, the rows. `moot`: it says what would happen without it.
     """
 
     never: str = ""
