@@ -53,9 +53,10 @@ def find_callers(request: Request, policy: Policy) -> tuple[Caller, ...]:
             continue
         said = _by_kernel_args(request, policy.settings)
         if said is not None:
-            if by_hand or not _wants_more(policy, request, said):
+            deputy = askers(policy, request, said) != (said,)
+            if by_hand or not (deputy or depends_on_more(policy, request, said)):
                 return (said,)
-            nobody, fit = said, _fit_for(request, said)
+            nobody, fit = said, _fit_for(request, said, deputy)
     if fit is _itself and Source.KERNEL_ARGS in policy.settings.sources:
         # Nobody else can say anything, so that root would be refused for a user's load that is soon over.
         return (_by_kernel_args(request, policy.settings, _PATIENCE) or nobody,)
@@ -66,16 +67,12 @@ def _itself(caller: Caller) -> tuple[Caller, ...]:
     return (caller,)
 
 
-def _wants_more(policy: Policy, request: Request, said: Caller) -> bool:
-    """Whether it matters who it is beside what the kernel said: to a rule, or whether it is a deputy."""
-    return depends_on_more(policy, request, said) or askers(policy, request, said) != (said,)
-
-
-def _fit_for(request: Request, said: Caller) -> Fit:
+def _fit_for(request: Request, said: Caller, deputy: bool) -> Fit:
     """Who asked, with the privilege that the kernel speaks of and the rest of the task that was found.
 
     A kernel thread may act with another's credentials, as cryptomgr_probe does, and /proc shows its own: no more is
-    known of it, unless by those behind it.
+    known of it, unless by those behind it. Where a `deputy` may ask, silence is no privilege, and by /proc alone nobody
+    who waits is left out of those that must have it.
     """
     silent = holds(said.capabilities, SYS_MODULE)
 
@@ -83,7 +80,9 @@ def _fit_for(request: Request, said: Caller) -> Fit:
         if not caller.known or (caller.kernel_thread and not (silent and not seen_through(request.alias))):
             return tuple(each for behind in caller.behind for each in fit(behind)) or (said,)
         if silent:
-            return (caller,) if caller.kernel_thread or privileged(caller) else ()
+            if caller.kernel_thread or privileged(caller):
+                return (caller,)
+            return (said,) if deputy and caller.source is Source.PROC else ()
         held = caller.capabilities if caller.initial_user_namespace else 0
         if caller.uid != said.uid or holds(held, SYS_MODULE) or said.capabilities & ~held:
             return ()

@@ -641,7 +641,7 @@ def test_a_kernel_thread_may_act_as_somebody_else(
     words: str, alias: str, behind: tuple[Caller, ...], taken: Caller | None
 ) -> None:
     thread = KTHREAD._replace(behind=behind)
-    fit = callers._fit_for(parse(["--", alias]).request, said(words))
+    fit = callers._fit_for(parse(["--", alias]).request, said(words), False)
     assert fit(thread) == ({KTHREAD: (thread,), None: (said(words),)}.get(taken) or (taken,))
 
 
@@ -650,6 +650,11 @@ def test_root_itself_is_known_where_a_deputy_might_ask(asked: Callable[..., tupl
     (found,) = asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="deputy-x")
     assert (found.uid, found.kernel_thread) == (0, False)
     assert asked("", Source.TRACEFS, rule=DEPUTIES, alias="deputy-x") == (SILENT,)
+    with child(user()) as other:  # which may be who asked, with borrowed credentials
+        found = asked("", Source.PROC, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
+        assert [each.tid for each in found] == [os.getpid(), None] and found[1] == SILENT
+        found = asked("", Source.TRACEFS, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
+        assert [each.tid for each in found] == [os.getpid()]
     assert asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="crypto-x") == (SILENT,), "it is seen through"
 
 
