@@ -110,8 +110,8 @@ def named(claim: Claim) -> Caller:
     )
 
 
-SILENT = Caller(Source.KERNEL_ARGS, capabilities=ALL, initial_user_namespace=True)
-"""Of whom a kernel that names everybody else says nothing: whoever holds CAP_SYS_MODULE may have all that others may.
+SILENT = Caller(Source.KERNEL_ARGS, capabilities=1 << SYS_MODULE, initial_user_namespace=True)
+"""Of whom a kernel that names everybody else says nothing.
 
 Its uid is not known: it may be a daemon that has kept the capability alone, or a user's set-user-ID program.
 """

@@ -67,7 +67,7 @@ def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> l
     lines.append(f"         holds {'every capability' if every else ' '.join(held) or 'no capability'}")
     if verdict.caller.known and not verdict.caller.seen:
         lines.append(
-            "         nothing else is known; a rule that refuses by more counts, and one that lets through does not"
+            "         nothing else is known of it: a rule that asks for more refuses in doubt, and lets nobody through"
         )
     if site is not None:
         lines.append(f"site     {_grants(site)} [{site.origin}]")

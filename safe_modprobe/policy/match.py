@@ -163,12 +163,16 @@ def _matches_groups(rule: Rule, caller: Caller) -> bool | None:
 
 
 def _matches_capabilities(rule: Rule, caller: Caller) -> bool | None:
-    """Only what is held in the initial user namespace counts."""
+    """Only what is held in the initial user namespace counts.
+
+    Where nobody could see what else is held, CAP_SYS_MODULE counts as any: who has it can have the others as well.
+    """
     if rule.capabilities is None:
         return True
     if caller.initial_user_namespace is False:
         return False
-    if any(holds(caller.capabilities, each) for each in rule.capabilities):
+    any_of = rule.capabilities if caller.seen else {*rule.capabilities, SYS_MODULE}
+    if any(holds(caller.capabilities, each) for each in any_of):
         return caller.initial_user_namespace
     return None if any(holds(caller.may_hold, each) for each in rule.capabilities) else False
 
