@@ -103,7 +103,7 @@ def _all_privileged(alias: str) -> bool:
     try:
         for _ in range(waiting.LOOKS):
             tids, helpers = waiting.everyone()
-            everyone = 0 < len(tids) >= helpers and all(_privileged(tid, alias) for tid in tids)
+            everyone = 0 < len(tids) >= helpers and all(_surely_privileged(tid, alias) for tid in tids)
             now = waiting.helpers()
             if everyone and now <= helpers:
                 return not waiting.nobody_waits()
@@ -113,6 +113,13 @@ def _all_privileged(alias: str) -> bool:
     except (OSError, ValueError, waiting.TooMuchError):
         pass
     return False
+
+
+def _surely_privileged(tid: int, alias: str) -> bool:
+    try:
+        return _privileged(tid, alias)
+    except (OSError, ValueError):  # it may have got its answer, and be gone
+        return False
 
 
 def _privileged(tid: int, alias: str) -> bool:

@@ -270,13 +270,15 @@ def _by_proc(request: Request, fit: Fit) -> Found:
     if waiting.nobody_waits():
         return ()
     try:
-        for _ in range(waiting.LOOKS):
+        for look in range(1, waiting.LOOKS + 1):
             tids, helpers = waiting.everyone()
             callers = [_settled(tid, Source.PROC) for tid in tids]
             now = waiting.helpers()
             if callers and now <= helpers <= len(tids):
-                return _fitting((caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers), fit)
-            if not callers or now == helpers:
+                # Whoever is gone since may have got its answer: then its helper has ended, too.
+                if all(callers) or look == waiting.LOOKS:
+                    return _fitting((caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers), fit)
+            elif not callers or now == helpers:
                 return ()
             time.sleep(waiting.BETWEEN_LOOKS)
     except _DOUBT:

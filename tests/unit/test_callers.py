@@ -152,6 +152,40 @@ def test_by_proc_helpers_that_come_and_go_are_looked_at_again(
         assert bool(ask()) is root
 
 
+@pytest.mark.parametrize(
+    ("looks", "root"),
+    [
+        ([(True, 2, 1), (False, 1, 1)], True),  # it got its answer
+        ([(True, 2, 2), (False, 2, 2)], False),  # it was killed, and its helper looks
+        ([(True, 2, 2)] * 9, False),
+    ],
+)
+def test_by_proc_who_ends_while_it_is_looked_at_takes_nothing_from_root(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, looks: list[tuple[bool, int, int]], root: bool
+) -> None:
+    """Whether another task is seen to wait, that ends before it is read; the helpers before it, and those after it."""
+    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    with child(lambda: None) as gone:
+        pass
+    for ask in (
+        lambda: _known(callers._by_proc(parse(["x"]).request, callers._itself)),
+        lambda: last_resort._all_privileged("x"),
+    ):
+        first, then = iter(looks), iter(looks)
+        monkeypatch.setattr(waiting, "helpers", lambda then=then: next(then)[2])
+
+        def everyone(first: Iterator[tuple[bool, int, int]] = first) -> tuple[list[int], int]:
+            other, helpers, _ = next(first)
+            return [os.getpid(), *[gone] * other], helpers
+
+        monkeypatch.setattr(waiting, "everyone", everyone)
+        assert bool(ask()) is root
+
+
+def _known(found: tuple[Caller, ...] | None) -> bool:
+    return bool(found) and all(caller.known for caller in found or ())
+
+
 def test_an_ended_task_is_nobody(stacks: dict[str, list[bytes]]) -> None:
     with child(lambda: None) as pid:
         stacks[f"/proc/{pid}/stack"] = STEADY
