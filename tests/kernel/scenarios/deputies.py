@@ -64,8 +64,9 @@ def test_a_self_test_asks_as_who_wants_the_algorithm(guest: Guest) -> None:
         name, compared = b"authenc(hmac(sha256-lib),cbc(aes-lib))", b"authenc(hmac-sha256-lib,cbc(aes-lib))"
     for uid, words in ((1000, [normal(1000)]), (0, [])):
         record(guest)
-        assert guest.run_as(uid, lambda: guest.ask_alg_bind(b"aead", name)) == 0
+        done = guest.run_as(uid, lambda: guest.ask_alg_bind(b"aead", name))
         found = recorded()
+        assert done == 0, (uid, errno.errorcode.get(done), found)
         assert b"crypto-" + compared in [each[2] for each in found], found
         assert [each[3:] for each in found] == [words] * len(found), found
         guest.unload("authenc", "cbc", "hmac")
