@@ -102,7 +102,7 @@ def askers(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ..
 
 
 def seen_through(alias: str) -> bool:
-    """Whether cryptomgr_probe asks for it: on a kernel with the series in packaging/kernel, as its user."""
+    """Whether the crypto API's threads ask for it: on a kernel with the series in packaging/kernel, as their users."""
     return alias.startswith(("crypto-", "cryptomgr"))
 
 
