@@ -78,6 +78,14 @@ def test_versions_are_the_same() -> None:
     assert changelog.startswith(f"safe-modprobe ({version}) ")
 
 
+def test_apt_knows_what_builds_it() -> None:
+    """As the README has it, for whoever builds the package by hand."""
+    done = subprocess.run(
+        ["apt-get", "--simulate", "build-dep", "./packaging"], cwd=TOP, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize(
     ("path", "lacking"),
     [("/usr/bin:/bin", "no-such-package (>= 3) nor-this"), ("/nowhere", "dpkg-dev")],

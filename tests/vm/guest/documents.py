@@ -10,7 +10,8 @@ SHOWN_ELSEWHERE = {
     "make test",  # by CI itself
     "make test-boot",  # as well
     "make test-packages",  # as well
-    "make deb",  # by tests/packages/test_debian.py
+    "apt-get build-dep ./packaging",  # by tests/packages/test_debian.py
+    "make deb",  # as well
     "make rpm",  # by tests/packages/test_rpm.py
     "make install",  # by every machine here
     "safe-modprobectl surface --html surface.html",  # by tests/unit/test_surface_page.py
