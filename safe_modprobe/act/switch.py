@@ -190,7 +190,9 @@ def _tracefs() -> str:
 def _write(path: str, text: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     try:
-        os.write(fd, os.fsencode(text))
+        left = os.fsencode(text)
+        while left:  # where little space is left, a part of it is written without an error
+            left = left[os.write(fd, left) :]
     except OSError as error:
         error.filename = path
         raise

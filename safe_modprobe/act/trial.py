@@ -41,9 +41,14 @@ def at_every_boot(wanted: bool) -> None:
     """Say so, or no more. Raises SafeModprobeError."""
     if not wanted:
         drop_in.remove(TRIAL_AT_BOOT)
-    elif not os.path.exists(TRIAL_AT_BOOT):
+    elif not is_at_every_boot():
         with drop_in.drafted(TRIAL_AT_BOOT) as draft:
             draft.land(_ABOUT_BOOT)
+
+
+def is_at_every_boot() -> bool:
+    """Whether a trial begins with every boot."""
+    return os.path.exists(TRIAL_AT_BOOT)
 
 
 def is_on() -> bool:

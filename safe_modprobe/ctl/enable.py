@@ -7,6 +7,8 @@ request of root's own has to come through; where it does not, all is put back. T
 
 import argparse
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from safe_modprobe.act import switch, trial, unit
 from safe_modprobe.act.switch import HELPER
@@ -45,16 +47,12 @@ def run(arguments: argparse.Namespace) -> int:
     """What is in the way, what it needs, a dry run; only then kernel.modprobe, and a request of root's own."""
     for_good = not arguments.runtime
     preflight.refuse_what_is_in_the_way(for_good)
-    fresh = for_good and unit.enable()
-    try:
+    with _all_or_nothing():
+        fresh = for_good and unit.enable()
         before, policy, about_trial = _begin_trial() if arguments.trial else _enable()
         if for_good:
             trial.at_every_boot(arguments.trial)
             unit.start()
-    except BaseException:
-        if fresh:
-            unit.disable()
-        raise
     at_boot = unit.at_boot()
     if arguments.json:
         print_json(
@@ -71,6 +69,31 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
+@contextmanager
+def _all_or_nothing() -> Iterator[None]:
+    """Where anything fails, the helper, a trial and what is done at boot are what they were before."""
+    helper, at_boot, on_trial, tried_at_boot = switch.helper(), unit.at_boot(), trial.is_on(), trial.is_at_every_boot()
+    try:
+        yield
+    except BaseException:
+        if unit.at_boot() and not at_boot:
+            _put_back(unit.disable)
+        if trial.is_at_every_boot() is not tried_at_boot:
+            _put_back(lambda: trial.at_every_boot(tried_at_boot))
+        if trial.is_on() is not on_trial:
+            _put_back(trial.start if on_trial else trial.end)
+        if switch.helper() != helper:
+            _put_back(lambda: switch.set_helper(helper))
+            _put_back(switch.remove_what_was_prepared)
+        raise
+
+
+def _put_back(step: Callable[[], object]) -> None:
+    """What led here is what is said, not what is in the way of a step back."""
+    with suppress(OSError, SafeModprobeError):
+        step()
+
+
 def _about_helper(before: str) -> str:
     was = "as before" if before == HELPER else f"and was {before or 'empty'}"
     return f"kernel.modprobe is {HELPER}, {was}"
@@ -85,7 +108,8 @@ def _about_boot(at_boot: bool, fresh: bool) -> str:
 def _enable() -> tuple[str, Policy, list[str]]:
     """The helper that was there before, the policy in force, and what is to be said of a trial."""
     policy = _sound_policy()
-    before = _switch_over(policy)
+    # A trial that ends here is followed by refusals; one that a file of the admin's goes on with, by none.
+    before = _switch_over(policy, root_asks=trial.is_on() or not policy.settings.trial)
     said = []
     if trial.end():
         said.append("the trial has ended: what the policy refuses is refused from now on")
@@ -107,19 +131,17 @@ def _sound_policy() -> Policy:
 
 def _begin_trial() -> tuple[str, Policy, list[str]]:
     """As _enable()."""
-    fresh = trial.start()
-    try:
-        policy = _policy_to_try()
-        before = _switch_over(policy)
-    except BaseException:
-        if fresh:
-            trial.end()
-        raise
+    trial.start()
+    policy = _policy_to_try()
+    before = _switch_over(policy, root_asks=False)  # who loses nothing by it
     return before, policy, [f"a trial is on: nothing is refused, what would be is recorded [{trial.PATH}]"]
 
 
-def _switch_over(policy: Policy) -> str:
-    """The helper takes over, or all is as before. A trial's switch is there before, and goes after. What was there."""
+def _switch_over(policy: Policy, root_asks: bool) -> str:
+    """The helper takes over, or all is as before. A trial's switch is there before, and goes after. What was there.
+
+    `root_asks`: a request of root's own has to come through.
+    """
     before = switch.helper()
     made = False
     try:
@@ -129,7 +151,7 @@ def _switch_over(policy: Policy) -> str:
                 f"{HELPER}: a dry run failed ({why}); kernel.modprobe stays as it was; run it by hand to see why"
             )
         switch.take_over()
-        if not (trial.is_on() or policy.settings.trial):  # in which root loses nothing
+        if root_asks:
             preflight.ask_for_real(before)
     except BaseException:
         if switch.helper() != before:

@@ -26,12 +26,15 @@ HELPER = "/usr/sbin/safe-modprobe"
 def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     """What would be done to this machine, in order; kernel.modprobe is empty there."""
     found: Done = []
-    now = [""]
+    now, state = [""], {"links": False, "trial": False}
 
     def said(*what: object) -> bool:
         found.append(what)
         if what[0] == "set":
             now[0] = str(what[1])
+        for kind, begins, ends in (("links", "links", "no links"), ("trial", "begin", "end")):
+            if what[0] in (begins, ends):
+                state[kind] = what[0] == begins
         return True
 
     monkeypatch.setattr(preflight, "refuse_what_is_in_the_way", lambda for_good: None)
@@ -39,12 +42,14 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     monkeypatch.setattr(enable, "read_policy", lambda: BUILTIN_POLICY)
     monkeypatch.setattr(enable, "dry_run", lambda: "")
     monkeypatch.setattr(enable, "prepare", lambda told: said("prepare"))
-    monkeypatch.setattr(trial, "end", lambda: said("end") and False)
+    monkeypatch.setattr(trial, "is_on", lambda: state["trial"])
+    monkeypatch.setattr(trial, "start", lambda: said("begin"))
+    monkeypatch.setattr(trial, "end", lambda: state["trial"] & said("end"))
     monkeypatch.setattr(trial, "at_every_boot", lambda wanted: said("trial", wanted))
     monkeypatch.setattr(unit, "enable", lambda: said("links"))
     monkeypatch.setattr(unit, "disable", lambda: said("no links"))
     monkeypatch.setattr(unit, "start", lambda: said("start"))
-    monkeypatch.setattr(unit, "at_boot", lambda: False)
+    monkeypatch.setattr(unit, "at_boot", lambda: state["links"])
     monkeypatch.setattr(switch, "helper", lambda: now[0])
     monkeypatch.setattr(switch, "forget", lambda path: None)
     monkeypatch.setattr(switch, "remembered", lambda: "/sbin/modprobe")
@@ -74,6 +79,8 @@ FAILURES = [
     (preflight, "ask_for_real", ["links", "prepare", "remember", "set", "set", "unprepare", "no links"]),
     (enable, "prepare", ["links", "no links"]),
     (unit, "enable", []),
+    (trial, "at_every_boot", ["links", "prepare", "remember", "set", "ask", "end", "no links", "set", "unprepare"]),
+    (unit, "start", ["links", "prepare", "remember", "set", "ask", "end", "trial", "no links", "set", "unprepare"]),
 ]
 
 
@@ -81,14 +88,38 @@ FAILURES = [
 def test_what_fails_is_undone(
     done: Done, monkeypatch: pytest.MonkeyPatch, where: object, name: str, steps: list[str]
 ) -> None:
-    def fail(*_: object) -> None:
-        raise SafeModprobeError("no")
-
     monkeypatch.setattr(where, name, fail)
     with pytest.raises(SafeModprobeError, match="^no$"):
         enable.run(asked())
     assert [each[0] for each in done] == steps
     assert switch.helper() == ""
+
+
+def fail(*_: object) -> None:
+    raise SafeModprobeError("no")
+
+
+def test_a_trial_that_cannot_begin_with_every_boot_does_not_begin(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(enable, "_policy_to_try", lambda: BUILTIN_POLICY)
+    monkeypatch.setattr(trial, "at_every_boot", fail)
+    with pytest.raises(SafeModprobeError, match="^no$"):
+        enable.run(asked(trial=True))
+    assert ("begin",) in done and ("ask",) not in done and not trial.is_on() and switch.helper() == ""
+
+
+@pytest.mark.parametrize("served", [True, False])
+def test_a_trial_ends_once_root_is_served_without_it(done: Done, monkeypatch: pytest.MonkeyPatch, served: bool) -> None:
+    trial.start()
+    switch.set_helper(HELPER)
+    done.clear()
+    if served:
+        assert enable.run(asked(runtime=True)) == 0
+        assert [each[0] for each in done] == ["prepare", "ask", "end"]
+    else:
+        monkeypatch.setattr(preflight, "ask_for_real", fail)
+        with pytest.raises(SafeModprobeError, match="^no$"):
+            enable.run(asked(runtime=True))
+        assert trial.is_on() and switch.helper() == HELPER
 
 
 OFF = ["set", "wait", "unprepare", "end", "trial", "no links"]
@@ -312,3 +343,11 @@ def test_the_units_and_nobody_elses_names() -> None:
         for word in re.findall(r"safe-modprobe[\w-]*\.(?:service|path)", path.read_text())
     }
     assert len(named) > 4 and [name for name in named if not (folder / name).exists()] == []
+
+
+def test_a_part_that_the_disk_took_is_not_all(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """write(2) of more than there is room for takes what fits, and says so by its number alone."""
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, data[:3]))
+    switch._write(str(tmp_path / "f"), "last resort", os.O_CREAT)
+    assert (tmp_path / "f").read_text() == "last resort"
