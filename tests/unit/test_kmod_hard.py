@@ -217,6 +217,7 @@ def test_a_signal_reaches_who_waits_for_the_lock(tmp_path: Path) -> None:
     os.mkfifo(fifo)
     code = """
 import os, signal, threading, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
 kernel = Kmod(os.path.dirname(sys.argv[1]), [])
 module = kernel.module_from_path(sys.argv[1])
 other = threading.Thread(target=lambda: module.info, daemon=True)

@@ -13,6 +13,10 @@ from pathlib import Path
 TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / ".cache"
 
+ENVIRONMENT = dict(os.environ)
+"""As it was at first. Guests are prepared while tests run, and pytest keeps the running test's name in the environment:
+longer than execve(2) takes, where the name has 10 MB of an argument in it."""
+
 Progress = Callable[[str], None]
 
 
@@ -67,7 +71,7 @@ def run(command: Sequence[str | Path], cwd: Path | None = None, env: dict[str, s
     with log.open("a") as file:
         print("+", *command, file=file, flush=True)
         done = subprocess.run(
-            command, cwd=cwd, env={**os.environ, **(env or {})}, stdout=subprocess.PIPE, stderr=file, text=True
+            command, cwd=cwd, env={**ENVIRONMENT, **(env or {})}, stdout=subprocess.PIPE, stderr=file, text=True
         )
         file.write(done.stdout)
     if done.returncode:

@@ -7,7 +7,7 @@ import tomllib
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.vm.cache import CACHE, TOP, Progress, run, say
+from tests.vm.cache import CACHE, ENVIRONMENT, TOP, Progress, run, say
 from tests.vm.disks import ROOT, disk, initrd
 from tests.vm.kernels import kernel
 from tests.vm.product import product
@@ -89,7 +89,9 @@ def power_on(what: Machine, folder: Path, root_disk: list[str], progress: Progre
         "-append", f"{_CMDLINE} {what.cmdline}",
     ]  # fmt: skip
     try:
-        subprocess.run(command, timeout=what.seconds, check=True, stdin=subprocess.DEVNULL, capture_output=True)
+        subprocess.run(
+            command, timeout=what.seconds, check=True, stdin=subprocess.DEVNULL, capture_output=True, env=ENVIRONMENT
+        )
         late = False
     except FileNotFoundError:
         raise SystemExit("qemu-system-x86_64 is not installed; tests/setup installs it") from None
