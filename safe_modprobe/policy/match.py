@@ -190,6 +190,8 @@ def _any(patterns: tuple[str, ...] | None, text: str | None, seen: bool) -> bool
 
 
 def _any_site(patterns: tuple[str, ...] | None, site: str | None, seen: bool) -> bool | None:
-    """`name` or `name [module]`, as the kernel's stack has it."""
+    """`name` or `name [module]`, as the kernel's stack has it; "" for a stack that nobody could read."""
+    if patterns is not None and site == "":
+        return None
     whole = _any(patterns, site, seen)
     return _any(patterns, site.partition(" ")[0], seen) if site is not None and not whole else whole

@@ -102,6 +102,10 @@ MEANT = [
     ('units = ["a.service"], user_namespace = "other"', SILENT, NO, NO),
     ('units = ["a.service"], callers = "unknown"', WORDS, NO, NO),
     ('units = ["a.service"], no_new_privs = false', USER._replace(unit="a.service", no_new_privs=None), OPEN, OPEN),
+    # A call site that nobody could see (kernel.yama.ptrace_scope=3) is no other one.
+    ('call_sites = ["f"]', USER._replace(call_site=""), OPEN, OPEN), ('call_sites = ["*"]', ROOT._replace(call_site=""), OPEN, OPEN),
+    ('call_sites = ["f"]', USER._replace(call_site="g"), NO, NO), ('call_sites = ["f"]', USER._replace(call_site="f [m]"), YES, YES),
+    ('call_sites = ["f"], users = [7]', USER._replace(call_site=""), NO, NO), ('modules = ["m"]', USER._replace(call_site=""), YES, YES),
     # Wholly unknown: no key about a person, in a refusal either.
     ('units = ["a.service"]', UNKNOWN, NO, NO), ("users = [0]", named(Claim(True)), NO, NO),
 ]  # fmt: skip

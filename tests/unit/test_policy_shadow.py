@@ -241,7 +241,7 @@ def some_callers(count: int) -> list[Caller]:
         Caller(
             Source.TRACEFS, pick([0, 1, 2]), pick([0, 1, 2]), pick([frozenset({1}), frozenset({0, 2})]),
             pick([0, 1 << 16, 1 << 12]), pick([True, True, False]), pick([True, False, None]), executable=pick([None, "/a", "/b"]),
-            unit=pick([None, "a.service", "b.service", "b.scope"]), call_site=pick([None, "f", "f [m]", "g"]),
+            unit=pick([None, "a.service", "b.service", "b.scope"]), call_site=pick([None, "", "f", "f [m]", "g"]),
             may_hold=pick([0, 0, 1 << 12]),
         )
         for _ in range(count)
