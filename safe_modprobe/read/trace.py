@@ -77,7 +77,9 @@ def look(folder: str) -> Seen:
             lost_at = max(lost_at, missed_at)
             events = {tid: event for tid, event in events.items() if event.time >= missed_at}
         for event in sorted(fresh, key=lambda event: event.time):
-            if event.time >= (missed_at or 0):
+            # One processor is emptied after another, so that an older event may come out after a newer one.
+            last = events.get(event.tid)
+            if event.time >= (missed_at or 0) and (last is None or event.time >= last.time):
                 events[event.tid] = event
         _keep(fd, dump_memory(_pruned(events), lost_at))
     finally:

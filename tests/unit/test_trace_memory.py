@@ -51,6 +51,21 @@ def test_looks_add_up(memory: Path) -> None:
     assert parse_memory(memory.read_bytes()) == ({7: ONE, 8: TWO}, 0)
 
 
+@pytest.mark.parametrize(
+    ("when", "kept"),
+    [(ONE.time + 1, True), (ONE.time, True), (ONE.time - 1, False), (0, False)],
+)
+def test_of_one_task_the_newer_event_stays(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, when: int, kept: bool
+) -> None:
+    """Processors are emptied one after another: what was traced on one meanwhile is older than what is remembered."""
+    fresh = ONE._replace(time=when, name=b"other")
+    monkeypatch.setattr(trace, "_drain", lambda folder: ([fresh], None))
+    assert look("").events == {7: fresh if kept else ONE}
+    monkeypatch.setattr(trace, "_drain", lambda folder: ([], None))
+    assert look("").events == {7: fresh if kept else ONE}, "nor later"
+
+
 def killed(*_: object) -> int:
     raise KeyboardInterrupt
 
