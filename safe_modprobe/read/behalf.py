@@ -112,14 +112,15 @@ def inherited(tid: int) -> Caller | None:
     return UNKNOWN_CALLER
 
 
-def silence_is_roots(nobody_waits: bool, patience: float = 0.0) -> bool:
+def silence_is_roots(late: bool, patience: float = 0.0) -> bool:
     """Whether a request of which the kernel says nothing cannot be one of a module's that was loaded for a user.
 
     A module's init asks as our helper, which has all capabilities. While one loads for somebody without
-    CAP_SYS_MODULE, and if `nobody_waits` for the request for a while longer, silence proves nothing. A load that ends
-    within `patience`, in seconds, before this request is answered did not wait for it. Raises OSError, ValueError.
+    CAP_SYS_MODULE, and for a while longer if the request may be `late`, since no init waits for it, silence proves
+    nothing. A load that ends within `patience`, in seconds, before this request is answered did not wait for it.
+    Raises OSError, ValueError.
     """
-    end = time.monotonic() + (0.0 if nobody_waits else patience)
+    end = time.monotonic() + (0.0 if late else patience)
     try:
         # Whoever begins to load from now on was not waiting for us to start.
         names = [name for name in os.listdir(FOLDER) if name.isdigit()]
@@ -130,7 +131,7 @@ def silence_is_roots(nobody_waits: bool, patience: float = 0.0) -> bool:
             return False
         time.sleep(_BETWEEN_LOOKS)
     try:
-        return not nobody_waits or os.stat(f"{FOLDER}{ENDED}").st_mtime_ns + _LINGERS < _now()
+        return not late or os.stat(f"{FOLDER}{ENDED}").st_mtime_ns + _LINGERS < _now()
     except FileNotFoundError:
         return True
 

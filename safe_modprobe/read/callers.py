@@ -108,12 +108,17 @@ def _by_kernel_args(request: Request, settings: Settings, patience: float = 0.0)
     """The kernel names who lacks privilege; its silence means root where it promises that, or the policy does.
 
     grsecurity's grsec_modharden_fs stands in the place of the uid, so there it says nothing of who asked.
+
+    From Linux 6.12 on a module's init does not wait for the self-test of what it registers: cryptomgr_test asks as our
+    helper did, perhaps after the load. Where others can look they tell root's own requests from that; with `patience`
+    none can, and root would have no cipher for a minute whenever a user gets one.
     """
     if request.claim.unprivileged:
         return named(request.claim)
     always = settings.kernel_args_always and not request.kernel_args
     try:
-        if (always or promised()) and silence_is_roots(waiting.nobody_waits(), patience):
+        late = waiting.nobody_waits() or (not patience and seen_through(request.alias))
+        if (always or promised()) and silence_is_roots(late, patience):
             return SILENT
     except _DOUBT:
         pass

@@ -16,6 +16,7 @@ import pytest
 from safe_modprobe import last_resort
 from safe_modprobe.act.behalf import on_behalf_of
 from safe_modprobe.capability import ALL
+from safe_modprobe.decide import askers
 from safe_modprobe.kernel_args import SILENT, named, parse
 from safe_modprobe.model import Caller, Claim, Policy, Settings, Source
 from safe_modprobe.read import behalf, callers, trace, waiting
@@ -690,6 +691,66 @@ def test_root_itself_is_known_where_a_deputy_might_ask(asked: Callable[..., tupl
         found = asked("", Source.TRACEFS, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
         assert [each.tid for each in found] == [os.getpid()]
     assert asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="crypto-x") == (SILENT,), "it is seen through"
+
+
+SELF_TESTS = [
+    # For whom a load was, seconds since; what is asked for, who waits by the other source; for whom that is.
+    (USER, 0, "crypto-x", None, None),
+    (USER, 59, "crypto-x", None, None),
+    (USER, 0, "crypto-x", "a kernel thread", None),  # cryptomgr_test, with nobody behind it
+    (USER, 0, "crypto-x", "a user", 1000),
+    (USER, 0, "cryptomgr", None, None),
+    (UNREAD, 0, "crypto-x", None, None),
+    (USER, 0, "crypto-x", "root", 0),
+    (USER, 61, "crypto-x", "a kernel thread", SILENT),
+    (USER, 61, "crypto-x", None, SILENT),
+    (ROOT, 0, "crypto-x", "a kernel thread", SILENT),
+    (USER, 0, "x", "a kernel thread", SILENT),
+    (USER, 0, "xcrypto-x", None, SILENT),
+]
+
+
+@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
+@pytest.mark.parametrize(("whom", "seconds", "alias", "who", "taken"), SELF_TESTS)
+def test_a_users_algorithm_is_not_tested_as_root(
+    asked: Callable[..., tuple[Caller, ...]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    source: Source,
+    whom: Caller,
+    seconds: int,
+    alias: str,
+    who: str | None,
+    taken: object,
+) -> None:
+    """From Linux 6.12 on a module's init does not wait for cryptomgr_test, which asks as our helper did."""
+    with on_behalf_of(whom):
+        pass
+    if (tmp_path / "loads.ended").exists():
+        when = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - seconds * 10**9
+        os.utime(tmp_path / "loads.ended", ns=(when, when))
+    with child(user() if who == "a user" else lambda: None) as pid:
+        monkeypatch.setattr(callers, "_behind", lambda seen, event: ())
+        monkeypatch.setattr("safe_modprobe.read.tasks._is_kernel_thread", lambda tid: who == "a kernel thread")
+        found = asked("", source, *[pid] * (who is not None), rule=DEPUTIES, alias=alias)
+        if taken is SILENT:
+            assert found == (SILENT,)
+            return
+        judged = [each for caller in found for each in askers(policy(DEPUTIES), parse(["--", alias]).request, caller)]
+        assert [each.uid for each in judged] == [taken] and {each.source for each in judged} == {source}
+
+
+@pytest.mark.parametrize("sources", ["'kernel-args'", "'kernel-args', 'tracefs'"])
+def test_where_nobody_else_can_look_an_algorithm_is_the_silents(
+    asked: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, sources: str
+) -> None:
+    """Or root would have no cipher for a minute whenever a user has one."""
+    monkeypatch.setattr(trace, "instance", lambda: None)
+    request, rules = parse(["-q", "--", "crypto-x"]).request, policy(f"settings.sources = [{sources}]\n{DEPUTIES}")
+    with on_behalf_of(USER):
+        monkeypatch.setattr(callers, "_PATIENCE", 0.01)
+        assert find_callers(request, rules) == (UNKNOWN,)
+    assert find_callers(request, rules) == (SILENT,)
 
 
 LAST = [
