@@ -18,7 +18,7 @@ from safe_modprobe.last_resort import TRIAL, last_resort
 from safe_modprobe.model import COMMAND_LINE, Action, Caller, Policy, Request, Source, Verdict
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.dropins import FOLDERS
-from safe_modprobe.read.callers import find_callers
+from safe_modprobe.read.callers import find_callers, heard
 from safe_modprobe.read.cmdline import LOG, OFF, rescue
 from safe_modprobe.read.modules import modules_folder, read_plan
 from safe_modprobe.read.policy_cache import cached_policy, snapshot
@@ -31,6 +31,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         _open_standard_files()
         invocation = parse(argv[1:])
+        invocation = invocation._replace(request=heard(invocation.request))
         word = rescue()
         if word == OFF and list(argv[1:3]) == ["-q", "--"] and not takes_for_a_file(argv[3]):
             become_modprobe(argv[3], argv[4:])

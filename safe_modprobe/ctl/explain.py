@@ -18,6 +18,7 @@ from safe_modprobe.decide import among, decide
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.history import REFUSED, Event, caller_of, request_of
 from safe_modprobe.model import Action, Caller, Policy, Request, Source, TargetState, Verdict
+from safe_modprobe.read.callers import heard
 from safe_modprobe.read.journal import Journal
 from safe_modprobe.read.tasks import read_caller
 from safe_modprobe.report import ADMIN_FILE
@@ -67,6 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.file:
         raise UsageError("--file: a recorded verdict is what it is for; give --last or --event with it, and no alias")
     request = kernel_args.parse(["--", arguments.alias, *arguments.kernel_arg]).request
+    request = heard(request) if on.running() else request
     plan = on.plan(request)
     callers = _callers(arguments, request, policy, on)
     verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
@@ -83,7 +85,7 @@ def _recorded(arguments: argparse.Namespace, on: machine.Machine, policy: Policy
             raise UsageError(f"{option}: the record says who asked; leave it out, or give an ALIAS instead")
     journal = Journal(arguments.root, arguments.file)
     event = _latest(journal) if arguments.event is None else journal.at(arguments.event)
-    request = request_of(event)
+    request = heard(request_of(event)) if on.running() else request_of(event)
     verdict = decide(policy, request, caller_of(event), on.plan(request, as_if_new=True))
     loaded = [each.module for each in on.plan(request).targets if each.state is TargetState.LIVE]
     value = {"recorded": event_as_json(event), "changed": verdict.action is not event.verdict, "loaded": loaded}

@@ -104,6 +104,20 @@ def promised() -> bool:
     return read(PROMISE, 16) == b"1\n"
 
 
+def heard(request: Request) -> Request:
+    """The request, with `netdev` as this kernel means it.
+
+    grsecurity refuses a bare interface's name to everybody. The series asks for one only as who has CAP_SYS_MODULE and
+    refuses nothing, so there the word is no more than what the name is, and nothing is taken from root.
+    """
+    if request.claim.netdev and not request.claim.unprivileged:
+        try:
+            return request._replace(claim=request.claim._replace(netdev=not promised()))
+        except OSError:
+            pass
+    return request
+
+
 def _by_kernel_args(request: Request, settings: Settings, patience: float = 0.0) -> Caller | None:
     """The kernel names who lacks privilege; its silence means root where it promises that, or the policy does.
 

@@ -16,7 +16,7 @@ import pytest
 from safe_modprobe import last_resort
 from safe_modprobe.act.behalf import on_behalf_of
 from safe_modprobe.capability import ALL
-from safe_modprobe.decide import askers
+from safe_modprobe.decide import askers, decide
 from safe_modprobe.kernel_args import SILENT, named, parse
 from safe_modprobe.model import Caller, Claim, Policy, Settings, Source
 from safe_modprobe.read import behalf, callers, trace, waiting
@@ -24,7 +24,7 @@ from safe_modprobe.read.behalf import dump_caller
 from safe_modprobe.read.callers import find_callers
 from safe_modprobe.read.ring import Event
 from safe_modprobe.read.trace import Seen
-from tests.unit.make import ROOT, UNKNOWN, USER, policy
+from tests.unit.make import ROOT, UNKNOWN, USER, N, Y, plan, policy, step
 from tests.unit.test_tasks import LIBC, child, no_new_privs, user, user_namespace
 
 WAITS = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1/0x2\n[<0>] %s+0x1/0x2\n"
@@ -366,6 +366,41 @@ def test_a_promise_makes_nobody_root_of_whom_the_kernel_speaks(promise: Path, wo
     for always in (False, True):
         found = by_kernel_args(always, words)
         assert found is not None and found.source is Source.KERNEL_ARGS and not found.capabilities
+
+
+NETDEV = "grsec_modharden_netdev"
+BARE_NAMES = [
+    # What kernel.modprobe_caller_args holds, the kernel's words; what root and a user get who ask for an interface's
+    # bare name: a kernel with the series never says that word alone of a user.
+    (b"1\n", (NETDEV,), "allow"),
+    (b"1\n", (NETDEV, "grsec_modharden_normal1000_"), "deny"),
+    (b"1\n", (NETDEV, "nonsense"), "deny"),
+    (b"1\n", (FS, NETDEV), "deny"),
+    (b"1\n", (), "allow"),
+    (None, (NETDEV,), "deny"),  # grsecurity's
+    (b"0\n", (NETDEV,), "deny"),
+    (b"2\n", (NETDEV,), "deny"),
+    (b"", (NETDEV,), "deny"),
+]
+
+
+@pytest.mark.parametrize(("content", "words", "action"), BARE_NAMES)
+def test_a_bare_name_is_roots_where_the_kernel_has_the_series(
+    promise: Path, content: bytes | None, words: tuple[str, ...], action: str
+) -> None:
+    """grsecurity refuses it to everybody; here no rule names it."""
+    if content is not None:
+        promise.write_bytes(content)
+    asked = parse(["-q", "--", "m", *words]).request
+    request = callers.heard(asked)
+    assert (request.alias, request.kernel_args) == (asked.alias, asked.kernel_args)
+    assert decide(policy(""), request, ROOT, plan(step("m", N))).action == action
+    assert decide(policy(""), request, USER, plan(step("m", Y))).action == "deny"
+
+
+def test_of_a_promise_that_cannot_be_read_a_bare_name_hears_nothing(promise: Path) -> None:
+    promise.mkdir()
+    assert callers.heard(parse(["--", "m", NETDEV]).request).claim.netdev
 
 
 WAITED, UNATTENDED = False, True
