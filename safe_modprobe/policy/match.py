@@ -82,11 +82,22 @@ def first_rule(policy: Policy, request: Request, caller: Caller, module: str) ->
 
 
 def depends_on_more(policy: Policy, request: Request, caller: Caller) -> bool:
-    """Whether a rule for this alias might say something else if all were known of the caller."""
+    """Whether a rule for this alias might say something else if all were known of the caller.
+
+    With CAP_SYS_MODULE it is let through in any case, so that a grant matters only above a row which says otherwise.
+    """
     alias = _normal(request.alias)
-    return any(
-        (rule.aliases is None or _any_name(rule.aliases, alias)) and _is_open(rule, caller) for rule in policy.rules
-    )
+    needs_no_grant = bool(caller.initial_user_namespace) and holds(caller.capabilities, SYS_MODULE)
+    open_grant = False
+    for rule in policy.rules:
+        if rule.aliases is not None and not _any_name(rule.aliases, alias):
+            continue
+        is_open = _is_open(rule, caller)
+        if needs_no_grant and rule.action is Action.ALLOW and not rule.quiet:
+            open_grant = open_grant or is_open
+        elif is_open or (open_grant and matches_who(rule, caller)):
+            return True
+    return False
 
 
 def _is_open(rule: Rule, caller: Caller) -> bool:

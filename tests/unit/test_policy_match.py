@@ -126,15 +126,25 @@ def test_a_refusal_is_for_who_may_be_meant_and_a_grant_for_who_is(
 ASKS = [
     # A rule; whether it may depend on more than the words say, of uid 1000 and of whom they say nothing.
     ('modules = ["m"], action = "deny"', False, False), ('units = ["a.service"], action = "deny"', True, True),
-    ('units = ["a.service"], action = "allow"', True, True), ('aliases = ["net-*"], groups = [1], action = "deny"', True, True),
+    ('units = ["a.service"], action = "allow"', True, False), ('aliases = ["net-*"], groups = [1], action = "deny"', True, True),
     ('aliases = ["fs-*"], groups = [1], action = "deny"', False, False), ('aliases = ["NET-*"], groups = [1], action = "deny"', False, False),
     ('aliases = ["net_pf_38"], executables = ["/x"], action = "log"', True, True),
-    ('users = [1001], units = ["a.service"], action = "allow"', False, True),
+    ('users = [1001], units = ["a.service"], action = "allow"', False, False),
     # A grant by the real uid alone is for want of the effective one.
-    ('users = [1000], action = "allow"', True, True), ('users = [1001], action = "allow"', False, True),
+    ('users = [1000], action = "allow"', True, False), ('users = [1001], action = "allow"', False, False),
     ('users = [1000], action = "deny"', True, True), ('users = [1001], action = "deny"', True, True),
     ('user_namespace = "other", action = "deny"', True, False), ('capabilities = ["CAP_BPF"], action = "deny"', True, False),
     ('capabilities = ["CAP_SYS_MODULE"], action = "allow"', False, False), ('callers = "unknown", action = "deny"', False, False),
+    # CAP_SYS_MODULE needs no grant, unless a row below would refuse or record what it lets through.
+    ('units = ["a.service"], action = "log"', True, True), ('units = ["a.service"], action = "allow", quiet = true', True, True),
+    ('users = [0], action = "allow" }, { action = "deny", modules = ["m"]', False, True),
+    ('users = [0], action = "allow" }, { action = "log", modules = ["m"]', False, True),
+    ('users = [0], action = "allow" }, { action = "allow", modules = ["m"], quiet = true', False, True),
+    ('users = [0], action = "allow" }, { action = "deny", users = [7]', True, True),
+    ('users = [0], action = "allow" }, { action = "allow", modules = ["m"]', False, False),
+    ('users = [0], action = "allow" }, { action = "deny", aliases = ["fs-*"]', False, False),
+    ('users = [0], action = "allow" }, { action = "deny", user_namespace = "other"', True, False),
+    ('action = "deny", modules = ["m"] }, { users = [0], action = "allow"', False, False),
 ]  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from safe_modprobe.capability import ALL, SYS_MODULE, holds
 from safe_modprobe.decide import decide
 from safe_modprobe.kernel_args import SILENT, named, parse
 from safe_modprobe.model import Action, Caller, CallSite, Claim, Mark, Origin, Policy, Request, Rule, Source
-from safe_modprobe.policy.match import call_site, first_mark, first_rule, matches_who, normal_pattern
+from safe_modprobe.policy.match import call_site, depends_on_more, first_mark, first_rule, matches_who, normal_pattern
 from safe_modprobe.policy.shadow import Shadow, impossible, shadows
 from tests.unit.make import UNKNOWN, cap, plan, policy, step
 
@@ -285,6 +285,25 @@ def test_a_rule_of_which_it_is_denied_never_decides(rows: list[Rule]) -> None:
                 continue
             before = Policy(rules=shadow[row.origin].before)
             assert not matches or first_rule(before, request, caller, module) is not None
+
+
+ROOTS = [each._replace(capabilities=ALL, initial_user_namespace=True) for each in CALLERS if each.seen]
+
+
+@given(some_rules())
+@settings(max_examples=120)
+def test_where_a_look_at_root_is_saved_it_would_have_said_the_same(rows: list[Rule]) -> None:
+    """Of whom a patched kernel says nothing: nothing is refused, recorded or kept quiet otherwise than without a look."""
+    grant = Rule(Origin("x", 0), Action.ALLOW, users=frozenset({0}))
+    every = Policy(rules=(grant, *rows))
+    for request, module in ASKED:
+        if depends_on_more(every, request, SILENT):
+            continue
+        said = set()
+        for caller in (SILENT, *ROOTS):
+            rule = first_rule(every, request, caller, module)
+            said.add((Action.ALLOW, False) if rule is None else (rule.action, rule.quiet))
+        assert len(said) == 1
 
 
 @given(st.lists(marks, min_size=2, max_size=5).map(known))
