@@ -60,8 +60,9 @@ DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
         "modules": _MODULES,
         "aliases": _ALIASES,
         "users": "Users, by their names in /etc/passwd or by number. allow and log ask for both the real and the"
-        " effective one, deny for either.",
-        "groups": "Groups of the caller, by their names in /etc/group or by number.",
+        " effective one, deny for either. A user's subordinate ids (subuid(5)) are other users.",
+        "groups": "Groups of the caller, by their names in /etc/group or by number. Whoever has subordinate ids can"
+        " drop them, in a user namespace.",
         "capabilities": "Capabilities that the caller holds in the initial user namespace, any of them.",
         "units": "The caller's systemd unit, such as 'asterisk.service', as patterns.",
         "executables": "The caller's program, by its whole path without links, as patterns.",
