@@ -1,14 +1,18 @@
 """What `explain` prints: from the request to the line that decides, and what would let it through."""
 
 import json
+from pathlib import Path
 
 import pytest
 
+from safe_modprobe.ctl.machine import Machine
+from safe_modprobe.ctl.main import main
 from safe_modprobe.ctl.verdicts import as_json, as_text
 from safe_modprobe.decide import decide
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import Caller, Plan
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.read import callers
 from tests.unit.make import ROOT, UNKNOWN, USER, N, Y, plan, policy, step
 
 HARD = plan(step("d", Y), step("m", N, "d"))
@@ -143,3 +147,20 @@ def test_json_of_what_no_rule_changes() -> None:
     text = '[settings]\nmode = "disabled"'
     found = as_json(policy(text), decide(policy(text), parse(["x"]).request, USER, HARD))
     assert (found["remedy"], found["barred"]) == (None, "the mode")
+
+
+@pytest.mark.parametrize(
+    ("running", "promise", "code"),
+    [(True, b"1\n", 0), (True, b"0\n", 1), (True, None, 1), (False, b"1\n", 1)],
+)
+def test_a_bare_interface_name_is_judged_as_the_running_kernel_means_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: bool, promise: bytes | None, code: int
+) -> None:
+    """An image's kernel promises nothing."""
+    if promise is not None:
+        (tmp_path / "promise").write_bytes(promise)
+    monkeypatch.setattr(callers, "PROMISE", str(tmp_path / "promise"))
+    monkeypatch.setattr(Machine, "running", lambda self: running)
+    monkeypatch.setattr(Machine, "policy", lambda self: policy(""))
+    monkeypatch.setattr(Machine, "plan", lambda self, request: plan(step("m", N)))
+    assert main(["explain", "m", "--uid", "0", "--kernel-arg", "grsec_modharden_netdev"]) == code
