@@ -24,6 +24,11 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
     return None
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What runs here goes first, beside the guests; only then is there nothing to do but to wait for them."""
+    items.sort(key=lambda item: isinstance(item, GuestTest))
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Boot what was selected, with just the scenarios that were."""
     if session.config.option.collectonly:
