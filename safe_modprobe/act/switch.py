@@ -126,11 +126,12 @@ def remember(path: str) -> None:
 
 
 def remembered() -> str:
-    """The helper that was there before; the kernel's usual one where nobody remembers."""
+    """The helper that was there before, or none; the kernel's usual one where nobody remembers, or it is gone."""
     try:
-        return os.fsdecode(read(_BEFORE))
+        before = os.fsdecode(read(_BEFORE))
     except FileNotFoundError:
         return MODPROBE
+    return before if not before or os.access(before, os.X_OK) else MODPROBE
 
 
 def make_instance() -> bool:

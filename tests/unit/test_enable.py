@@ -211,6 +211,26 @@ def test_another_name_of_ours_is_ours(done: Done, monkeypatch: pytest.MonkeyPatc
     assert not switch.is_on()
 
 
+REMEMBERED = [
+    ("nobody remembers", None, "/sbin/modprobe"),
+    ("it is gone", "/nowhere/helper", "/sbin/modprobe"),
+    ("it cannot be run", "/etc/passwd", "/sbin/modprobe"),
+    ("no path at all", "\n", "/sbin/modprobe"),
+    ("all requests were off", "", ""),
+    ("it is there", "/bin/sh", "/bin/sh"),
+]
+
+
+@pytest.mark.parametrize(("text", "helper"), [row[1:] for row in REMEMBERED], ids=[row[0] for row in REMEMBERED])
+def test_what_is_given_back_is_there(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str | None, helper: str
+) -> None:
+    monkeypatch.setattr(switch, "_BEFORE", str(tmp_path / "before"))
+    if text is not None:
+        (tmp_path / "before").write_text(text)
+    assert switch.remembered() == helper
+
+
 @pytest.mark.parametrize(("helper", "steps"), [(HELPER, ["prepare"]), ("/sbin/modprobe", []), ("", [])])
 def test_a_refresh_points_the_kernel_nowhere(
     done: Done, monkeypatch: pytest.MonkeyPatch, helper: str, steps: list[str]
