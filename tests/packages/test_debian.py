@@ -129,6 +129,17 @@ UNKNOWN = "rm -r /usr/libexec/safe-modprobe; "
 AGAIN = f"sed -i '2i echo {HELPER} >{SWITCH}' {INFO}.postrm; "
 """Somebody switches it on when its files have gone."""
 
+UNPACKED = "dpkg --unpack /srv/new.deb; "
+"""And not configured, as where apt was stopped: dpkg asks prerm nothing then."""
+
+GONE = f"printf /opt/gone >{BEFORE}; "
+COMPILE = "/usr/bin/py3compile"
+NO_PYTHON = f"mv {COMPILE} {COMPILE}.aside; ln -s /bin/false {COMPILE}; "
+"""As where Python is broken: what debhelper adds to the scripts is in it."""
+
+PYTHON = f"; mv {COMPILE}.aside {COMPILE}"
+SPOILT = f"echo exit >{HELPER}; "
+
 GONE_ROWS = [
     ("off, and stays so", ERASE, "exec", "/sbin/modprobe"),
     ("what was there before", ON + ERASE, "exec", "/usr/sbin/modprobe"),
@@ -144,6 +155,13 @@ GONE_ROWS = [
     ("another's, while the files go", ON + AGAIN.replace(HELPER, "/opt/x") + ERASE, "exec", "/opt/x"),
     ("a chroot has another system's kernel", ON + ERASE, "", HELPER),
     ("and still when the files are gone", ON + AGAIN + ERASE, "", HELPER),
+    ("it was never configured", ON + UNPACKED + ERASE, "exec", "/sbin/modprobe"),
+    ("it was never configured, and is purged", ON + UNPACKED + "dpkg -P safe-modprobe; ", "exec", "/sbin/modprobe"),
+    ("never configured, and another's helper", ON + OTHER + UNPACKED + ERASE, "exec", "/opt/helper"),
+    ("never configured, in a chroot", ON + UNPACKED + ERASE, "", HELPER),
+    ("never configured, in a container", ON + CONTAINER + UNPACKED + ERASE, "exec", HELPER),
+    ("what was there before is gone", ON + GONE + ERASE, "exec", "/sbin/modprobe"),
+    ("gone, and its own tool is broken", ON + GONE + BROKEN + ERASE, "exec", "/sbin/modprobe"),
     ("a container has, too", ON + CONTAINER + ERASE, "exec", HELPER),
     ("and its own tool is broken", ON + CONTAINER + BROKEN + ERASE, "exec", HELPER),
     ("and still when its files are gone", ON + CONTAINER + AGAIN + ERASE, "exec", HELPER),
@@ -189,6 +207,26 @@ def test_what_ends_with_a_look(machine: Machine, how: str) -> None:
     machine.switch.write_text("/sbin/modprobe\n")
     machine.run(FRESH + INSTALL + ON + f"{INFO}.postinst {how}")
     assert machine.now() == HELPER and (machine.tree / "run/safe-modprobe/watch.lock").exists()
+
+
+@pytest.mark.parametrize("how", ["triggered /usr/bin/python3", "configure 0.0.1", "abort-upgrade 9"])
+def test_where_python_is_broken_it_stands_down_all_the_same(machine: Machine, how: str) -> None:
+    """And where it was looked at alone, dpkg is not told that the package is broken."""
+    machine.switch.write_text("/sbin/modprobe\n")
+    code = 0 if how.startswith("triggered") else 1
+    ask = f"code=0; {INFO}.postinst {how} || code=$? {PYTHON}; [ $code = {code} ]"
+    machine.run(FRESH + INSTALL + ON + SPOILT + NO_PYTHON + ask)
+    assert machine.now() == "/usr/sbin/modprobe"
+
+
+@pytest.mark.parametrize(
+    ("words", "trial"), [("boot trial trial-at-boot", True), ("boot trial", False), ("boot", False)]
+)
+def test_who_keeps_the_package_keeps_the_trial_at_boot(machine: Machine, words: str, trial: bool) -> None:
+    note = f"mkdir -p {RUN}; printf '%s\\n' {words} >{RUN}/removing; "
+    link = "/etc/systemd/system/sysinit.target.wants/safe-modprobe.service"
+    machine.run(FRESH + INSTALL + f"mkdir -p /etc/safe-modprobe; {note} {INFO}.postinst abort-remove; rm {link}")
+    assert (machine.tree / "etc/safe-modprobe/trial").exists() == trial
 
 
 @pytest.mark.parametrize("on", [True, False])
