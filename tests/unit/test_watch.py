@@ -36,6 +36,7 @@ class Machine:
         (top / "watch").write_text(text)
         self.program("logger", f'echo "$6" >>{top}/log')
         self.program("own-kernel", "exit 0")
+        self.program("sleep", f"echo $1 >>{top}/slept")
         self.program("boot", f'echo "boot $1" >>{top}/done')
 
     def boot(self, helper: str, cmdline: str = "quiet") -> None:
@@ -88,9 +89,13 @@ ANSWERS = [
     ("exit 1", None, "/sbin/modprobe", 1, True),
     ("exit 0", None, "/sbin/modprobe", 1, True),
     (GONE, None, "/sbin/modprobe", 1, True),
-    ("echo nonsense", "/sbin/other", "/sbin/other", 1, True),
-    # An admin had switched all requests off before, which is no modprobe that nobody remembers.
-    ("exit 126", "", "", 1, True),
+    ("echo nonsense", "/bin/sh", "/bin/sh", 1, True),
+    ("echo nonsense", "/bin/sh\n", "/bin/sh", 1, True),
+    # What is not there any more, or no program, serves nobody.
+    (GONE, "/sbin/other", "/sbin/modprobe", 1, True),
+    (GONE, "/etc/passwd", "/sbin/modprobe", 1, True),
+    # An admin had switched all requests off before. Since then root has got its modules, and keeps them.
+    ("exit 126", "", "/sbin/modprobe", 1, True),
     ("kill -9 $$", None, "/sbin/modprobe", 1, True),
     (LAST_RESORT, None, "HELPER", 1, False),
     (WELL, None, "HELPER", 0, False),
@@ -119,19 +124,60 @@ def once(code: str, machine: Machine) -> str:
     return f"[ -e {machine.top}/once ] || {{ : >{machine.top}/once; {code}; }}; {WELL}"
 
 
-@pytest.mark.parametrize("code", ["kill -9 $$", "exit 124", "exit 125"])
+MAY_PASS = ["kill -9 $$", "exit 124", "exit 125", "exit 126", "exit 127", "kill -11 $$", "echo MemoryError >&2; exit 1"]
+
+
+@pytest.mark.parametrize("code", MAY_PASS)
 def test_what_may_pass_is_tried_again(machine: Machine, code: str) -> None:
+    """Want of memory has many statuses: a library or a module that is not to be had looks like one that is gone."""
     machine.on()
     assert machine.look(once(code, machine)) == 0
     assert (machine.now(), machine.log()) == ("HELPER", "")
 
 
-@pytest.mark.parametrize("code", ["exit 126", "exit 127", "exit 1", "kill -11 $$"])
-def test_what_does_not_pass_is_not(machine: Machine, code: str) -> None:
+@pytest.mark.parametrize(("answer", "pauses"), [(WELL, ""), (LAST_RESORT, ""), (GONE, "1\n3\n0\n")])
+def test_an_answer_is_asked_for_three_times_at_most(machine: Machine, answer: str, pauses: str) -> None:
     """As long as it is tried, root has lost its modules."""
     machine.on()
-    assert machine.look(once(code, machine)) == 1
+    machine.look(answer)
+    slept = machine.top / "slept"
+    assert (slept.read_text() if slept.exists() else "") == pauses
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["the same file", "its file is gone"])
+def test_another_name_of_ours_is_ours(machine: Machine, there: bool) -> None:
+    """/sbin is often a link."""
+    (machine.top / "link").symlink_to(machine.top)
+    machine.sysctl.write_text(f"{machine.top}/link/helper\n")
+    assert machine.look(GONE if there else "rm $0; exit 127") == 1
+    assert (machine.now(), machine.marker.exists()) == ("/sbin/modprobe", True)
+    assert machine.look(WELL) == 0 and machine.now() == "HELPER"
+
+
+@pytest.mark.parametrize("name", ["link/other", "bin/helper", "", "helper/x"])
+def test_a_name_like_ours_is_not(machine: Machine, name: str) -> None:
+    (machine.top / "link").symlink_to(machine.top)
+    machine.sysctl.write_text(f"{machine.top / name if name else name}\n")
+    assert machine.look(GONE) == 0
+    assert machine.sysctl.read_text() == f"{machine.top / name if name else name}\n"
+
+
+@pytest.mark.parametrize("name", ["stood-down", "watch.lock"])
+def test_what_cannot_be_written_keeps_nobody_from_modules(machine: Machine, name: str) -> None:
+    """As in a full /run: dash ends where a redirection of `exec` or `:` fails."""
+    machine.on()
+    (machine.top / "run" / name).mkdir()
+    assert machine.look(GONE) == 1
     assert machine.now() == "/sbin/modprobe"
+
+
+def test_a_kernel_that_cannot_be_set_is_said(machine: Machine) -> None:
+    machine.on()
+    text = (machine.top / "watch").read_text()
+    (machine.top / "watch").write_text(text.replace('"$1" >$SYSCTL', '"$1" >/dev/full'))
+    assert machine.look(GONE) == 1 and machine.now() == "HELPER"
+    assert "does not run any more, and kernel.modprobe cannot be set" in machine.log()
+    assert "refused nothing" not in machine.log()
 
 
 def test_it_is_looked_at_again_until_it_is_back(machine: Machine) -> None:
@@ -223,7 +269,15 @@ def test_two_at_a_time_do_not_act(machine: Machine) -> None:
 
 KERNELS = [
     ("own", {}, "", 0),
-    ("a chroot", {"root": "/somewhere"}, "a chroot", 1),
+    ("a chroot", {"root": "/usr"}, "a chroot", 1),
+    ("nobody may look at its root", {"root": "/nowhere"}, "", 2),
+    ("nobody may, and it is a container", {"root": "/nowhere", "virt": "echo lxc"}, "a container (lxc)", 1),
+    (
+        "nobody may, and no such switch",
+        {"root": "/nowhere", "proc/sys/kernel/modprobe": None},
+        "a system that cannot write /proc/sys/kernel/modprobe",
+        1,
+    ),
     ("systemd-detect-virt knows", {"virt": "echo podman"}, "a container (podman)", 1),
     ("it does not", {"virt": "echo none; exit 1"}, "", 0),
     ("what systemd leaves", {"run/systemd/container": "lxc"}, "a container (/run/systemd/container is there)", 1),
