@@ -6,6 +6,7 @@ import subprocess
 from safe_modprobe.errors import SafeModprobeError
 
 UNIT = "safe-modprobe.service"
+_TIMER = "safe-modprobe-watch.timer"
 _SYSTEMD = "/run/systemd/system"  # sd_booted(3)
 
 
@@ -45,6 +46,19 @@ def disable() -> bool:
     if enabled or active:
         _must("disable", "--quiet", "--now", UNIT)
     return enabled
+
+
+def forget_failure() -> None:
+    """A boot that has failed counts as one that was stopped, which packaging/watch does not make up for.
+
+    Nothing is run by that, and nobody waited for. Raises SafeModprobeError.
+    """
+    if not systemd_runs():
+        return
+    if _systemctl("is-failed", "--quiet", UNIT).returncode == 0:
+        _must("reset-failed", UNIT)
+    if _systemctl("is-active", "--quiet", _TIMER).returncode == 0:
+        _must("--no-block", "stop", _TIMER)
 
 
 def _must(*command: str) -> None:

@@ -50,7 +50,8 @@ def run(arguments: argparse.Namespace) -> int:
     lock: list[int] = []
     tried(lambda: lock.append(switch.wait_for_watch()))
     tried(_clear)
-    for fd in lock:  # before systemd is asked for anything: what it runs for that wants the lock, too
+    tried(unit.forget_failure)  # or the next watch starts the unit
+    for fd in lock:  # before systemd is asked to stop anything: what it runs for that wants the lock, too
         os.close(fd)
     tried(trial.end)
     fresh = False

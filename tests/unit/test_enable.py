@@ -49,6 +49,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     monkeypatch.setattr(unit, "enable", lambda: said("links"))
     monkeypatch.setattr(unit, "disable", lambda: said("no links"))
     monkeypatch.setattr(unit, "start", lambda: said("start"))
+    monkeypatch.setattr(unit, "forget_failure", lambda: said("forget"))
     monkeypatch.setattr(unit, "at_boot", lambda: state["links"])
     monkeypatch.setattr(switch, "helper", lambda: now[0])
     monkeypatch.setattr(switch, "forget", lambda path: None)
@@ -122,7 +123,7 @@ def test_a_trial_ends_once_root_is_served_without_it(done: Done, monkeypatch: py
         assert trial.is_on() and switch.helper() == HELPER
 
 
-OFF = ["set", "wait", "unprepare", "end", "trial", "no links"]
+OFF = ["set", "wait", "unprepare", "forget", "end", "trial", "no links"]
 
 
 def test_off_begins_with_the_kernel_and_ends_with_systemd(done: Done) -> None:
@@ -145,6 +146,7 @@ def test_for_this_boot_alone_systemd_keeps_it(done: Done) -> None:
     [
         (switch, "remove_what_was_prepared", "unprepare", OSError(errno.EBUSY, "busy", "/i"), "/i: busy"),
         (switch, "wait_for_watch", "wait", OSError(errno.ENOSPC, "no space", "/l"), "/l: no space"),
+        (unit, "forget_failure", "forget", SafeModprobeError("systemctl: no"), "systemctl: no"),
         (trial, "end", "end", SafeModprobeError("/run/t: no"), "/run/t: no"),
         (trial, "at_every_boot", "trial", OSError(errno.EROFS, "read-only"), "read-only"),
         (unit, "disable", "no links", SafeModprobeError("systemctl: no"), "systemctl: no"),
@@ -166,6 +168,37 @@ def test_what_fails_keeps_nothing_else_from_being_done(
     assert [each[0] for each in done] == [each for each in OFF if each != step]
 
 
+FORGET, STOP = "reset-failed safe-modprobe.service", "--no-block stop safe-modprobe-watch.timer"
+FAILED = [
+    ("it has failed", "is-failed", [FORGET]),
+    ("and is tried again", "is-failed|is-active", [FORGET, STOP]),
+    ("it runs, and is looked at again", "is-active", [STOP]),
+    ("all is well", "nothing", []),
+]
+
+
+@pytest.mark.parametrize(("yes", "asked_for"), [row[1:] for row in FAILED], ids=[row[0] for row in FAILED])
+def test_a_boot_that_has_failed_is_not_made_up_for(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, yes: str, asked_for: list[str]
+) -> None:
+    """The watch would: an enabled unit that has failed is one to be started again."""
+    systemctl, log = tmp_path / "systemctl", tmp_path / "log"
+    systemctl.write_text(
+        f'#!/bin/sh\ncase $1 in {yes}) exit 0 ;; is-*) exit 1 ;; esac\necho "$*" >>{log}\n[ ! -e {tmp_path}/no ]\n'
+    )
+    systemctl.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    unit.forget_failure()
+    assert not log.exists(), "systemd does not run"
+    monkeypatch.setattr(unit, "_SYSTEMD", str(tmp_path))
+    unit.forget_failure()
+    assert (log.read_text().splitlines() if log.exists() else []) == asked_for
+    (tmp_path / "no").touch()
+    if asked_for:
+        with pytest.raises(SafeModprobeError, match=f"^systemctl {asked_for[0]}: it ended with 1$"):
+            unit.forget_failure()
+
+
 def test_a_kernel_that_is_not_to_be_set_is_said_and_keeps_its_instance(
     done: Done, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +212,7 @@ def test_a_kernel_that_is_not_to_be_set_is_said_and_keeps_its_instance(
     with pytest.raises(SafeModprobeError) as raised:
         disable.run(asked())
     assert str(raised.value) == f"kernel.modprobe is {HELPER} now, and this failed: /switch: read-only"
-    assert [each[0] for each in done] == ["wait", "end", "trial", "no links"]
+    assert [each[0] for each in done] == ["wait", "forget", "end", "trial", "no links"]
 
 
 def test_what_the_watch_did_until_then_is_undone(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
