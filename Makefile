@@ -105,6 +105,7 @@ install-systemd:
 	sed -i $(PLACES) $(BUILD)/units/*
 	install -m 644 $(BUILD)/units/* $(DESTDIR)$(unitdir)
 	install -D -m 644 packaging/systemd/safe-modprobe.tmpfiles $(DESTDIR)$(prefix)/lib/tmpfiles.d/safe-modprobe.conf
+	install -D -m 644 packaging/systemd/safe-modprobe.preset $(DESTDIR)$(prefix)/lib/systemd/system-preset/80-safe-modprobe.preset
 
 # From a copy of the sources, since debian/ has to be at their top.
 deb:

@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -57,6 +58,20 @@ def test_its_command_is_one(path: Path) -> None:
     program, *arguments = shlex.split(command)
     assert program == "/usr/sbin/safe-modprobectl"
     parser().parse_args(arguments)
+
+
+@pytest.mark.parametrize(
+    ("ours", "made"), [(True, []), (False, ["safe-modprobe-metrics.timer", "safe-modprobe.service"])]
+)
+def test_the_first_boot_of_an_image_enables_none(units: Path, tmp_path: Path, ours: bool, made: list[str]) -> None:
+    """Where no preset names a unit, it is enabled then: see systemd.preset(5)."""
+    folder = tmp_path / "usr/lib/systemd"
+    shutil.copytree(units, folder / "system")
+    if ours:
+        (folder / "system-preset").mkdir()
+        shutil.copy(FOLDER / "safe-modprobe.preset", folder / "system-preset/80-safe-modprobe.preset")
+    subprocess.run(["systemctl", f"--root={tmp_path}", "preset-all"], check=True, capture_output=True)
+    assert sorted(path.name for path in tmp_path.glob("etc/systemd/system/*.wants/*")) == made
 
 
 def test_the_path_is_what_helpers_leave() -> None:
