@@ -233,7 +233,8 @@ def test_the_admins_tool_says_what_is_missing(guest: Guest) -> None:
         (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is not there for this Python; install the package anew"),
         (
             f"{CODE}/ctl",
-            "its own files are not all there (No module named 'safe_modprobe.ctl'); install the package anew",
+            "its own files are not all there (ModuleNotFoundError: No module named 'safe_modprobe.ctl'); install the package"
+            " anew",
         ),
         (TOMLI, "Python's module tomli is not installed, which this needs; Debian's python3-tomli has it"),
     )
