@@ -57,6 +57,7 @@ def machine(tree: Path) -> Machine:
 
 REMOVE = ". /.INSTALL; pre_remove; post_remove"
 BROKEN = "mv /usr/bin/safe-modprobectl /usr/bin/aside; "
+GONE = f"printf /opt/gone >{BEFORE}; "
 CONTAINER = "mkdir -p /run/systemd; echo lxc >/run/systemd/container; "
 MEND = "; rm -f /run/systemd/container; mv /usr/bin/aside /usr/bin/safe-modprobectl"
 
@@ -65,6 +66,7 @@ ROWS = [
     ("what was there before", ON + REMOVE, "exec", "/usr/sbin/modprobe"),
     ("its own tool is broken", ON + BROKEN + REMOVE + MEND, "exec", "/usr/sbin/modprobe"),
     ("nothing was there before", f"{ON} : >{BEFORE}; {BROKEN} {REMOVE} {MEND}", "exec", ""),
+    ("what was there before is gone", ON + GONE + BROKEN + REMOVE + MEND, "exec", "/sbin/modprobe"),
     ("a container has, too", ON + CONTAINER + BROKEN + REMOVE + MEND, "exec", HELPER),
     ("it is not the helper", ON + OTHER + REMOVE, "exec", "/opt/helper"),
     ("a chroot has another system's kernel", ON + REMOVE, "", HELPER),

@@ -74,6 +74,16 @@ def test_versions_are_the_same(binary: Path) -> None:
     assert any(f" - {version}-1" in line for line in rpm("-qp", "--changelog", binary))
 
 
+@pytest.mark.parametrize("tag", ["%{POSTIN}", "%{POSTUN}"])
+def test_selinux_need_not_be_set_up(tag: str) -> None:
+    """A shell in POSIX mode ends where `.` finds no file."""
+    script = "\n".join(rpm("-qp", "--qf", tag, package("-selinux-.*")))
+    assert "/etc/selinux/config" in script
+    script = "set -- 1\n" + script.replace("/etc/selinux/config", "/nowhere/config") + "\necho over"
+    done = subprocess.run(["sh", "-c", script], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "over\n", "")
+
+
 @pytest.fixture(scope="module")
 def machine(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
     tree = tmp_path_factory.mktemp("rpm") / "tree"
@@ -85,6 +95,7 @@ def machine(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 INSTALL = "rpm -i --nodeps /srv/safe-modprobe.rpm; mkdir -p /run/safe-modprobe; "
 """By Debian's rpm, which knows nothing of Debian's packages."""
 
+GONE = f"printf /opt/gone >{BEFORE}; "
 BROKEN = "ln -sf /bin/false /usr/sbin/safe-modprobectl; "
 CONTAINER = "mkdir -p /run/systemd; echo lxc >/run/systemd/container; "
 ERASE = "rpm -e safe-modprobe; rm -rf /run/systemd/container /run/safe-modprobe"
@@ -95,6 +106,8 @@ ROWS = [
     ("its own tool is broken", INSTALL + ON + BROKEN + ERASE, "exec", "/usr/sbin/modprobe"),
     ("it is not the helper", INSTALL + ON + OTHER + ERASE, "exec", "/opt/helper"),
     ("nothing was there before", f"{INSTALL} {ON} : >{BEFORE}; {BROKEN} {ERASE}", "exec", ""),
+    ("that is gone", INSTALL + ON + GONE + ERASE, "exec", "/sbin/modprobe"),
+    ("gone, and its own tool is broken", INSTALL + ON + GONE + BROKEN + ERASE, "exec", "/usr/sbin/modprobe"),
     ("its own file is gone already", f"{INSTALL} {ON} {BROKEN} rm {HELPER}; {ERASE}", "exec", "/usr/sbin/modprobe"),
     ("a chroot has another system's kernel", INSTALL + ON + ERASE, "", HELPER),
     ("a container has, too", INSTALL + ON + CONTAINER + BROKEN + ERASE, "exec", HELPER),
