@@ -11,7 +11,7 @@ _NOT_OURS = 1
 def refuse_anothers() -> None:
     """Raises SafeModprobeError in a container and in a chroot, where nothing is to be switched.
 
-    Where the program is not there, it is not known, and counts as our own: else nobody could switch off.
+    Where the program is not there, or cannot say, it counts as our own: else nobody could switch off.
     """
     try:
         done = subprocess.run([PROGRAM], capture_output=True, text=True, errors="replace", check=False)
