@@ -10,6 +10,8 @@ import time
 
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWUSER = 0x10000000
+DELETE_MODULE = 176
+"""x86-64's number; a shell and rmmod for each of hundreds would take longer than what is tested."""
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
@@ -119,7 +121,7 @@ class Guest:
         """Take modules out, as far as they are in."""
         for name in names:
             if name in self.modules():
-                self.sh(f"rmmod {name}")
+                LIBC.syscall(DELETE_MODULE, name.encode(), os.O_NONBLOCK)
 
     def sh(self, command, **kwargs):
         """A shell command, with its output."""
