@@ -164,14 +164,14 @@ def test_in_a_container_nothing_is_switched(guest: Guest) -> None:
 
 
 def test_nothing_was_there_before_and_comes_back(guest: Guest) -> None:
-    """An admin had switched off all requests, root's too: that is no modprobe."""
+    """An admin had switched off all requests, root's too. Switched on since, root keeps its modules until it is off."""
     guest.sh("safe-modprobectl disable")
     guest.sh(f"echo >{SYSCTL}")
     try:
         assert guest.sh("safe-modprobectl enable --runtime").returncode == 0
         with Answers(guest, "echo nonsense"):
             assert guest.sh(WATCH).returncode == 1
-            assert guest.sh(f"cat {SYSCTL}").stdout == "\n"
+            assert guest.sh(f"cat {SYSCTL}").stdout == "/sbin/modprobe\n"
         assert guest.sh(WATCH).returncode == 0
         assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
         assert guest.sh("safe-modprobectl disable").returncode == 0
