@@ -145,6 +145,10 @@ setup:
 demo: setup
 	@$(VENV) -m tests.vm.demo $(ARGS)
 
+# Tests are what start Python a thousand times: byte code is kept, whatever the environment says, or each start compiles
+# all that it imports, and each process of pytest writes every assertion anew.
+test test-unit: export PYTHONDONTWRITEBYTECODE =
+
 test: setup
 	$(VENV) -m pytest $(ARGS)
 
