@@ -29,6 +29,8 @@ else:
         """The base of all our types."""
 
         def __new__(cls, *values, **named):  # noqa: D102
+            if not named and len(values) == len(cls._fields):
+                return tuple.__new__(cls, values)
             left = cls._fields[len(values) :]
             if len(values) > len(cls._fields) or not named.keys() <= set(left):
                 raise TypeError(f"{cls.__name__} has the fields {', '.join(cls._fields)}, and each takes one value")
@@ -49,4 +51,7 @@ else:
             return dict(zip(self._fields, self, strict=True))
 
         def _replace(self, **named):
-            return type(self)(**{**self._asdict(), **named})
+            made = tuple.__new__(type(self), map(named.pop, self._fields, self))
+            if named:
+                raise TypeError(f"{type(self).__name__} has no field {', '.join(named)}")
+            return made
