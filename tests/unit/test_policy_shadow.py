@@ -2,6 +2,8 @@
 
 import random
 import time
+from collections.abc import Iterable
+from itertools import combinations, permutations
 from typing import Any
 
 import pytest
@@ -185,37 +187,49 @@ def test_a_rule_for_those_who_may_anyway(rows: list[str], moot: bool) -> None:
 
 # What is said of a row must hold for every request and caller.
 
-some = lambda *values: st.lists(st.sampled_from(values), min_size=1, max_size=2, unique=True)
-maybe = lambda of: st.none() | st.none() | of
-names = some("*", "a*", "a-b", "a_b", "ab", "[ab]", "?", "a[-]b", "b*", "*b").map(tuple)
-numbers = some(0, 1, 2).map(frozenset)
-capabilities = some(cap("CAP_SYS_MODULE"), cap("CAP_NET_ADMIN")).map(frozenset)
+# Each value of a key is one of a list that is made once: a draw costs more than what is tried with it.
 
 
-def fields(draw: Any, **keys: Any) -> dict[str, Any]:
-    return {key: draw(value) for key, value in keys.items()}
+def some(*values: Any) -> list[tuple[Any, ...]]:
+    """One of these or two, in any order, and as often the one as the other."""
+    one = [(value,) for value in values]
+    two = list(permutations(values, 2))
+    return one * max(1, len(two) // len(one)) + two
+
+
+def maybe(values: Iterable[Any]) -> Any:
+    """None, twice as often as a value."""
+    every = list(values)
+    return st.sampled_from([None] * (2 * len(every)) + every)
+
+
+NAMES = some("*", "a*", "a-b", "a_b", "ab", "[ab]", "?", "a[-]b", "b*", "*b")
+NUMBERS = [frozenset(each) for each in some(0, 1, 2)]
+CAPABILITIES = [frozenset(each) for each in some(cap("CAP_SYS_MODULE"), cap("CAP_NET_ADMIN"))]
+KEYS = dict(
+    modules=maybe(NAMES), aliases=maybe(NAMES), users=maybe(NUMBERS), groups=maybe(NUMBERS), capabilities=maybe(CAPABILITIES),
+    units=maybe(some("*", "a.service", "*.scope")), executables=maybe(some("/*", "/a", "a")),
+    call_sites=maybe(some("f", "f*", "* [[]m]")), user_namespace=maybe(["initial", "other"]),
+    no_new_privs=maybe([True, False]), callers=maybe(["known", "unknown"]),
+)  # fmt: skip
+# Few keys at a time, or no row would ever lie in another's shadow.
+FEW = [st.sampled_from(list(combinations(sorted(KEYS), count))) for count in range(4)]
+few_keys = st.integers(0, 3)
+actions = st.sampled_from(list(Action))
 
 
 @st.composite
 def a_rule(draw: Any) -> Rule:
-    keys = fields(
-        draw,
-        modules=maybe(names), aliases=maybe(names), users=maybe(numbers), groups=maybe(numbers), capabilities=maybe(capabilities),
-        units=maybe(some("*", "a.service", "*.scope").map(tuple)), executables=maybe(some("/*", "/a", "a").map(tuple)),
-        call_sites=maybe(some("f", "f*", "* [[]m]").map(tuple)), user_namespace=maybe(st.sampled_from(["initial", "other"])),
-        no_new_privs=maybe(st.booleans()), callers=maybe(st.sampled_from(["known", "unknown"])),
-    )  # fmt: skip
-    # Few keys at a time, or no row would ever lie in another's shadow.
-    kept = draw(st.sets(st.sampled_from(sorted(keys)), max_size=3))
-    action = draw(st.sampled_from(list(Action)))
-    return Rule(Origin("x"), action, quiet=draw(st.booleans()), **{key: keys[key] for key in kept})
+    kept = draw(FEW[draw(few_keys)])
+    return Rule(Origin("x"), draw(actions), quiet=draw(st.booleans()), **{key: draw(KEYS[key]) for key in kept})
 
 
+names = st.sampled_from(NAMES)
 marks = st.builds(
     lambda modules, aliases, privileged: Mark(Origin("x"), modules, aliases, privileged),
     st.just(()) | names,
     names,
-    maybe(st.just(cap("CAP_SYS_MODULE"))),
+    maybe([cap("CAP_SYS_MODULE")]),
 )
 sites = st.builds(lambda aliases: CallSite(Origin("x"), aliases, cap("CAP_BPF")), names)
 
