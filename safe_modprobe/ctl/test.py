@@ -122,16 +122,17 @@ def _write_junit(path: str, outcomes: list[Outcome]) -> None:
     """A suite for each file. Raises OSError."""
     import junitparser  # type: ignore[import-untyped]
 
-    suites: dict[str, Any] = {}
+    cases: dict[str, list[Any]] = {}
     for each in outcomes:
         file = printable(each.case.path)
-        suite = suites.setdefault(file, junitparser.TestSuite(file))
         case = junitparser.TestCase(printable(each.case.name), f"{file}:{each.case.line}")
         if each.problem:
             case.result = [junitparser.Failure(printable(each.problem))]
-        suite.add_testcase(case)
+        cases.setdefault(file, []).append(case)
     xml = junitparser.JUnitXml("safe-modprobectl test")
-    for suite in suites.values():
+    for file, of_file in cases.items():
+        suite = junitparser.TestSuite(file)
+        suite.add_testcases(of_file)  # at once: it counts the whole suite whenever something is added
         xml.add_testsuite(suite)
     try:
         with open(path, "wb") as output:
