@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -95,20 +95,22 @@ def test_a_budget_in_time(asked: list[Asked], written: int, said: list[Repeats])
     assert (found[MINE], counted) == (written, said)
 
 
-FLOODS: list[tuple[str, list[Asked]]] = [
-    ("of one user", times(100_000)),
-    ("of one user and every kind", [asked for kind in KINDS for asked in times(1000, kind)]),
-    ("of callers that nobody knows", times(20_000, uid=None)),
-    ("of subordinate ids", [("deny", uid, 0) for uid in SUBORDINATE]),
-    ("of subordinate ids, nine times each", [("deny", uid, 0) for uid in SUBORDINATE[::9] for _ in range(9)]),
-    ("of subordinate ids and two kinds", [(kind, uid, 0) for uid in SUBORDINATE[::9] for kind in ("deny", "load")]),
-    ("of every block that there is", [("deny", uid, 0) for uid in range(BLOCK + 1, UID_MAX, BLOCK * 5)]),
-]
+# Made where they are needed: each process of pytest's reads this, and each child of one inherits it.
+FLOODS: list[tuple[str, Callable[[], list[Asked]]]] = [
+    ("of one user", lambda: times(100_000)),
+    ("of one user and every kind", lambda: [asked for kind in KINDS for asked in times(1000, kind)]),
+    ("of callers that nobody knows", lambda: times(20_000, uid=None)),
+    ("of subordinate ids", lambda: [("deny", uid, 0) for uid in SUBORDINATE]),
+    ("of subordinate ids, nine times each", lambda: [("deny", uid, 0) for uid in SUBORDINATE[::9] for _ in range(9)]),
+    ("of subordinate ids and two kinds", lambda: [(kind, uid, 0) for uid in SUBORDINATE[::9] for kind in ("deny", "load")]),
+    ("of every block that there is", lambda: [("deny", uid, 0) for uid in range(BLOCK + 1, UID_MAX, BLOCK * 5)]),
+]  # fmt: skip
 BYSTANDERS: list[tuple[str, int | None]] = [("deny", 0), ("allow", 0), ("deny", 33), ("deny", 1001), ("deny", 65534)]
 
 
-@pytest.mark.parametrize("flood", [row[1] for row in FLOODS], ids=[row[0] for row in FLOODS])
-def test_a_flood_fills_nothing_and_silences_nobody(flood: list[Asked]) -> None:
+@pytest.mark.parametrize("made", [row[1] for row in FLOODS], ids=[row[0] for row in FLOODS])
+def test_a_flood_fills_nothing_and_silences_nobody(made: Callable[[], list[Asked]]) -> None:
+    flood = made()
     written, counts, said = played(flood)
     blocks = len({uid // BLOCK for _, uid, _ in flood if uid is not None and uid >= BLOCK})
     kinds = len({kind for kind, _, _ in flood})
@@ -493,13 +495,14 @@ exec "$2" -c "$3" "$1"
 _ASK = """
 import sys
 from safe_modprobe.act import counts, record
-from tests.unit.test_counts import MOST, refusal
+from safe_modprobe.counts import MOST
+from tests.unit.make import USER, Y, plan, step, verdict
 counts.COUNTS, counts.PENDING = f"{sys.argv[1]}/counts", f"{sys.argv[1]}/counts.pending"
 said = []
 record.JOURNAL = record.SYSLOG = "/nonexistent"
 record._kmsg = lambda *what: said.append(what)
 for _ in range(MOST + 5):
-    counts.record_verdict(refusal())
+    counts.record_verdict(verdict("x", USER, plan(step("m", Y), alias="x")))
 print(len(said))
 """
 

@@ -24,20 +24,19 @@ markers = st.sampled_from([UNMARKED, Y, N, NET])
 plans = st.lists(markers, min_size=1, max_size=4).map(
     lambda each: plan(*(step(f"m{i}", mark, *([f"m{i - 1}"] if i % 2 else [])) for i, mark in enumerate(each)))
 )
+TEXTS = [
+    "",
+    'mark = [{ modules = ["m0"], privileged = "CAP_NET_ADMIN" }]',
+    'mark = [{ modules = ["m*"], privileged = false }]',
+    'call_site = [{ aliases = ["x"], capability = "CAP_SYS_ADMIN" }]',
+    'rule = [{ modules = ["m1"], users = [1000], action = "allow" }]',
+    'rule = [{ modules = ["m1"], users = [1000], action = "deny" }]',
+]
 policies = st.builds(
-    lambda mode, mismatch, marks: policy(marks)._replace(settings=Settings(mode=mode, mismatch=mismatch)),
+    lambda mode, mismatch, rows: rows._replace(settings=Settings(mode=mode, mismatch=mismatch)),
     st.sampled_from(list(Mode)),
     st.sampled_from(list(Action)),
-    st.sampled_from(
-        [
-            "",
-            'mark = [{ modules = ["m0"], privileged = "CAP_NET_ADMIN" }]',
-            'mark = [{ modules = ["m*"], privileged = false }]',
-            'call_site = [{ aliases = ["x"], capability = "CAP_SYS_ADMIN" }]',
-            'rule = [{ modules = ["m1"], users = [1000], action = "allow" }]',
-            'rule = [{ modules = ["m1"], users = [1000], action = "deny" }]',
-        ]
-    ),
+    st.sampled_from([policy(text) for text in TEXTS]),
 )
 REQUEST = parse(["x"]).request
 SEVERITY = [Action.ALLOW, Action.LOG, Action.DENY]

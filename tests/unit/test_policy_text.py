@@ -17,7 +17,7 @@ from tests.unit.make import UNKNOWN, USER, NoAccounts, caller, plan, policy, ste
 
 HERE = Origin("x")
 words = st.text(
-    st.characters(min_codepoint=32, exclude_characters="[\x7f", exclude_categories=["Cs"]), min_size=1, max_size=12
+    st.characters(min_codepoint=32, exclude_characters="[\x7f", exclude_categories=["Cs"]), min_size=1, max_size=6
 )
 patterns = st.lists(words, min_size=1, max_size=3).map(tuple)
 capabilities = st.integers(0, len(NAMES) - 1).map(Capability)
@@ -40,7 +40,8 @@ settings = st.builds(
     st.lists(st.sampled_from([each for each in Source if each is not Source.NONE]), min_size=1, unique=True).map(tuple),
     st.booleans(), st.booleans(), st.booleans(), st.just({}),
 )  # fmt: skip
-policies = st.builds(Policy, settings, *[st.lists(each, max_size=3).map(tuple) for each in (marks, sites, rules)])
+# Two of a kind show that none is lost, moved or run into another; a text is escaped char by char.
+policies = st.builds(Policy, settings, *[st.lists(each, max_size=2).map(tuple) for each in (marks, sites, rules)])
 
 
 def rows(found: Policy) -> Policy:
