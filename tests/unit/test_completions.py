@@ -32,7 +32,10 @@ def test_the_shell_reads_it(completions: Path, shell: str, name: str) -> None:
 
 START = {
     "bash": (["bash", "--norc", "-i"], "source {folder}/bash/safe-modprobectl"),
-    "zsh": (["zsh", "-f", "-i"], "fpath=({folder}/zsh $fpath); autoload -U compinit; compinit -u -D"),
+    "zsh": (
+        ["zsh", "-f", "-i"],
+        "fpath=({folder}/zsh $fpath); autoload -U compinit; compinit -u -d {folder}/zcompdump",
+    ),
 }
 SAY = "safe-modprobectl() { printf '<%s>\\n' \"$*\"; }"
 """What stands for the command itself: it repeats the line that the shell made."""

@@ -10,6 +10,7 @@ import junitparser
 import pytest
 
 from safe_modprobe.capability import SYS_MODULE
+from safe_modprobe.ctl.main import main
 from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import CallSite, Mark, Origin, Policy, Source
 from safe_modprobe.policy.cases import Case, cases, judge
@@ -147,7 +148,9 @@ EXAMPLES = {
 
 
 @pytest.mark.parametrize(("name", "tests"), EXAMPLES.items())
-def test_an_admin_who_copies_an_example_and_its_tests_breaks_nothing(tmp_path: Path, name: str, tests: str) -> None:
+def test_an_admin_who_copies_an_example_and_its_tests_breaks_nothing(
+    tmp_path: Path, name: str, tests: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     """All that the default policy promises besides still holds."""
     shipped, etc = tmp_path / "usr/lib/safe-modprobe", tmp_path / "etc/safe-modprobe"
     shutil.copytree(POLICY, shipped / "policy.d", ignore=lambda folder, names: ["tests.d", "examples"])
@@ -155,8 +158,8 @@ def test_an_admin_who_copies_an_example_and_its_tests_breaks_nothing(tmp_path: P
     for source, folder in ((name, "policy.d"), (f"tests.d/{tests}", "tests.d")):
         (etc / folder).mkdir(parents=True)
         shutil.copy(POLICY / "examples" / source, etc / folder)
-    done = ctl("test", "--root", tmp_path, "--kernel", "none")
-    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    code, said = main(["test", "--root", str(tmp_path), "--kernel", "none"]), capsys.readouterr()
+    assert (code, said.err) == (0, ""), said.out
     text = (POLICY / "examples" / name).read_text()
     assert (
         f"# Copy to /etc/safe-modprobe/policy.d/, and its tests, tests.d/{tests}, to /etc/safe-modprobe/tests.d/.\n"

@@ -9,6 +9,7 @@ import junitparser
 import pytest
 
 from safe_modprobe.capability import ALL
+from safe_modprobe.ctl.main import main
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import BUILT_IN, Caller, Plan, Source
 from safe_modprobe.policy.cases import Case, cases, judge
@@ -416,7 +417,13 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), WRONG, ids=range(len(WRONG)))
-def test_wrong_files_are_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+def test_wrong_files_are_one_sentence(
+    tmp_path: Path,
+    arguments: list[str],
+    sentence: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     for folder in ("empty", "broken", "good"):
         (tmp_path / folder).mkdir()
     (tmp_path / "empty/e.txt").write_text("")
@@ -428,8 +435,9 @@ def test_wrong_files_are_one_sentence(tmp_path: Path, arguments: list[str], sent
     (tmp_path / "deep.toml").write_text("x = " + "[" * 5000 + "]" * 5000)
     (tmp_path / "t.toml").write_text(row(""))
     write(tmp_path / "plan.toml", 'request = "marked"')
-    done = ctl("test", *arguments, cwd=tmp_path)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {sentence}\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["test", *arguments]) == 1
+    assert capsys.readouterr() == ("", f"safe-modprobectl: {sentence}\n")
 
 
 def test_a_policy_that_is_not_installed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """parse -> print -> parse is identity; the proposed line parses, and does what it says."""
 
+from itertools import permutations
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,11 @@ words = st.text(
 )
 patterns = st.lists(words, min_size=1, max_size=3).map(tuple)
 capabilities = st.integers(0, len(NAMES) - 1).map(Capability)
-numbers = st.frozensets(st.integers(0, 2**32 - 2), min_size=1, max_size=3)
+# A set is one draw, or two, out of what there is: each is written by its own member, and any number as another.
+numbers = st.frozensets(st.sampled_from([0, 1, 99, 1000, 65534, 2**31, 2**32 - 2]), min_size=1, max_size=2)
+capability_sets = st.integers(1, (1 << len(NAMES)) - 1).map(
+    lambda mask: frozenset(Capability(bit) for bit in range(len(NAMES)) if mask >> bit & 1)
+)
 maybe = lambda of: st.none() | of
 _marked = (st.just(HERE), patterns, st.just(()) | patterns)
 _more = (st.booleans(), st.just("") | words)
@@ -31,13 +36,14 @@ marks = st.builds(Mark, *_marked, maybe(capabilities), st.just(False), *_more) |
 sites = st.builds(CallSite, st.just(HERE), patterns, capabilities, st.just(False), st.just("") | words)
 rules = st.builds(
     Rule, st.just(HERE), st.sampled_from(list(Action)), st.just(""), patterns, maybe(patterns), maybe(numbers), maybe(numbers),
-    maybe(st.frozensets(capabilities, min_size=1)), maybe(patterns), maybe(patterns), maybe(patterns),
+    maybe(capability_sets), maybe(patterns), maybe(patterns), maybe(patterns),
     maybe(st.sampled_from(["initial", "other"])), maybe(st.booleans()), maybe(st.sampled_from(["known", "unknown"])),
     st.booleans(), st.just("") | words,
 )  # fmt: skip
+SOURCES = [each for each in Source if each is not Source.NONE]
 settings = st.builds(
     Settings, st.sampled_from(list(Mode)), st.sampled_from(list(Action)), st.booleans(),
-    st.lists(st.sampled_from([each for each in Source if each is not Source.NONE]), min_size=1, unique=True).map(tuple),
+    st.sampled_from([order for count in (1, 2, 3) for order in permutations(SOURCES, count)]),
     st.booleans(), st.booleans(), st.booleans(), st.just({}),
 )  # fmt: skip
 # Two of a kind show that none is lost, moved or run into another; a text is escaped char by char.

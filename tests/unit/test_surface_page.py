@@ -137,9 +137,9 @@ WRONG: list[tuple[list[str], str]] = [
 
 
 @pytest.mark.parametrize(("arguments", "error"), WRONG)
-def test_errors(root: Path, arguments: list[str], error: str) -> None:
-    done = ctl("surface", *([] if "--root" in arguments else ["--root", root]), *arguments)
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {error.format(root=root)}\n")
+def test_errors(root: Path, arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["surface", *([] if "--root" in arguments else ["--root", str(root)]), *arguments]) == 1
+    assert capsys.readouterr() == ("", f"safe-modprobectl: {error.format(root=root)}\n")
 
 
 @pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
