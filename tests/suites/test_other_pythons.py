@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.vm.cache import TOP, cached, digest
-from tests.vm.product import PARTS, copy_sources, in_build_root, product
+from tests.vm.product import copy_sources, in_build_root, product
 
 BINDINGS = [
     "tests/unit/test_kmod.py",
@@ -16,6 +16,9 @@ BINDINGS = [
     "tests/unit/test_image.py",
     "tests/unit/test_modules.py",
 ]
+EXTENSIONS = ("setup.py", "pyproject.toml", "safe_modprobe/*.pyx", "safe_modprobe/*.pxd")
+"""What they are compiled from: all else of the package may change."""
+
 SAYS = "import sys, Cython; print(sys.version_info[:2], Cython.__version__.split('.')[0])"
 
 ROWS = [
@@ -56,7 +59,7 @@ def test_the_bindings_build_with_cython_3_on_this_python(sources: Path) -> None:
         build = ["env", "CFLAGS=-O0", *python, "setup.py", "-q", "build_ext", "--build-lib", into]
         subprocess.run(build, cwd=sources, check=True)
 
-    built = cached("product-cython-3", digest(*(TOP / part for part in PARTS)), make)
+    built = cached("product-cython-3", digest(*(path for part in EXTENSIONS for path in sorted(TOP.glob(part)))), make)
     for extension in (built / "safe_modprobe").glob("*.so"):
         shutil.copy(extension, sources / "safe_modprobe")
     test = [*python, "-m", "pytest", "-p", "no:cacheprovider", "--noconftest", BINDINGS[0]]
