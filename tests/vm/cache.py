@@ -14,8 +14,8 @@ TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / ".cache"
 
 ENVIRONMENT = dict(os.environ)
-"""As it was at first. Guests are prepared while tests run, and pytest keeps the running test's name in the environment:
-longer than execve(2) takes, where the name has 10 MB of an argument in it."""
+"""As it was at first. Guests are prepared while tests run, and a test may change it; pytest itself keeps the running
+test's name there."""
 
 Progress = Callable[[str], None]
 
