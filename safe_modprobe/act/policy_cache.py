@@ -8,8 +8,9 @@ from safe_modprobe.policy.packed import SHAPE, pack
 from safe_modprobe.read.policy_cache import CACHE, Snapshot, again
 from safe_modprobe.read.trace import make_run
 
-_SETTLED_NS = 2_000_000_000
-"""A file that changed just before it was read may change once more within the same tick of its clock, unseen."""
+_FINE_NS, _WHOLE_NS = 10_000_000, 2_000_000_000
+"""In these steps file systems count st_ctime at most: where it is no multiple of the first, and where it is one (the
+full seconds of an old ext4, the two of FAT)."""
 
 
 def remember(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:
@@ -17,8 +18,7 @@ def remember(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:
 
     Never raises: without the cache, a request only takes longer.
     """
-    newest = max((each[4] for each in before.state if each is not None), default=0)  # st_ctime
-    if again(before).state != before.state or newest > before.taken - _SETTLED_NS:
+    if again(before).state != before.state or not all(_settled(each[4], before.taken) for each in before.state if each):
         return False
     part = f"{cache}.{os.getpid()}"
     try:
@@ -29,6 +29,11 @@ def remember(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:
     except (OSError, ValueError):
         _drop(part)
         return False
+
+
+def _settled(changed: int, taken: int) -> bool:
+    """Whether a file with that st_ctime will have another one after any change from `taken` on."""
+    return changed < taken - (_FINE_NS if changed % _FINE_NS else _WHOLE_NS)
 
 
 def _write(path: str, data: bytes) -> None:

@@ -16,13 +16,15 @@ from safe_modprobe.read.waiting import read
 CACHE = "/run/safe-modprobe/policy.cache"
 _ACCOUNTS = ("/etc/passwd", "/etc/group")
 _MAX_BYTES = 8 << 20
+_CLOCK_REALTIME_COARSE = 5
+"""include/uapi/linux/time.h: the clock by which file systems stamp what changes. Python has no name for it."""
 
 
 class Snapshot(NamedTuple):
     """What a policy is made from: the folders, every file in them, and those that give names their numbers.
 
     `state` shows any change: no write leaves st_ctime as it was, nobody can set it, and a folder's changes with every
-    name in it. `taken` is time.time_ns() just before.
+    name in it. `taken` is when, just before, in nanoseconds of the clock of st_ctime.
     """
 
     paths: tuple[str, ...]
@@ -32,7 +34,7 @@ class Snapshot(NamedTuple):
 
 def snapshot(folders: Sequence[str]) -> Snapshot:
     """As it is now. Raises OSError."""
-    taken = time.time_ns()
+    taken = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
     files = [f"{folder}/{name}" for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
     return _look((*folders, *_ACCOUNTS, *files), taken)
 

@@ -93,7 +93,7 @@ policy, *command = sys.argv[1:]
 subprocess.run(["mount", "-t", "tmpfs", "none", "/run"], check=True)
 os.makedirs("/run/safe-modprobe", 0o700)
 shutil.copytree(policy, "/run/safe-modprobe/policy.d")
-time.sleep(2.1)
+time.sleep(0.1)
 cache = pathlib.Path("/run/safe-modprobe/policy.cache")
 for row in json.load(sys.stdin):
     cache.unlink(missing_ok=True)

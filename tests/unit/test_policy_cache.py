@@ -17,6 +17,9 @@ from safe_modprobe.read.policy_cache import cached_policy, snapshot
 from safe_modprobe.read.policy_files import read_policy
 from tests.unit.test_policy_text import policies
 
+SETTLED = 0.1
+"""Seconds after which a change has another time than the last one, where a file system counts finer than in seconds."""
+
 MARK = 'mark = [{ modules = ["m"], privileged = true }]\n'
 
 
@@ -31,7 +34,7 @@ class Place:
             folder.mkdir()
         (self.ours / "50-a.toml").write_text(MARK)
 
-    def fill(self, wait: float = 2.1) -> bool:
+    def fill(self, wait: float = SETTLED) -> bool:
         time.sleep(wait)
         before = snapshot(self.folders)
         return remember(read_policy(self.folders), before, str(self.cache))
@@ -44,7 +47,7 @@ class Place:
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
     """A new place for each row, all filled by one wait."""
     places = [Place(tmp_path_factory.mktemp("place")) for _ in range(len(CHANGES) + 4)]
-    time.sleep(2.1)
+    time.sleep(SETTLED)
     for place in places:
         assert place.fill(wait=0)
     return places.pop
@@ -130,9 +133,50 @@ def test_what_changed_just_now_is_not_kept(tmp_path: Path) -> None:
     assert place.cached() is None
 
 
+STAMPS = {
+    "in nanoseconds, a tick ago": (5_000_000_001, 5_004_000_000, False),
+    "in nanoseconds, two steps ago": (5_000_000_001, 5_020_000_000, True),
+    "in nanoseconds, after it": (5_000_000_001, 4_996_000_000, False),
+    "in steps of 10 ms, a second ago": (5_010_000_000, 6_010_000_000, False),
+    "in steps of 10 ms, three seconds ago": (5_010_000_000, 8_010_000_000, True),
+    "in seconds, a second ago": (5_000_000_000, 6_999_999_999, False),
+    "in seconds, two seconds ago": (5_000_000_000, 7_000_000_000, False),
+    "in seconds, three seconds ago": (5_000_000_000, 8_000_000_000, True),
+}
+"""st_ctime of a file, when it was looked at, and whether it will have another one after its next change."""
+
+
+@pytest.mark.parametrize("what", STAMPS)
+def test_what_may_change_with_the_same_stamp_is_not_kept(tmp_path: Path, what: str) -> None:
+    changed, taken, kept = STAMPS[what]
+    place = Place(tmp_path)
+    file = str(place.ours / "50-a.toml")
+    state = (0, 0, 0, 0, changed, 0, 0)
+    before = policy_cache.Snapshot((file,), (state,), taken)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(policy_cache, "_state", lambda path: state)
+        assert remember(read_policy(place.folders), before, str(place.cache)) is kept
+
+
+def test_no_edit_is_overlooked_however_soon_it_comes(tmp_path: Path) -> None:
+    """As fast as the clock of the file system ticks and faster, and all of one size."""
+    place = Place(tmp_path)
+    kept = 0
+    for number in range(300):
+        name = f"m{number % 10}"
+        (place.ours / "50-a.toml").write_text(MARK.replace('"m"', f'"{name}"'))
+        time.sleep(number % 30 / 1000)
+        policy = place.cached()
+        if policy is None:
+            kept += place.fill(wait=0)
+        else:
+            assert policy.marks[0].modules == (name,)
+    assert 0 < kept < 300
+
+
 def test_what_changed_while_it_was_read_is_not_kept(tmp_path: Path) -> None:
     place = Place(tmp_path)
-    time.sleep(2.1)
+    time.sleep(SETTLED)
     before = snapshot(place.folders)
     policy = read_policy(place.folders)
     (place.ours / "50-a.toml").write_text(MARK.replace('"m"', '"n"'))
