@@ -21,7 +21,7 @@ from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.callers import find_callers, heard
 from safe_modprobe.read.cmdline import LOG, OFF, rescue
 from safe_modprobe.read.modules import modules_folder, read_plan
-from safe_modprobe.read.policy_cache import cached_policy, snapshot
+from safe_modprobe.read.policy_cache import cached_policy
 from safe_modprobe.report import line, load_failure
 
 
@@ -77,14 +77,10 @@ def _policy_or_builtin() -> Policy:
     policy = cached_policy(FOLDERS)
     if policy is not None:
         return policy
-    from safe_modprobe.act.policy_cache import remember  # once after a boot or an edit; and the parser costs most
-    from safe_modprobe.read.policy_files import read_policy
+    from safe_modprobe.act.policy_cache import read_anew  # once after a boot or an edit; and the parser costs most
 
     try:
-        before = snapshot(FOLDERS)
-        policy = read_policy()
-        remember(policy, before)
-        return policy
+        return read_anew()
     except (PolicyError, OSError) as error:
         trial = os.path.exists(TRIAL)
         what = "the trial goes on" if trial else "mode privileged is in force until it is mended"

@@ -4,13 +4,23 @@ import marshal
 import os
 
 from safe_modprobe.model import Policy
+from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.policy.packed import SHAPE, pack
-from safe_modprobe.read.policy_cache import CACHE, Snapshot, again
+from safe_modprobe.read.policy_cache import CACHE, Snapshot, again, snapshot
+from safe_modprobe.read.policy_files import read_policy
 from safe_modprobe.read.trace import make_run
 
 _FINE_NS, _WHOLE_NS = 10_000_000, 2_000_000_000
 """In these steps file systems count st_ctime at most: where it is no multiple of the first, and where it is one (the
 full seconds of an old ext4, the two of FAT)."""
+
+
+def read_anew() -> Policy:
+    """The files' policy, parsed, and remembered as far as that can be. Raises PolicyError, OSError."""
+    before = snapshot(FOLDERS)
+    policy = read_policy()
+    remember(policy, before)
+    return policy
 
 
 def remember(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
-from safe_modprobe.act import switch, trial, unit
+from safe_modprobe.act import policy_cache, switch, trial, unit
 from safe_modprobe.act.switch import HELPER
 from safe_modprobe.boot import prepare
 from safe_modprobe.ctl import preflight
@@ -20,8 +20,10 @@ from safe_modprobe.ctl.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import PolicyError, SafeModprobeError
 from safe_modprobe.model import Policy, Source
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.callers import promised
-from safe_modprobe.read.policy_files import read_policy
+from safe_modprobe.read.policy_cache import cached_policy
+from safe_modprobe.read.policy_files import need_parser
 
 _EXAMPLES = """
   safe-modprobectl enable                     now, and at every boot
@@ -113,16 +115,22 @@ def _enable() -> tuple[str, Policy, list[str]]:
     said = []
     if trial.end():
         said.append("the trial has ended: what the policy refuses is refused from now on")
-        policy = read_policy()
+        policy = _policy()
     if policy.settings.trial:
         origin = policy.settings.origin("trial")
         said.append(f"a trial goes on: {origin} says trial = true, and nothing is refused until it does not")
     return before, policy, said
 
 
+def _policy() -> Policy:
+    """The files' own, as the helper comes by it: what is parsed here it need not parse once more."""
+    need_parser()
+    return cached_policy(FOLDERS) or policy_cache.read_anew()
+
+
 def _sound_policy() -> Policy:
     try:
-        return read_policy()
+        return _policy()
     except PolicyError as error:
         if trial.is_on():
             raise PolicyError(f"{error}; the trial goes on") from None
@@ -172,7 +180,7 @@ def _kernel_tells(policy: Policy) -> bool:
 def _policy_to_try() -> Policy:
     """The policy with the trial in it, in which it has to hold. A broken one does not end it, see helper.py."""
     try:
-        policy = read_policy()
+        policy = _policy()
     except PolicyError as error:
         print(
             f"safe-modprobectl: {error}; until it is mended, what is recorded is what the built-in policy would refuse,"

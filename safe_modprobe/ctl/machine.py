@@ -11,6 +11,7 @@ from safe_modprobe.read.accounts import Accounts
 from safe_modprobe.read.cmdline import LOG, rescue
 from safe_modprobe.read.modules import modules_folder
 from safe_modprobe.read.onlooker import read_plans
+from safe_modprobe.read.policy_cache import cached_policy
 from safe_modprobe.read.policy_files import read_policy
 
 _CONFIG = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
@@ -43,7 +44,7 @@ class Machine(NamedTuple):
 
     def policy(self) -> Policy:
         """That machine's policy; the running one's as its kernel's command line has it. Raises PolicyError."""
-        policy = read_policy(self.folders(), self.accounts())
+        policy = (cached_policy(FOLDERS) if self.root is None else None) or read_policy(self.folders(), self.accounts())
         return policy.in_trial(COMMAND_LINE) if self.root is None and rescue() == LOG else policy
 
     def modules(self) -> str | None:

@@ -8,6 +8,7 @@ from importlib import import_module
 from io import TextIOWrapper
 
 from safe_modprobe import __version__
+from safe_modprobe.ctl.parsers import Formatter
 from safe_modprobe.errors import SafeModprobeError
 
 _EXAMPLES = """examples:
@@ -34,7 +35,7 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
         prog="safe-modprobectl",
         description="Switch safe-modprobe on and off, check its policy, and ask it why.",
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
     top.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = top.add_subparsers(metavar="COMMAND", required=True)

@@ -1,28 +1,29 @@
-"""How subcommands speak: JSON for machines, tables and progress for people. Colours only on a terminal.
+"""How subcommands speak: JSON for machines, tables for people. Colours only on a terminal.
 
-rich is imported where a table or a bar is drawn: switching on and off, and JSON, must not depend on it.
+rich is imported where a table is drawn: switching on and off, and JSON, must not depend on it.
 """
 
-import json
 import sys
 from collections.abc import Iterable, Sequence
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
 
+from safe_modprobe.frozen import TYPE_CHECKING
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import Policy
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from rich.console import Console
 
-_T = TypeVar("_T")
 _WIDE = 10_000
 
 _STYLES = {"allow": "green", "log": "yellow", "deny": "red"}
 
 
-def print_json(value: Any) -> None:
+def print_json(value: object) -> None:
     """One JSON value, in ASCII: names are attacker's bytes."""
+    import json  # where it is asked for
+
     print(json.dumps(value, indent=2))
 
 
@@ -63,7 +64,7 @@ def rows_counted(*policies: Policy) -> str:
     return ", ".join(counted(count, key[:-1].replace("_", " ")) for key, count in row_counts(*policies).items())
 
 
-def local(time: datetime) -> str:
+def local(time: "datetime") -> str:
     """A time for people, in the local time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
@@ -73,14 +74,3 @@ def console() -> "Console":
     from rich.console import Console
 
     return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
-
-
-def progress(what: str, of: Iterable[_T], total: int) -> Iterable[_T]:
-    """The same items; a bar on standard error while they are worked at, if that is a terminal."""
-    from rich.console import Console
-    from rich.progress import track
-
-    errors = Console(stderr=True)
-    if not errors.is_interactive:  # rich would still end it with an empty line
-        return of
-    return track(of, what, total, console=errors, transient=True)

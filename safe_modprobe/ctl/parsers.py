@@ -1,16 +1,39 @@
 """What the subcommands' parsers have in common, so that the same option is the same everywhere."""
 
 import argparse
-from typing import TYPE_CHECKING, TypeAlias
+import os
 
 from safe_modprobe.capability import Capability, named
+from safe_modprobe.frozen import TYPE_CHECKING
 from safe_modprobe.kernel_args import UID_MAX
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 else:
     Commands = object
 """The type of argparse's collection of subcommands, which it does not name in public."""
+
+_COLUMNS = 80
+"""Where there is no terminal."""
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """As wide as the terminal, by os instead of shutil, which brings all compressors to every start of a parser."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+def _columns() -> int:
+    said = os.environ.get("COLUMNS", "")
+    if said.isascii() and said.isdigit() and int(said):
+        return int(said)
+    try:
+        return os.get_terminal_size().columns or _COLUMNS
+    except OSError:
+        return _COLUMNS
 
 
 def add_command(
@@ -22,7 +45,7 @@ def add_command(
         help=summary,
         description=description,
         epilog=f"examples:\n{examples.strip(chr(10))}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=Formatter,
     )
 
 

@@ -1,20 +1,19 @@
 """What `enable` looks at before it points the kernel at us, and the one request that it makes after."""
 
 import os
-import socket
 
 from safe_modprobe.act import self_test, unit
 from safe_modprobe.act.switch import HELPER
 from safe_modprobe.ctl import own_kernel
 from safe_modprobe.ctl.dry_run import answers
 from safe_modprobe.errors import SafeModprobeError
-from safe_modprobe.health.assess import assess
+from safe_modprobe.health.on_the_way import on_the_way
 from safe_modprobe.health.problem import Severity
 from safe_modprobe.kernel_args import SELF_TEST
 from safe_modprobe.kmod import Kmod, KmodError
 from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.read.cmdline import OFF, rescue
-from safe_modprobe.read.health import changeable_by_others, read_facts
+from safe_modprobe.read.health import changeable_by_others, read_way
 
 _CODE = os.path.dirname(os.path.dirname(__file__))
 
@@ -46,9 +45,9 @@ def refuse_what_is_in_the_way(for_good: bool) -> None:
             "the kernel's command line says safe_modprobe=off, by which the helper leaves every request to modprobe;"
             " nothing was changed, boot without it"
         )
-    facts = read_facts(HELPER, _CODE)
+    facts = read_way(HELPER, _CODE)
     own_kernel.refuse_anothers()
-    for problem in assess(facts).problems:
+    for problem in on_the_way(facts):
         if problem.severity is Severity.MOOT and problem.key in _IN_THE_WAY:
             raise SafeModprobeError(f"{problem.what}; nothing was changed: {problem.mend}")
     for path in (*_OTHERS, *FOLDERS):
@@ -88,6 +87,8 @@ def ask_for_real(before: str) -> None:
 
     `before` is kernel.modprobe as it was, and as it will be after that.
     """
+    import socket  # for this alone
+
     said: list[str] = []
     for alias in SELF_TEST:
         self_test.begin()

@@ -2,9 +2,9 @@
 
 import argparse
 
+from safe_modprobe.act.policy_cache import read_anew
 from safe_modprobe.ctl.output import counted, print_json, row_counts, rows_counted
 from safe_modprobe.ctl.parsers import Commands, add_command, add_json
-from safe_modprobe.read.policy_files import read_policy
 
 _EXAMPLES = """
   safe-modprobectl reload   after an edit
@@ -20,7 +20,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 and a line of what was read; PolicyError for a broken one."""
-    policy = read_policy()
+    policy = read_anew()
     if arguments.json:
         print_json({"files": policy.files, **row_counts(policy), "mode": policy.settings.mode})
     else:

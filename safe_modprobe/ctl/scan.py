@@ -8,7 +8,7 @@ Exit status: 0 when both readers agree on every module and every marker is one, 
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from safe_modprobe.capability import name_of
@@ -62,9 +62,18 @@ def _scan(on: Machine, quiet: bool) -> list[Found]:
 
     files = module_files(on.folder())
     scanned = scan(on.folder(), files)
-    if not quiet:
-        scanned = iter(output.progress("reading modules", scanned, len(files)))
-    return [_found(each) for each in sorted(scanned)]
+    return [_found(each) for each in sorted(scanned if quiet else _with_a_bar(scanned, len(files)))]
+
+
+def _with_a_bar(scanned: Iterator["Scanned"], total: int) -> Iterable["Scanned"]:
+    """A bar on standard error while they are worked at, if that is a terminal."""
+    from rich.console import Console
+    from rich.progress import track
+
+    errors = Console(stderr=True)
+    if not errors.is_interactive:  # rich would still end it with an empty line
+        return scanned
+    return track(scanned, "reading modules", total, console=errors, transient=True)
 
 
 def _found(scanned: "Scanned") -> Found:

@@ -15,7 +15,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from safe_modprobe.act.switch import HELPER
 from safe_modprobe.ctl.dry_run import dry_run
@@ -88,7 +87,7 @@ def _last_verdicts() -> tuple[list[Event], str]:
         return [], str(error)
 
 
-def as_json(facts: Facts, health: Health, verdicts: Sequence[Event], missing: str) -> dict[str, Any]:
+def as_json(facts: Facts, health: Health, verdicts: Sequence[Event], missing: str) -> dict[str, object]:
     """For machines; keys stay, and new ones may come."""
     settings = facts.policy.settings
     return {
@@ -112,7 +111,7 @@ def as_json(facts: Facts, health: Health, verdicts: Sequence[Event], missing: st
     }
 
 
-def _json_verdict(event: Event) -> dict[str, Any]:
+def _json_verdict(event: Event) -> dict[str, object]:
     return {
         "time": event.time.isoformat(),
         "verdict": str(event.verdict),

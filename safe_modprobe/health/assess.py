@@ -4,7 +4,7 @@ from enum import StrEnum
 
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.health.facts import Facts
-from safe_modprobe.health.on_the_way import whether_it_can_load, whether_it_runs, who_is_asked
+from safe_modprobe.health.on_the_way import on_the_way
 from safe_modprobe.health.problem import Problem, Severity
 from safe_modprobe.health.sources import SourceUse, sources
 from safe_modprobe.health.what_is_refused import what_is_refused
@@ -32,7 +32,7 @@ class Health(NamedTuple):
         return self.state is State.ON and all(each.severity is not Severity.MOOT for each in self.problems)
 
 
-_CHECKS = (who_is_asked, whether_it_runs, whether_it_can_load, what_is_refused, who_asks)
+_CHECKS = (on_the_way, what_is_refused, who_asks)
 _WEIGHT = list(Severity)
 
 

@@ -11,7 +11,14 @@ _LABELS = ("kmod_exec_t", "insmod_exec_t")
 """The types of modprobe's own file, in newer and in older policies."""
 
 
-def who_is_asked(facts: Facts) -> Iterator[Problem]:
+def on_the_way(facts: Facts) -> Iterator[Problem]:
+    """All of it."""
+    yield from _who_is_asked(facts)
+    yield from _whether_it_runs(facts)
+    yield from _whether_it_can_load(facts)
+
+
+def _who_is_asked(facts: Facts) -> Iterator[Problem]:
     """kernel.modprobe, what may stand in its place, and what would change it."""
     if facts.current is None:
         yield moot(
@@ -62,7 +69,7 @@ def who_is_asked(facts: Facts) -> Iterator[Problem]:
         )
 
 
-def whether_it_runs(facts: Facts) -> Iterator[Problem]:
+def _whether_it_runs(facts: Facts) -> Iterator[Problem]:
     """The helper's file, its interpreter and its code; what else may forbid the kernel to run it."""
     fails = f"every request {'fails' if facts.ours else 'would fail'}, root's too"
     for program in facts.programs:
@@ -149,7 +156,7 @@ def _of_label(path: str, label: str | None) -> Iterator[Problem]:
         )
 
 
-def whether_it_can_load(facts: Facts) -> Iterator[Problem]:
+def _whether_it_can_load(facts: Facts) -> Iterator[Problem]:
     """The switches that keep every module out, and the powers that the kernel leaves its helpers."""
     if facts.modules_disabled:
         yield moot(

@@ -8,7 +8,7 @@ from safe_modprobe.model import BUILT_IN, COMMAND_LINE, Action, Mode, Origin, Po
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.policy.globs import literal
 from safe_modprobe.policy.match import alias_glob, first_mark
-from safe_modprobe.policy.names import listed
+from safe_modprobe.policy.sentence import listed
 
 _LDISC = ("tty-ldisc-21", "n_gsm")
 """One of the line disciplines, which stands for the class: CVE-2023-6546."""

@@ -7,7 +7,7 @@ from safe_modprobe.health.problem import Problem, moot, note, weaker
 from safe_modprobe.health.sources import CALLER_ARGS, MODHARDEN, Use, passes_kernel_args, sources, why_no_trace
 from safe_modprobe.model import Action, Mode, Source
 from safe_modprobe.policy.match import not_in_words
-from safe_modprobe.policy.names import listed
+from safe_modprobe.policy.sentence import listed
 
 AUTOLOAD_DUPS = "MODULE_DEBUG_AUTOLOAD_DUPS"
 _INSTANCE = "instances/safe-modprobe"

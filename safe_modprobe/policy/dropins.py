@@ -11,6 +11,9 @@ FOLDERS = (
 
 SUFFIX = ".toml"
 
+MAX_BYTES = 1 << 20
+"""Of one drop-in."""
+
 TRIAL = "00-trial.toml"
 """In /run: what `safe-modprobectl enable --trial` writes. While it is there, nobody is refused anything."""
 

@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from safe_modprobe.model import Action, Mode, Rule, Settings, Source
 from safe_modprobe.policy.findings import Finding, Place, Severity, Sheet
 from safe_modprobe.policy.match import not_in_words
-from safe_modprobe.policy.names import Facts, Names, listed
+from safe_modprobe.policy.names import Facts, Names
+from safe_modprobe.policy.sentence import listed
 from safe_modprobe.policy.shadow import Row, Shadow, impossible, patterns_of, shadows
 
 NOTHING_KNOWN = Facts()

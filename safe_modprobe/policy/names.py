@@ -11,10 +11,8 @@ from safe_modprobe.model import Action, CallSite, Mark, Policy, Rule
 from safe_modprobe.policy.findings import Finding, Place, Severity
 from safe_modprobe.policy.globs import PatternIndex, literal, prefix
 from safe_modprobe.policy.match import alias_glob, glob, normal_pattern
+from safe_modprobe.policy.sentence import listed
 from safe_modprobe.policy.shadow import NO_DASH, Row, impossible
-
-MAX_NAMED = 6
-"""How many names a sentence holds."""
 
 
 class Asked(NamedTuple):
@@ -153,13 +151,6 @@ class Names:
             elif not any(glob(pattern, real) for pattern in patterns):
                 message = f"{each!a} leads to {real!a}, and that is what the kernel calls who runs it"
                 yield place.finding(Severity.WARNING, "executables", message)
-
-
-def listed(names: Iterable[str]) -> str:
-    """As many as a sentence can hold."""
-    every = list(names)
-    more = len(every) - MAX_NAMED
-    return ", ".join(every[:MAX_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def _refuses(row: Mark | Rule) -> bool:

@@ -21,9 +21,8 @@ from safe_modprobe.model import (
     Settings,
     Source,
 )
+from safe_modprobe.policy.dropins import MAX_BYTES
 from safe_modprobe.policy.lines import Path, lines_of
-
-MAX_BYTES = 1 << 20
 
 
 class Accounts(Protocol):

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 
 from safe_modprobe.errors import UsageError
 from safe_modprobe.model import Policy
-from safe_modprobe.policy.dropins import SUFFIX, effective
-from safe_modprobe.policy.schema import MAX_BYTES, Accounts, build
+from safe_modprobe.policy.dropins import MAX_BYTES, SUFFIX, effective
+from safe_modprobe.policy.schema import Accounts, build
 from safe_modprobe.read.policy_files import is_mask
 from safe_modprobe.read.waiting import read
 

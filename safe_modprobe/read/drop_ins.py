@@ -9,9 +9,8 @@ from collections.abc import Sequence
 
 from safe_modprobe.errors import PolicyError, said
 from safe_modprobe.frozen import NamedTuple
-from safe_modprobe.policy.dropins import SUFFIX, effective
+from safe_modprobe.policy.dropins import MAX_BYTES, SUFFIX, effective
 from safe_modprobe.policy.findings import Finding, Severity
-from safe_modprobe.policy.schema import MAX_BYTES
 from safe_modprobe.read.policy_files import is_mask, open_folder, read_file
 from safe_modprobe.read.waiting import read
 

@@ -17,7 +17,6 @@ from safe_modprobe.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, S
 from safe_modprobe.kmod import Kmod
 from safe_modprobe.model import COMMAND_LINE, Origin, Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
-from safe_modprobe.policy.digest import digest
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.policy.globs import literal
 from safe_modprobe.read.accounts import Accounts
@@ -25,7 +24,8 @@ from safe_modprobe.read.callers import PROMISE
 from safe_modprobe.read.cmdline import CMDLINE, LOG, rescue
 from safe_modprobe.read.indexes import built_in_names
 from safe_modprobe.read.modules import modules_folder
-from safe_modprobe.read.policy_files import policy_of, read_drop_ins
+from safe_modprobe.read.policy_cache import cached_policy
+from safe_modprobe.read.policy_files import need_parser, policy_of, read_drop_ins
 from safe_modprobe.read.trace import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, STOOD_DOWN, TRACEFS, parse_memory
 from safe_modprobe.read.waiting import parse_stack, read
 
@@ -45,38 +45,48 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
 
     Raises OSError.
     """
-    kernel = kernel or os.uname().release
-    modules = str(modules_folder(top or "/", kernel))
-    modules_there = os.path.isdir(modules)
-    current = _line(f"{top}/proc/sys/kernel/modprobe")
+    facts = read_way(own, code, top, kernel)
     policy, error, policy_digest = _policy(top)
-    return Facts(
+    return facts._replace(
         policy=policy,
+        policy_error=error,
+        digest=policy_digest,
+        tracing=_tracing(top),
+        promised=_line(f"{top}{PROMISE}") == "1",
+        stacks=_stacks(top),
+        lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
+        ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),
+        built_in=_built_in(_modules(top, facts.kernel), policy) if facts.modules_folder else frozenset(),
+        loaded=frozenset(line.partition(" ")[0] for line in _lines(f"{top}/proc/modules")),
+    )
+
+
+def read_way(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
+    """What health.on_the_way judges, of which no policy is a part: it is the built-in one here. As read_facts()."""
+    kernel = kernel or os.uname().release
+    current = _line(f"{top}/proc/sys/kernel/modprobe")
+    return Facts(
+        policy=BUILTIN_POLICY,
         own=own,
         current=current,
         ours=bool(current) and _same(f"{top}{current}", f"{top}{own}"),
         rescue=rescue(f"{top}{CMDLINE}"),
         stood_down=os.path.exists(f"{top}{STOOD_DOWN}"),
         at_boot=os.path.lexists(f"{top}{_AT_BOOT}"),
-        policy_error=error,
-        digest=policy_digest,
         kernel=kernel,
-        modules_folder=modules_there,
+        modules_folder=os.path.isdir(_modules(top, kernel)),
         options=_options(top, kernel),
         programs=tuple(_programs(top, own, code)),
-        tracing=_tracing(top),
-        promised=_line(f"{top}{PROMISE}") == "1",
-        stacks=_stacks(top),
-        lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
         selinux=_selinux(top, own),
         lkrg=_lkrg(top),
         modules_disabled=_line(f"{top}/proc/sys/kernel/modules_disabled") == "1",
         bset=_bset(_line(f"{top}/proc/sys/kernel/usermodehelper/bset")),
-        ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),
         sysctl=_sysctl(top),
-        built_in=_built_in(modules, policy) if modules_there else frozenset(),
-        loaded=frozenset(line.partition(" ")[0] for line in _lines(f"{top}/proc/modules")),
     )
+
+
+def _modules(top: str, kernel: str) -> str:
+    return str(modules_folder(top or "/", kernel))
 
 
 def _bytes(path: str) -> bytes:
@@ -115,18 +125,20 @@ def _policy(top: str) -> tuple[Policy, str, str]:
 
 
 def _policy_of_files(top: str) -> tuple[Policy, str, str]:
+    from safe_modprobe.policy.digest import digest  # and hashlib, which nobody needs to switch on
+
     folders = [f"{top}{folder}" for folder in FOLDERS]
     files: list[tuple[str, bytes]] = []
     try:
         files = read_drop_ins(folders)
-        return policy_of(files, Accounts(f"{top}/etc/passwd", f"{top}/etc/group")), "", digest(files)
+        need_parser()
+        policy = None if top else cached_policy(folders)
+        accounts = Accounts(f"{top}/etc/passwd", f"{top}/etc/group")
+        return policy or policy_of(files, accounts), "", digest(files)
     except PolicyError as error:
         trial = os.path.exists(f"{top}{FOLDERS[1]}/{TRIAL}")
-        return (
-            BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=trial)),
-            str(error),
-            digest(files),
-        )
+        settings = BUILTIN_POLICY.settings._replace(trial=trial)
+        return BUILTIN_POLICY._replace(settings=settings), str(error), digest(files)
 
 
 def _built_in(folder: str, policy: Policy) -> frozenset[str]:

@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Policy
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
-from safe_modprobe.policy.dropins import FOLDERS, TRIAL, UNTIL_REBOOT, effective
-from safe_modprobe.policy.schema import MAX_BYTES, build
+from safe_modprobe.policy.dropins import FOLDERS, MAX_BYTES, TRIAL, UNTIL_REBOOT, effective
 from safe_modprobe.read.accounts import Accounts
 
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
@@ -22,8 +21,18 @@ def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = No
     return policy_of(read_drop_ins(folders), accounts)
 
 
+def need_parser() -> None:
+    """Raises ModuleNotFoundError where it is gone: the next edit needs it, while a remembered policy does without."""
+    from importlib.util import find_spec  # no request asks
+
+    if find_spec("tomli") is None:
+        raise ModuleNotFoundError("No module named 'tomli'", name="tomli")
+
+
 def policy_of(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = None) -> Policy:
     """What read_policy() makes of the files that read_drop_ins() found. Raises PolicyError."""
+    from safe_modprobe.policy.schema import build  # and tomli, which nobody needs for a policy that was remembered
+
     try:
         return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
     except OSError as error:  # /etc/passwd or /etc/group, which only a file with names in it asks for

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from safe_modprobe.ctl.main import COMMANDS, parser
+from safe_modprobe.read.policy_files import need_parser
 
 TOP = Path(__file__).resolve().parents[2]
 
@@ -39,6 +40,30 @@ def test_a_command_works_while_another_is_broken() -> None:
     assert ctl("surface", "--help", before=broken)[0] == 1
 
 
+STARTS = {
+    "enable": {"datetime", "elftools", "hashlib", "json", "rich", "shutil", "socket", "tomli", "typing"},
+    "disable": {"datetime", "elftools", "hashlib", "json", "rich", "shutil", "socket", "tomli", "typing"},
+    "status": {"elftools", "hashlib", "json", "rich", "shutil", "tomli", "typing"},
+    "explain": {"elftools", "hashlib", "json", "rich", "shutil", "tomli"},
+}
+"""What each does not wait for before it does anything; what a later step needs, that one imports."""
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_a_command_starts_without_what_not_every_call_needs(command: str) -> None:
+    arguments = {"explain": ["net-pf-38"]}.get(command, [])
+    code = f"""if True:
+        import sys
+        from safe_modprobe.ctl.main import parser
+        parser([{command!r}]).parse_args([{command!r}, *{arguments!r}])
+        print(*sys.modules)
+    """
+    done = subprocess.run(["/usr/bin/python3", "-IBS", "-c", f"import sys; sys.path.append({str(TOP)!r})\n{code}"],
+        capture_output=True, text=True, check=True)  # fmt: skip
+    there = set(done.stdout.split())
+    assert f"safe_modprobe.ctl.{command}" in there and there & STARTS[command] == set()
+
+
 ROWS = [
     (("explian",), 2, "invalid choice: 'explian' (choose from "),
     ((), 2, "the following arguments are required: COMMAND"),
@@ -51,6 +76,16 @@ ROWS = [
 def test_wrong_usage(arguments: tuple[str, ...], status: int, says: str) -> None:
     code, out, err = ctl(*arguments)
     assert (code, out) == (status, "") and says in err and "Traceback" not in err, err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_policy_that_was_remembered_hides_no_missing_parser(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    if there:
+        need_parser()
+    else:
+        monkeypatch.setitem(sys.modules, "tomli", None)
+        with pytest.raises(ModuleNotFoundError, match="No module named 'tomli'"):
+            need_parser()
 
 
 def test_a_missing_library_is_named() -> None:

@@ -39,7 +39,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
 
     monkeypatch.setattr(preflight, "refuse_what_is_in_the_way", lambda for_good: None)
     monkeypatch.setattr(preflight, "ask_for_real", lambda before: said("ask"))
-    monkeypatch.setattr(enable, "read_policy", lambda: BUILTIN_POLICY)
+    monkeypatch.setattr(enable, "cached_policy", lambda folders: BUILTIN_POLICY)
     monkeypatch.setattr(enable, "dry_run", lambda: "")
     monkeypatch.setattr(enable, "prepare", lambda told: said("prepare"))
     monkeypatch.setattr(trial, "is_on", lambda: state["trial"])
@@ -291,7 +291,7 @@ def test_in_a_container_nothing_is_switched(done: Done, monkeypatch: pytest.Monk
         disable.run(asked())
     monkeypatch.undo()
     own_kernel_says(monkeypatch, tmp_path, "echo 'a container (lxc)'; exit 1")
-    monkeypatch.setattr(preflight, "read_facts", lambda own, code: GOOD)
+    monkeypatch.setattr(preflight, "read_way", lambda own, code: GOOD)
     with pytest.raises(SafeModprobeError, match=said):
         preflight.refuse_what_is_in_the_way(False)
     assert done == []
@@ -351,7 +351,7 @@ MENDED_BY_IT: list[dict[str, object]] = [
 
 @pytest.mark.parametrize(("changed", "said"), IN_THE_WAY, ids=range(len(IN_THE_WAY)))
 def test_what_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], said: str) -> None:
-    monkeypatch.setattr(preflight, "read_facts", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
+    monkeypatch.setattr(preflight, "read_way", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
     with pytest.raises(SafeModprobeError, match="nothing was changed: ") as error:
         preflight.refuse_what_is_in_the_way(False)
     assert said in str(error.value)
@@ -359,7 +359,7 @@ def test_what_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch, changed: d
 
 @pytest.mark.parametrize("changed", MENDED_BY_IT, ids=range(len(MENDED_BY_IT)))
 def test_what_it_mends_is_not(monkeypatch: pytest.MonkeyPatch, changed: dict[str, object]) -> None:
-    monkeypatch.setattr(preflight, "read_facts", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
+    monkeypatch.setattr(preflight, "read_way", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
     monkeypatch.setattr(preflight, "changeable_by_others", lambda path: [])
     preflight.refuse_what_is_in_the_way(False)
 

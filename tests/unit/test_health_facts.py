@@ -12,7 +12,8 @@ import pytest
 from safe_modprobe.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
 from safe_modprobe.model import Origin
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
-from safe_modprobe.read.health import digest, read_facts
+from safe_modprobe.policy.digest import digest
+from safe_modprobe.read.health import read_facts
 from safe_modprobe.read.trace import dump_memory
 from tests.tree.build import VERSION, Mod, build_tree
 
