@@ -17,6 +17,8 @@ PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
 CAPS = {"CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13, "CAP_SYS_MODULE": 16, "CAP_SYS_ADMIN": 21}
 ALL = -1
+BOOT = "/usr/libexec/safe-modprobe/boot"
+ENABLED_ONCE = "/run/enabled-once"
 
 
 class Guest:
@@ -111,6 +113,14 @@ class Guest:
         with open("/proc/sys/kernel/modprobe") as file:
             helper = file.read()
         return helper == "/usr/sbin/safe-modprobe\n" and os.path.isdir("/sys/kernel/tracing/instances/safe-modprobe")
+
+    def switch_on(self):
+        """Have the helper be the kernel's: the first time by `enable`, then as every boot does, which looks at less."""
+        if self.enabled():
+            return
+        done = self.sh(BOOT if os.path.exists(ENABLED_ONCE) else "safe-modprobectl enable --runtime")
+        assert done.returncode == 0, done.stderr
+        self.write(ENABLED_ONCE, "")
 
     def modules(self):
         """The names in /proc/modules."""

@@ -18,10 +18,7 @@ MARKED, NEEDS_MARKED, NET_ADMIN, OPEN, SOFTDEP, NESTED = 21, 39, 37, 42, 36, 33
 def setup(guest: Guest) -> None:
     """Before each test: switched on, and nothing of ours in the kernel."""
     guest.unload(*SMP, *ALG, *SCTP)
-    if guest.enabled():
-        return
-    done = guest.sh("safe-modprobectl enable --runtime")
-    assert done.returncode == 0, done.stderr
+    guest.switch_on()
 
 
 def expect(guest: Guest, module: str, loaded: bool) -> None:

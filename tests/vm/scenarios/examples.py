@@ -17,8 +17,7 @@ def setup(guest: Guest) -> None:
     if not os.path.isdir(DESK):
         done = guest.sh(documents.PREPARE.format(desk=DESK))
         assert done.returncode == 0, done.stderr
-    if not guest.enabled():
-        assert guest.sh("safe-modprobectl enable --runtime").returncode == 0
+    guest.switch_on()
     guest.unload("af_alg")
     guest.run_as(1000, lambda: guest.ask_socket(38, 5))
 

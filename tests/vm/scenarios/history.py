@@ -22,9 +22,7 @@ def setup(guest: Guest) -> None:
     """Before each test: switched on, AF_ALG not in the kernel, and only the shipped policy there."""
     guest.unload("af_alg")
     guest.sh(f"rm -f {POLICY} {TRIAL}")
-    if not guest.enabled():
-        done = guest.sh("safe-modprobectl enable --runtime")
-        assert done.returncode == 0, done.stderr
+    guest.switch_on()
 
 
 def ctl(guest: Guest, *words: str, code: int = 0) -> str:

@@ -21,9 +21,7 @@ TEXTFILES = "/var/lib/prometheus/node-exporter"
 def setup(guest: Guest) -> None:
     """Before each test: switched on, and AF_ALG not in the kernel."""
     guest.unload("af_alg")
-    if not guest.enabled():
-        done = guest.sh("safe-modprobectl enable --runtime")
-        assert done.returncode == 0, done.stderr
+    guest.switch_on()
 
 
 def records(guest: Guest) -> list[dict]:

@@ -54,9 +54,7 @@ class People:
                 " -c aes-xts-plain64 -s 256 /run/images/luks"
             )
             assert done.returncode == 0, done.stderr
-        if not guest.enabled():
-            done = guest.sh("safe-modprobectl enable --runtime")
-            assert done.returncode == 0, done.stderr
+        guest.switch_on()
 
 
 PEOPLE = People()

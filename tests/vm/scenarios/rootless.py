@@ -74,9 +74,7 @@ def setup(guest: Guest) -> None:
         static_nodes()
         done = guest.sh(PREPARE)
         assert done.returncode == 0, done.stderr
-    if not guest.enabled():
-        done = guest.sh("safe-modprobectl enable --runtime")
-        assert done.returncode == 0, done.stderr
+    guest.switch_on()
     guest.sh(f"rm -f {ADMIN}")
 
 

@@ -25,9 +25,7 @@ EXPECTED_NOTES = {"marked-built-in", "marked-loaded", "no-build-options"}
 def setup(guest: Guest) -> None:
     """Before each test: switched on, and AF_ALG not in the kernel."""
     guest.unload("algif_hash", "af_alg")
-    if not guest.enabled():
-        done = guest.sh("safe-modprobectl enable --runtime")
-        assert done.returncode == 0, done.stderr
+    guest.switch_on()
 
 
 def status(guest: Guest) -> tuple[int, dict]:

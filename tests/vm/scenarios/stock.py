@@ -9,9 +9,7 @@ SCTP = ("sctp", "ip6_udp_tunnel", "udp_tunnel")
 def setup(guest: Guest) -> None:
     """Before each test: switched on, and nothing of it in the kernel."""
     guest.unload(*ALG, *SCTP, "xfs")
-    if not guest.enabled():
-        done = guest.sh("safe-modprobectl enable --runtime")
-        assert done.returncode == 0, done.stderr
+    guest.switch_on()
 
 
 def test_user_is_refused_af_alg_and_root_is_not(guest: Guest) -> None:

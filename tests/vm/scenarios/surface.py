@@ -14,9 +14,7 @@ _BEFORE = "/run/surface.json"
 
 def setup(guest: Guest) -> None:
     """Before each test: switched on, and with the module that asks for any name."""
-    if not guest.enabled():
-        done = guest.sh("safe-modprobectl enable --runtime")
-        assert done.returncode == 0, done.stderr
+    guest.switch_on()
     if not os.path.exists(_BEFORE):
         guest.sh("modprobe smp_ask; modprobe af_key")
         guest.write(_BEFORE, json.dumps(surface(guest)))

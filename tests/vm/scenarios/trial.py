@@ -1,64 +1,31 @@
-"""An admin marks, unmarks and allows, and tries a policy before it counts: what the kernel then does, one row a test."""
+"""An admin tries a policy before it counts: everything is let through, whoever refuses it, and that is recorded."""
 
 import json
 import os
-from collections.abc import Callable
 
+from edits import ETC, MARKED, NEEDS_MARKED, RUN, SITE, ctl, got, got_open, refused
+from edits import setup as no_rows
 from guest import Guest
 
-SMP = (
-    "smp_nested", "smp_nested_marked", "smp_softdep", "smp_needs_marked", "smp_net_admin", "smp_marked", "smp_open",
-)  # fmt: skip
-ALG = ("algif_aead", "algif_hash", "algif_skcipher", "algif_rng", "af_alg")
-MARKED, NEEDS_MARKED, NET_ADMIN, SOFTDEP, NESTED = 21, 39, 37, 36, 33
+NET_ADMIN, SOFTDEP, NESTED = 37, 36, 33
 
-ETC = "/etc/safe-modprobe/policy.d"
-SITE = f"{ETC}/10-site.toml"
-RUN = "/run/safe-modprobe/policy.d"
-UNTIL_REBOOT = f"{RUN}/09-until-reboot.toml"
 TRIAL = f"{RUN}/00-trial.toml"
-LIB = "/usr/lib/safe-modprobe/safe_modprobe"
+FIRST = f"{ETC}/05-a.toml"
+DECIDE, AWAY = (f"/usr/lib/safe-modprobe/safe_modprobe/decide.{ending}" for ending in ("py", "away"))
 BUT_FOR = "; it would be refused, but for the trial"
 
 
 def setup(guest: Guest) -> None:
-    """Before each test: switched on, no trial, no row of the admin's, and nothing of ours in the kernel."""
-    guest.sh(f"rm -f {ETC}/*.toml {UNTIL_REBOOT} /etc/modprobe.d/install.conf /run/ran; mkdir -p {ETC}")
-    guest.sh(f"test ! -e {LIB}/decide.away || mv {LIB}/decide.away {LIB}/decide.py")
-    guest.unload(*SMP, *ALG)
-    if os.path.exists(TRIAL) or not guest.enabled():
-        ctl(guest, "enable --runtime")
-    assert not os.path.exists(TRIAL)
+    """Before each test: on trial, no row of the admin's, and nothing of ours in the kernel."""
+    guest.sh(f"rm -f /etc/modprobe.d/install.conf /run/ran; test ! -e {AWAY} || mv {AWAY} {DECIDE}")
+    no_rows(guest)
+    if not os.path.exists(TRIAL):
+        begin(guest)
 
 
-def ctl(guest: Guest, command: str) -> str:
-    done = guest.sh(f"safe-modprobectl {command}")
-    assert done.returncode == 0, done.stderr
-    return done.stdout
-
-
-def refused(guest: Guest, command: str) -> str:
-    done = guest.sh(f"safe-modprobectl {command}")
-    assert done.returncode == 1, done
-    return done.stderr.removeprefix("safe-modprobectl: ").removesuffix("\n")
-
-
-def got(guest: Guest, uid: int, family: int, module: str, kind: int = 1, protocol: int = 0) -> bool:
-    """Whether the module is in once this user has asked for the family; it was not before, and is not after."""
-    return _came_in(guest, module, lambda: guest.run_as(uid, lambda: guest.ask_socket(family, kind, protocol)))
-
-
-def got_open(guest: Guest, uid: int, **who: object) -> bool:
-    """The same for smp_open, which is not marked, by its own name, for which no class of aliases is."""
-    return _came_in(guest, "smp_open", lambda: guest.run_as(uid, lambda: guest.ask_raw(b"smp_open"), **who))
-
-
-def _came_in(guest: Guest, module: str, ask: Callable[[], object]) -> bool:
-    assert module not in guest.modules(), guest.sh(f"lsmod; rmmod {module}")
-    ask()
-    there = module in guest.modules()
-    guest.unload(*SMP, *ALG)
-    return there
+def begin(guest: Guest) -> None:
+    said = ctl(guest, "enable --runtime --trial")
+    assert f"a trial is on: nothing is refused, what would be is recorded [{TRIAL}]\n" in said, said
 
 
 def let_through(guest: Guest) -> str:
@@ -68,114 +35,12 @@ def let_through(guest: Guest) -> str:
     return message
 
 
-# Rows.
-
-
-def test_mark_has_a_user_refused_and_unmark_lets_it_through(guest: Guest) -> None:
-    assert got_open(guest, 1000)
-    said = ctl(guest, "mark smp-open --reason 'nobody here needs it'")
-    assert said.startswith(f"{SITE}:1: written\n") and "smp_open: denied to a user without privilege" in said, said
-    assert not got_open(guest, 1000)
-    assert "nobody here needs it" in guest.log()[-1] and "[10-site.toml:1]" in guest.log()[-1], guest.log()[-1:]
-    assert got_open(guest, 0)
-    said = ctl(guest, "unmark smp_open --reason 'somebody does'")
-    # Its own alias, net-pf-42, is in a class of the default policy's, so there is a row as well: everybody gets it.
-    assert f"{SITE}: smp_open taken out of an earlier mark\n" in said and f"{SITE}:1: written\n" in said, said
-    assert got_open(guest, 1000)
-    assert got(guest, 1000, 42, "smp_open")
-
-
-def test_mark_for_a_capability(guest: Guest) -> None:
-    ctl(guest, "mark smp_open --cap cap_net_admin --reason test")
-    assert not got_open(guest, 1000)
-    assert got_open(guest, 1000, caps=("CAP_NET_ADMIN",))
-
-
-def test_unmark_of_the_default_policys_mark(guest: Guest) -> None:
-    assert not got(guest, 1000, 38, "af_alg", 5)
-    ctl(guest, "unmark af_alg --reason test")
-    assert got(guest, 1000, 38, "af_alg", 5)
-    ctl(guest, "mark af_alg --reason test")
-    assert not got(guest, 1000, 38, "af_alg", 5)
-
-
-def test_unmark_leaves_a_modules_own_marker_unless_it_is_told_to(guest: Guest) -> None:
-    assert "no mark says so: --over-marker opens it" in refused(guest, "unmark smp_marked --reason test")
-    assert not got(guest, 1000, MARKED, "smp_marked")
-    ctl(guest, "unmark smp_marked --over-marker --reason test")
-    assert got(guest, 1000, MARKED, "smp_marked")
-
-
-def test_allow_lets_one_user_through_with_all_that_it_needs_and_no_other(guest: Guest) -> None:
-    said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row names smp_marked as well" in said, said
-    assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
-    assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")
-    assert ctl(guest, "allow smp_needs_marked --uid 1001 --reason again").startswith(f"{SITE}: nothing to change\n")
-
-
-def test_a_module_that_is_in_the_kernel_is_judged_as_if_it_were_not(guest: Guest) -> None:
-    assert guest.run_as(0, lambda: guest.ask_raw(b"smp_needs_marked")) == 0
-    said = ctl(guest, "mark smp_needs_marked --reason test")
-    assert "note: in the kernel already, so everybody has it until 'rmmod smp_needs_marked'\n" in said, said
-    said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row names smp_marked as well, without which that would not load\n" in said, said
-    guest.unload("smp_needs_marked", "smp_marked")
-    assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
-    assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")
-
-
-def test_until_reboot_writes_below_run_alone_and_stands_above_etc(guest: Guest) -> None:
-    ctl(guest, "mark smp_open --reason test")
-    ctl(guest, "allow smp_open --uid 1001 --until-reboot")
-    guest.write(f"{ETC}/11-all.toml", 'rule = [{ modules = ["smp_open"], users = [1001], action = "deny" }]\n')
-    before = guest.sh(f"cat {SITE}").stdout
-    assert got_open(guest, 1001)
-    assert not got_open(guest, 1000)
-    assert guest.sh(f"cat {SITE}").stdout == before and "allow" not in before
-    assert guest.sh(f"stat -c '%a %u' {UNTIL_REBOOT} {RUN}").stdout == "644 0\n755 0\n"
-
-
-def test_a_rule_that_decides_first_is_named_and_nothing_is_written(guest: Guest) -> None:
-    guest.write(f"{ETC}/05-a.toml", 'rule = [{ modules = ["smp_open"], action = "deny", reason = "no" }]\n')
-    said = refused(guest, "allow smp_open --uid 1001 --reason test")
-    assert said == "05-a.toml:1: smp_open: no; that decides first, so change it there; nothing was changed", said
-    assert guest.sh(f"test -e {SITE}").returncode == 1
-
-
-def test_a_disk_that_cannot_be_written(guest: Guest) -> None:
-    guest.sh(f"mount -t tmpfs -o ro,mode=755 tmpfs {ETC}")
-    try:
-        said = refused(guest, "mark smp_open --reason test")
-        assert said == f"{SITE}: it cannot be written: Read-only file system; nothing was changed", said
-    finally:
-        guest.sh(f"umount {ETC}")
-    assert got_open(guest, 1000)
-
-
-def test_a_user_cannot_write(guest: Guest) -> None:
-    done = guest.run_as(1000, lambda: guest.sh("safe-modprobectl mark smp_open --reason test"))
-    assert done.returncode == 1 and done.stderr.count("\n") == 1, done
-    assert guest.sh(f"ls -A {ETC}").stdout == ""
-
-
-# A trial lets everything through, whoever refuses it, and records it.
-
-
-def trial(guest: Guest, policy: str = "") -> str:
-    if policy:
-        guest.write(f"{ETC}/05-a.toml", policy)
-    return ctl(guest, "enable --runtime --trial")
-
-
 def test_a_marker(guest: Guest) -> None:
-    assert f"a trial is on: nothing is refused, what would be is recorded [{TRIAL}]\n" in trial(guest)
     assert got(guest, 1000, MARKED, "smp_marked")
     assert "'net-pf-21' (smp_marked) to uid 1000 " in let_through(guest)
 
 
 def test_a_mark_with_what_the_module_needs(guest: Guest) -> None:
-    trial(guest)
     assert got(guest, 1000, 38, "af_alg", 5)
     assert "CVE-2026-31431" in let_through(guest)
     assert got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
@@ -183,7 +48,6 @@ def test_a_mark_with_what_the_module_needs(guest: Guest) -> None:
 
 
 def test_a_soft_dependency_and_a_nested_request(guest: Guest) -> None:
-    trial(guest)
     assert got(guest, 1000, SOFTDEP, "smp_marked")
     let_through(guest)
     assert got(guest, 1000, NESTED, "smp_nested_marked")
@@ -191,7 +55,6 @@ def test_a_soft_dependency_and_a_nested_request(guest: Guest) -> None:
 
 
 def test_root_of_a_user_namespace(guest: Guest) -> None:
-    trial(guest)
     guest.run_as(1000, lambda: guest.ask_socket(NET_ADMIN), user_namespace=True)
     assert "smp_net_admin" in guest.modules()
     let_through(guest)
@@ -199,13 +62,13 @@ def test_root_of_a_user_namespace(guest: Guest) -> None:
 
 def test_the_modes(guest: Guest) -> None:
     for mode in ("disabled", "privileged"):
-        trial(guest, f'[settings]\nmode = "{mode}"\n')
+        guest.write(FIRST, f'[settings]\nmode = "{mode}"\n')
         assert got_open(guest, 1000), mode
         assert f"mode is {mode}" in let_through(guest)
 
 
 def test_a_rule_even_against_root_and_a_quiet_one(guest: Guest) -> None:
-    trial(guest, 'rule = [{ modules = ["smp_*"], action = "deny", reason = "for everyone", quiet = true }]\n')
+    guest.write(FIRST, 'rule = [{ modules = ["smp_*"], action = "deny", reason = "for everyone", quiet = true }]\n')
     assert got_open(guest, 0)
     assert "for everyone" in let_through(guest)
     assert got(guest, 1000, MARKED, "smp_marked")
@@ -213,7 +76,7 @@ def test_a_rule_even_against_root_and_a_quiet_one(guest: Guest) -> None:
 
 
 def test_grsecuritys_arguments(guest: Guest) -> None:
-    trial(guest, "[settings]\nforward_kernel_args = true\n")
+    guest.write(FIRST, "[settings]\nforward_kernel_args = true\n")
     for argument in ("normal1000_", "normal_", "netdev", "fs"):
         done = guest.sh(f"safe-modprobe -q -- smp_marked grsec_modharden_{argument}")
         assert done.returncode == 0 and "smp_marked" in guest.modules(), argument
@@ -223,27 +86,24 @@ def test_grsecuritys_arguments(guest: Guest) -> None:
 
 def test_an_install_command(guest: Guest) -> None:
     guest.write("/etc/modprobe.d/install.conf", "install smp_open touch /run/ran\n")
-    trial(guest)
     assert not got_open(guest, 1000)
     assert guest.sh("test -e /run/ran").returncode == 0
     assert "install command" in let_through(guest)
 
 
 def test_an_unknown_caller(guest: Guest) -> None:
-    trial(guest, '[settings]\nsources = ["bpf"]\n')
+    guest.write(FIRST, '[settings]\nsources = ["bpf"]\n')
     assert got(guest, 1000, MARKED, "smp_marked")
     assert "to an unknown caller (none)" in let_through(guest)
 
 
 def test_without_tracefs(guest: Guest) -> None:
-    trial(guest)
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
     assert got(guest, 1000, MARKED, "smp_marked")
     let_through(guest)
 
 
 def test_a_policy_that_broke_meanwhile(guest: Guest) -> None:
-    trial(guest)
     guest.write(SITE, "nonsense")
     assert got(guest, 1000, MARKED, "smp_marked")
     let_through(guest)
@@ -253,6 +113,7 @@ def test_a_policy_that_broke_meanwhile(guest: Guest) -> None:
 
 
 def test_a_trial_of_a_policy_that_is_broken_already(guest: Guest) -> None:
+    os.unlink(TRIAL)
     guest.write(SITE, "nonsense")
     done = guest.sh("safe-modprobectl enable --runtime --trial")
     assert done.returncode == 0 and f"{SITE}:1: " in done.stderr and "until it is mended" in done.stderr, done
@@ -261,26 +122,24 @@ def test_a_trial_of_a_policy_that_is_broken_already(guest: Guest) -> None:
 
 
 def test_a_helper_that_broke(guest: Guest) -> None:
-    trial(guest)
-    guest.sh(f"mv {LIB}/decide.py {LIB}/decide.away")
+    os.rename(DECIDE, AWAY)
     assert got(guest, 1000, MARKED, "smp_marked")
     assert "; any request of a trial is left to /sbin/modprobe" in guest.log()[-1], guest.log()[-1:]
-    guest.sh(f"rm {TRIAL}")
+    os.unlink(TRIAL)
     assert not got(guest, 1000, MARKED, "smp_marked")
-    guest.sh(f"mv {LIB}/decide.away {LIB}/decide.py")
 
 
 def test_the_end_of_a_trial_refuses_again(guest: Guest) -> None:
-    trial(guest)
     assert "the trial has ended" in ctl(guest, "enable --runtime")
     assert not got(guest, 1000, MARKED, "smp_marked")
     assert guest.log()[-1].startswith("denied "), guest.log()[-1:]
-    trial(guest)
+    begin(guest)
     ctl(guest, "disable")
     assert not os.path.exists(TRIAL)
 
 
 def test_what_would_end_a_trial_before_it_begins_is_named(guest: Guest) -> None:
+    os.unlink(TRIAL)
     guest.sh(f"ln -s /dev/null {ETC}/00-trial.toml")
     said = refused(guest, "enable --runtime --trial")
     assert said == (
@@ -295,6 +154,7 @@ def test_what_would_end_a_trial_before_it_begins_is_named(guest: Guest) -> None:
 
 
 def test_an_admins_own_trial_outlasts_enable_which_says_so(guest: Guest) -> None:
+    os.unlink(TRIAL)
     guest.write(SITE, "[settings]\ntrial = true\n")
     said = ctl(guest, "enable --runtime")
     assert "a trial goes on: 10-site.toml:2 says trial = true" in said, said
@@ -303,7 +163,6 @@ def test_an_admins_own_trial_outlasts_enable_which_says_so(guest: Guest) -> None
 
 
 def test_a_row_is_checked_as_if_there_were_no_trial(guest: Guest) -> None:
-    trial(guest)
     said = json.loads(ctl(guest, "mark smp_open --reason test --json"))
     assert said["trial"] is True and said["verdicts"][0]["verdict"] == "deny", said
     assert got_open(guest, 1000)
