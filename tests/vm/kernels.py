@@ -3,6 +3,7 @@
 import gzip
 import re
 import shutil
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,7 +42,7 @@ def kernel(name: str, progress: Progress = say) -> Kernel:
         return patched(name.removesuffix(PATCHED), progress)
     suite = name.removesuffix(_WHOLE)
     options = suite_options(suite, progress)
-    package = _newest(options, "amd64" if suite != name else "cloud-amd64")
+    package = _newest(tuple(options), "amd64" if suite != name else "cloud-amd64")
     key = digest(package, Path(__file__), *((SOURCES, HEADER) if name == NATIVE else ()))
     folder = cached(f"kernel-{name}", key, lambda into: _make(into, name, package, options), progress)
     return Kernel(name, *_found(folder))
@@ -84,7 +85,9 @@ def mirror() -> str:
     raise SystemExit("apt has no Debian archive in its sources; add one and run 'apt-get update'")
 
 
-def _newest(options: list[str], flavour: str) -> str:
+@cache
+def _newest(options: tuple[str, ...], flavour: str) -> str:
+    """apt takes most of a second to say it, and every boot asks."""
     text = run(["apt-cache", *options, "depends", f"linux-image-{flavour}"])
     found = re.search(rf"Depends: (linux-image-\S+-{flavour})", text)
     if found is None:
