@@ -7,7 +7,7 @@ own, and the others of that block share one. The ids below the first block are a
 have their own place, so that nobody's subordinate ids ever keep an account's records, or root's, from being written.
 """
 
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.kernel_args import UID_MAX, escape

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 from safe_modprobe import message_ids
 from safe_modprobe.act.behalf import on_behalf_of

@@ -10,7 +10,7 @@ write modprobe(8)'s options. Behind the alias, each word an argument (RFC 5234, 
     site   = SP "modharden_cap" N "_"               ; held, and declared by the call site; 1 to 63, not 16
 """
 
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 from safe_modprobe.capability import ALL, SYS_MODULE
 from safe_modprobe.errors import UsageError

@@ -6,7 +6,7 @@ puts a copy of them aside (act/switch.py), for the time in which an upgrade has 
 
 import os
 import time
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 from safe_modprobe.act.modprobe import MODPROBE, become_modprobe, takes_for_a_file
 from safe_modprobe.act.record import record

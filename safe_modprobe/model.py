@@ -4,11 +4,10 @@ They are named tuples, not dataclasses: both are frozen, but `import dataclasses
 bare interpreter costs (26.8 against 8.8 ms where this was measured), and every module request pays for it.
 """
 
-from collections.abc import Mapping
-from enum import StrEnum
+from _collections_abc import Mapping
 
 from safe_modprobe.capability import Capability
-from safe_modprobe.frozen import NamedTuple
+from safe_modprobe.frozen import NamedTuple, StrEnum
 
 
 class Action(StrEnum):

@@ -1,6 +1,6 @@
 """A verdict in words: one line that a person can read and act on, and the journal's fields. Pure."""
 
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 from safe_modprobe import message_ids
 from safe_modprobe.counts import FAILURE, LEFT, LOAD, NOTHING, POLICY, SECONDS, Budget, Repeats, origin_label

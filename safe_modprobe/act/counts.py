@@ -7,7 +7,7 @@ The file in /run has its size from the beginning, so that it can be written wher
 import fcntl
 import os
 import time
-from collections.abc import Callable, Mapping
+from _collections_abc import Callable, Mapping
 
 from safe_modprobe.act.record import record
 from safe_modprobe.counts import AT_ONCE, SIZE, Admitted, Counts, Repeats, admit, dump, parse, served, settled

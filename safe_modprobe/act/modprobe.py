@@ -1,7 +1,7 @@
 """modprobe(8), the kernel's usual helper: it serves everybody."""
 
 import os
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 MODPROBE = "/sbin/modprobe"
 ENVIRONMENT = {"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}

@@ -1,7 +1,7 @@
 """Say what was decided: to the journal where it listens, to syslog otherwise, to the kernel's log where neither is."""
 
 import os
-from collections.abc import Mapping
+from _collections_abc import Mapping
 
 JOURNAL = "/run/systemd/journal/socket"
 SYSLOG = "/dev/log"
@@ -12,7 +12,7 @@ _FACILITY = 10 << 3  # LOG_AUTHPRIV, syslog(3)
 _KMSG_LINE = 960  # the kernel cuts a record at 1024 - PREFIX_MAX bytes (kernel/printk/printk.c)
 
 
-def record(message: str, priority: int, fields: Mapping[str, str] = {}) -> None:
+def record(message: str, priority: int, fields: Mapping[str, str] = {}) -> None:  # noqa: B006
     """Write one record to the first place that takes it. Never raises: a full log must refuse no module."""
     for write in (_journal, _syslog, _kmsg):
         try:

@@ -1,6 +1,6 @@
 """Which drop-in files count, and in what order: systemd's rule over several folders."""
 
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 FOLDERS = (
     "/usr/lib/safe-modprobe/policy.d",

@@ -1,6 +1,6 @@
 """Policy -> TOML: what parses to the same rows again, and the line that would let a request through."""
 
-from collections.abc import Iterable, Sequence
+from _collections_abc import Iterable, Sequence
 
 from safe_modprobe.capability import SYS_MODULE, Capability, name_of
 from safe_modprobe.frozen import TYPE_CHECKING

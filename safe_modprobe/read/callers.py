@@ -9,7 +9,7 @@ more, the next source that can answer says the rest, and of those whom it finds 
 
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from _collections_abc import Callable, Iterable, Mapping
 
 from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.decide import askers, seen_through

@@ -1,7 +1,7 @@
 """alias -> Plan: every target module and every step towards it, by libkmod, with the markers read."""
 
 import os
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 from safe_modprobe.capability import SYS_MODULE, named
 from safe_modprobe.errors import UntrustedInputError, UsageError

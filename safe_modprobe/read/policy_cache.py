@@ -6,7 +6,7 @@ Parsing costs as much as the rest of a decision, and somebody waits for it in th
 import marshal
 import os
 import time
-from collections.abc import Sequence
+from _collections_abc import Sequence
 
 from safe_modprobe.frozen import NamedTuple
 from safe_modprobe.model import Policy

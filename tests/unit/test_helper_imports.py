@@ -43,10 +43,9 @@ WITH_TOMLI = """
     re._constants re._parser reprlib string types typing warnings contextlib collections.abc
     _collections _datetime _functools _operator _sre _string _typing
 """
-NEEDED = "_collections_abc _stat _struct errno fcntl gc genericpath os posixpath stat struct"
-WITH_ENUM = "_collections _functools _operator collections enum functools itertools keyword operator reprlib types"
+NEEDED = "_collections _collections_abc _stat _struct errno fcntl gc genericpath os posixpath stat struct"
 ALLOWED = frozenset(f"{OURS} {PARSER} {TOMLI} {WITH_TOMLI} {NEEDED}".split())
-ALLOWED_LATER = frozenset(f"{OURS} {NEEDED} {WITH_ENUM} collections.abc contextlib".split())
+ALLOWED_LATER = frozenset(f"{OURS} {NEEDED}".split())
 
 RARE = {
     "fnmatch",
@@ -190,7 +189,7 @@ def test_what_tomli_brings_is_tomlis(launcher: Path) -> None:
     assert purelib is not None
     code = f"import sys; sys.path.append({purelib[1]!r}); import tomli"
     found = imported(PYTHON, "-IBS", "-X", "importtime", "-c", code)
-    assert set(WITH_TOMLI.split()) - found <= {"contextlib", "collections.abc"}
+    assert set(WITH_TOMLI.split()) - found <= {"collections.abc"}
 
 
 def test_the_interpreters_own_start_is_untouched(launcher: Path) -> None:
