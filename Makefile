@@ -40,7 +40,7 @@ help:
 	@echo 'make test       every test, real kernels included'
 	@echo 'make test-packages  the packages and the role for a fleet, made, judged and installed: make test goes without'
 	@echo 'make test-boot  whole systems, rebooted, with the Debian package: make test goes without'
-	@echo 'make test-unit  the tests that need no kernel: the loop for a desk'
+	@echo 'make test-unit  the tests of our code alone, without a kernel: the loop for a desk'
 	@echo 'make kernel SUITE=bookworm  a small kernel of that suite with the series in packaging/kernel, in .cache'
 	@echo 'make test-kernel SUITE=bookworm  what such a kernel tells the helper, and what follows from it'
 	@echo 'make bench      the speed of the helper, as ratios'

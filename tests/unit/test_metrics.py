@@ -1,13 +1,9 @@
-"""Metrics: what they say of a machine, and that Prometheus, its own tools and Grafana take them."""
+"""Metrics: what they say of a machine. What Prometheus makes of them is in tests/others."""
 
 import json
 import math
-import os
-import re
-import stat
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -22,9 +18,6 @@ from safe_modprobe.model import Action
 from tests.unit.make import policy
 
 TOP = Path(__file__).resolve().parents[2]
-PROMTOOL = TOP / ".cache/promtool"
-RULES = TOP / "packaging/prometheus/safe-modprobe.rules.yml"
-DASHBOARD = TOP / "packaging/grafana/safe-modprobe.json"
 
 GOOD = Facts(policy("[settings]\nmode = 'marked'\n[[mark]]\nmodules = ['m']\nprivileged = true\n"), digest="d" * 64)
 COUNTED = Counts(
@@ -114,163 +107,7 @@ def test_no_label_is_a_callers_choice() -> None:
             }
 
 
-def promtool(*arguments: object, given: str | None = None) -> tuple[int, str]:
-    done = subprocess.run([PROMTOOL, *map(str, arguments)], input=given, capture_output=True, text=True)
-    return done.returncode, done.stdout + done.stderr
-
-
-TEXT = as_text(metrics(GOOD, assess(GOOD), COUNTED, 88.5, "1.2"))
-
-
-def test_prometheus_own_linter_finds_nothing() -> None:
-    assert promtool("check", "metrics", given=TEXT) == (0, "")
-
-
-@pytest.mark.parametrize("wrong", ["# TYPE a_b counter\na_b 1\n", "a{", "# HELP a \n# TYPE a gauge\na 1\n"])
-def test_that_linter_would_find_something(wrong: str) -> None:
-    assert promtool("check", "metrics", given=wrong)[0] != 0
-
-
-NAMES = {sample.name for family in text_string_to_metric_families(TEXT) for sample in family.samples}
-NODE_EXPORTERS = {"node_textfile_mtime_seconds"}
-
-
-def names_in(expression: str) -> set[str]:
-    return set(re.findall(r"\b(?:safe_modprobe|node)_\w+", expression))
-
-
-def expressions() -> dict[str, str]:
-    """Of every panel, with the dashboard's variables as Grafana would fill them in."""
-    found = {}
-    for panel in json.loads(DASHBOARD.read_text())["panels"]:
-        for target in panel["targets"]:
-            filled = target["expr"].replace("$__rate_interval", "5m").replace("$instance", "a|b")
-            found[f"{panel['title']} {target['refId']}"] = filled
-    return found
-
-
-@pytest.mark.parametrize("title", expressions())
-def test_a_panel_asks_for_numbers_that_there_are(title: str) -> None:
-    names = names_in(expressions()[title])
-    assert names and names <= NAMES
-
-
-def test_every_expression_of_the_dashboard_is_promql(tmp_path: Path) -> None:
-    rules = [{"record": f"r{number}", "expr": expr} for number, expr in enumerate(expressions().values())]
-    (tmp_path / "r.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
-    code, said = promtool("check", "rules", tmp_path / "r.yml")
-    assert (code, f"{len(rules)} rules found" in said) == (0, True), said
-    rules[0]["expr"] += " by ("
-    (tmp_path / "r.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
-    assert promtool("check", "rules", tmp_path / "r.yml")[0] != 0
-
-
-def test_the_dashboard_is_one() -> None:
-    found = json.loads(DASHBOARD.read_text())
-    assert len({panel["id"] for panel in found["panels"]}) == len(found["panels"])
-    variables = {each["name"] for each in found["templating"]["list"]} | {"__rate_interval"}
-    used = set(re.findall(r"\$\{?(\w+)", DASHBOARD.read_text()))
-    assert used == variables
-    for one in found["panels"]:
-        for other in found["panels"]:
-            a, b = one["gridPos"], other["gridPos"]
-            apart = (
-                a["x"] + a["w"] <= b["x"]
-                or b["x"] + b["w"] <= a["x"]
-                or a["y"] + a["h"] <= b["y"]
-                or b["y"] + b["h"] <= a["y"]
-            )
-            assert one is other or apart, (one["title"], other["title"])
-
-
-def test_the_rules_ask_for_numbers_that_there_are() -> None:
-    code, said = promtool("check", "rules", RULES)
-    assert code == 0, said
-    asked = names_in("\n".join(re.findall(r"expr: (.*)", RULES.read_text())))
-    assert asked <= NAMES | NODE_EXPORTERS and len(asked) > 5
-
-
-AlertRow = tuple[str, int, dict[str, str], list[str]]
-"""(what, after how many minutes, or hours, {series: values a minute, or an hour}, the alerts)"""
-
-ALERTS: list[AlertRow] = [
-    ("all is well", 60, {"enabled": "1x90", "protecting": "1x90", "trial": "0x90", "policy_valid": "1x90"}, []),
-    ("off", 11, {"enabled": "0x90", "protecting": "0x90", "trial": "0x90"}, ["SafeModprobeOff"]),
-    ("off for a moment", 9, {"enabled": "0x90", "protecting": "0x90", "trial": "0x90"}, []),
-    ("moot", 11, {"enabled": "1x90", "protecting": "0x90", "trial": "0x90"}, ["SafeModprobeDoesNotProtect"]),
-    ("a trial", 60, {"enabled": "1x90", "protecting": "0x90", "trial": "1x90"}, []),
-    ("broken", 6, {"policy_valid": "0x90"}, ["SafeModprobePolicyBroken"]),
-    ("mended", 20, {"policy_valid": "0x9 1x90"}, []),
-    ("many refusals", 20, {'requests_total{verdict="deny"}': "0+5x90"}, ["SafeModprobeManyRefusals"]),
-    ("over two origins", 20, {'requests_total{verdict="deny",origin="a"}': "0+2x90", 'requests_total{verdict="deny",origin="b"}': "0+2x90"}, ["SafeModprobeManyRefusals"]),
-    ("few", 20, {'requests_total{verdict="deny"}': "0+1x90"}, []),
-    ("many of another kind", 20, {'requests_total{verdict="allow"}': "0+5x90"}, []),
-    ("a reboot is no burst", 20, {'requests_total{verdict="deny"}': "900x15 0x90"}, []),
-    ("a flood", 20, {'records_suppressed_total{kind="deny"}': "0x15 9x90"}, ["SafeModprobeFlood"]),
-    ("long ago", 60, {'records_suppressed_total{kind="deny"}': "0x15 9x90"}, []),
-    ("nobody knows", 20, {'requests_total{source="none",verdict="deny"}': "0x15 9x90"}, ["SafeModprobeNobodyKnowsWhoAsks"]),
-    ("nobody has to", 20, {'requests_total{source="none",verdict="none"}': "0x15 9x90"}, []),
-    ("proc", 61, {"enabled": "1x90", "protecting": "1x90", 'source_in_use{source="proc"}': "1x90"}, ["SafeModprobeWeakSource"]),
-    ("proc, and off", 9, {"enabled": "0x90", 'source_in_use{source="proc"}': "1x90"}, []),
-    ("old", 20, {'node_textfile_mtime_seconds{file="/x/safe-modprobe.prom"}': "1x90"}, ["SafeModprobeNumbersAreOld"]),
-    ("another's", 20, {'node_textfile_mtime_seconds{file="/x/apt.prom"}': "1x90"}, []),
-]  # fmt: skip
-
-ALERTS_BY_THE_HOUR: list[AlertRow] = [
-    ("two weeks of a trial", 14 * 24 + 1, {"trial": "1x345"}, ["SafeModprobeTrialGoesOn"]),
-    ("nearly", 14 * 24 - 1, {"trial": "1x345"}, []),
-]
-
-
-def series(name: str) -> str:
-    bare, brace, labels = name.partition("{")
-    whole = bare if bare.startswith("node_") else f"safe_modprobe_{bare}"
-    return f'{whole}{{instance="a"{"," if brace else ""}{labels if brace else "}"}'
-
-
-def test_alerts(tmp_path: Path) -> None:
-    """Each row by promtool's own unit test: the alerts that fire then, and no others."""
-    every = re.findall(r"alert: (\w+)", RULES.read_text())
-    assert {alert for *_, expected in [*ALERTS, *ALERTS_BY_THE_HOUR] for alert in expected} == set(
-        every
-    ), "a row for each"
-    for unit, rows in (("m", ALERTS), ("h", ALERTS_BY_THE_HOUR)):
-        code, said = promtool("test", "rules", alert_tests(tmp_path, unit, rows, every))
-        assert code == 0, said
-    wrong = [("it would notice", 11, {"enabled": "0x90"}, [])]
-    assert promtool("test", "rules", alert_tests(tmp_path, "m", wrong, every))[0] != 0
-
-
-def alert_tests(folder: Path, unit: str, rows: list[AlertRow], alerts: list[str]) -> Path:
-    """A file for promtool, whose numbers are taken and looked at once in each unit of time."""
-    tests = []
-    for what, when, given, expected in rows:
-        checks = []
-        for alert in alerts:
-            # promtool compares labels and annotations in full; that is not what these rows are about.
-            expr = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
-            samples = [{"labels": "{}", "value": 1}] if alert in expected else []
-            checks.append({"expr": expr, "eval_time": f"{when}{unit}", "exp_samples": samples})
-        values = [{"series": series(name), "values": value} for name, value in given.items()]
-        tests.append({"name": what, "interval": f"1{unit}", "input_series": values, "promql_expr_test": checks})
-    document: dict[str, Any] = {"rule_files": [str(RULES)], "evaluation_interval": f"1{unit}", "tests": tests}
-    (folder / "t.yml").write_text(json.dumps(document))
-    return folder / "t.yml"
-
-
 # The command itself, on whatever machine this is.
-
-
-def test_output_is_written_in_one_step(tmp_path: Path) -> None:
-    path = tmp_path / "safe-modprobe.prom"
-    path.write_text("old")
-    before = os.stat(path).st_ino
-    assert main(["metrics", "--output", str(path)]) == 0
-    assert os.stat(path).st_ino != before and stat.S_IMODE(os.stat(path).st_mode) == 0o644
-    assert promtool("check", "metrics", given=path.read_text()) == (0, "")
-    assert [each.name for each in tmp_path.iterdir()] == [
-        "safe-modprobe.prom"
-    ], "node_exporter would read the draft, too"
 
 
 def test_json_and_text_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:

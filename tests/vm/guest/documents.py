@@ -14,7 +14,7 @@ SHOWN_ELSEWHERE = {
     "make deb",  # as well
     "make rpm",  # by tests/packages/test_rpm.py
     "make install",  # by every machine here
-    "safe-modprobectl surface --html surface.html",  # by tests/unit/test_surface_page.py
+    "safe-modprobectl surface --html surface.html",  # by tests/others/test_surface_page.py
 }
 """Not in a guest."""
 
