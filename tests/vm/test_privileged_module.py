@@ -6,12 +6,13 @@ No boot: that such a module loads, and for whom, the scenarios see with smp_mark
 import re
 import shutil
 import subprocess
+from inspect import getsource
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.vm.cache import TOP
+from tests.vm.cache import TOP, cached, digest, run
 from tests.vm.ctl import ctl
 from tests.vm.kernels import HEADER, NATIVE, kernel
 
@@ -50,22 +51,28 @@ def version() -> str:
     return kernel(NATIVE).version
 
 
-def build(folder: Path, rows: dict[str, tuple[str, str]], version: str) -> str:
-    """The compiler's words on a module for each row; what compiled is there."""
-    shutil.copy(HEADER, folder)
-    for name, (line, _) in rows.items():
-        (folder / f"{name}.c").write_text(
-            f'#include "privileged_module.h"\n{line}\nMODULE_DESCRIPTION("");\nMODULE_LICENSE("GPL");\n'
-        )
-    (folder / "Kbuild").write_text("".join(f"obj-m += {name}.o\n" for name in rows))
-    command = ["make", "-k", "-C", f"/usr/src/linux-headers-{version}", f"M={folder}", "modules"]
-    return subprocess.run(command, capture_output=True, text=True).stderr
+def built(what: str, rows: dict[str, tuple[str, str]], version: str) -> tuple[Path, str]:
+    """The folder of a module for each row, as far as they compile, and what the compiler says; made once."""
+
+    def make(folder: Path) -> None:
+        shutil.copy(HEADER, folder)
+        for name, (line, _) in rows.items():
+            (folder / f"{name}.c").write_text(
+                f'#include "privileged_module.h"\n{line}\nMODULE_DESCRIPTION("");\nMODULE_LICENSE("GPL");\n'
+            )
+        (folder / "Kbuild").write_text("".join(f"obj-m += {name}.o\n" for name in rows))
+        command = ["make", "-k", "-C", f"/usr/src/linux-headers-{version}", f"M={folder}", "modules"]
+        (folder / "said").write_text(subprocess.run(command, capture_output=True, text=True).stderr)
+
+    key = digest(HEADER, repr(rows), version, run(["gcc", "--version"]), getsource(built))
+    folder = cached(f"privileged-{what}", key, make)
+    return folder, (folder / "said").read_text()
 
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory: pytest.TempPathFactory, version: str) -> dict[str, Any]:
-    work, root = tmp_path_factory.mktemp("modules"), tmp_path_factory.mktemp("root")
-    said = build(work, ACCEPTED | DOUBTFUL, version)
+    work, said = built("compile", ACCEPTED | DOUBTFUL, version)
+    root = tmp_path_factory.mktemp("root")
     assert "error" not in said and "warning" not in said, said
     folder = root / "lib/modules" / version
     folder.mkdir(parents=True)
@@ -89,9 +96,8 @@ def test_what_compiles_and_cannot_be_meant_is_found(scanned: dict[str, Any], nam
 
 
 @pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory, version: str) -> tuple[Path, str]:
-    folder = tmp_path_factory.mktemp("refused")
-    said = build(folder, {**REFUSED, "control": ACCEPTED["by_one"]}, version)
+def refused(version: str) -> tuple[Path, str]:
+    folder, said = built("refused", {**REFUSED, "control": ACCEPTED["by_one"]}, version)
     assert (folder / "control.o").exists()
     return folder, said
 
