@@ -90,18 +90,28 @@ def test_killed_requester_gives_nothing_while_root_waits_for_something_else(gues
     expect(guest, "smp_marked", False)
 
 
+def fork_as(guest: Guest, tid: int, func: object) -> int:
+    """A child of that TID, which nobody has now. What waits at the gate sleeps, each time as a new process."""
+    for _ in range(100):
+        guest.write("/proc/sys/kernel/ns_last_pid", str(tid - 1))
+        pid = os.fork()
+        if pid == 0:
+            if os.getpid() == tid:
+                func()  # type: ignore[operator]
+            os._exit(0)
+        if pid == tid:
+            return pid
+        reap(pid)
+    raise AssertionError(f"the kernel does not give {tid} again")
+
+
 def test_reused_tid_gives_nothing(guest: Guest) -> None:
     close_gate(guest)
     user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(user, signal.SIGKILL)
     reap(user)
     wait_for(lambda: not os.path.exists(f"/proc/{user}"))
-    guest.write("/proc/sys/kernel/ns_last_pid", str(user - 1))
-    root = os.fork()
-    if root == 0:
-        guest.ask_raw(b"nothing-answers-root")
-        os._exit(0)
-    assert root == user, "the kernel did not give the TID again; run the test again"
+    root = fork_as(guest, user, lambda: guest.ask_raw(b"nothing-answers-root"))
     wait_for(lambda: b"__request_module" in stack(root))
     open_gate(guest)
     reap(root)
@@ -115,12 +125,7 @@ def test_reused_tid_of_an_idle_root_task_gives_nothing(guest: Guest) -> None:
     os.kill(user, signal.SIGKILL)
     reap(user)
     wait_for(lambda: not os.path.exists(f"/proc/{user}"))
-    guest.write("/proc/sys/kernel/ns_last_pid", str(user - 1))
-    root = os.fork()
-    if root == 0:
-        time.sleep(30)
-        os._exit(0)
-    assert root == user
+    root = fork_as(guest, user, lambda: time.sleep(30))
     open_gate(guest)
     all_done()
     os.kill(root, signal.SIGKILL)
