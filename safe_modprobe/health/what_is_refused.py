@@ -7,7 +7,7 @@ from safe_modprobe.health.problem import Problem, moot, note, weaker
 from safe_modprobe.model import BUILT_IN, COMMAND_LINE, Action, Mode, Origin, Policy
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL
 from safe_modprobe.policy.globs import literal
-from safe_modprobe.policy.match import alias_glob, first_mark
+from safe_modprobe.policy.match import first_mark, glob, normal_pattern
 from safe_modprobe.policy.sentence import listed
 
 _LDISC = ("tty-ldisc-21", "n_gsm")
@@ -77,14 +77,22 @@ def marked_by_name(policy: Policy, modules: Iterable[str]) -> dict[str, bool]:
 
     A mark by alias is left out: it is about who asks for a class, and most of a class may be in use.
     """
-    patterns = [
-        (pattern, mark.capability is not None) for mark in policy.marks if not mark.aliases for pattern in mark.modules
-    ]
+    marks = [mark for mark in policy.marks if not mark.aliases]
+    patterns = [(normal_pattern(each), mark.capability is not None) for mark in marks for each in mark.modules]
+    in_full: dict[str, int] = {}
+    globs = []
+    for place, (pattern, _) in enumerate(patterns):
+        if literal(pattern):
+            in_full.setdefault(pattern, place)
+        else:
+            globs.append((place, pattern))
     found = {}
     for name in sorted(modules):
-        first = next((each for each in patterns if alias_glob(each[0], name)), None)
-        if first is not None and first[1]:
-            found[name] = literal(first[0])
+        normal = name.replace("-", "_")
+        by_glob = next((place for place, pattern in globs if glob(pattern, normal)), len(patterns))
+        first = min(by_glob, in_full.get(normal, by_glob))
+        if first < len(patterns) and patterns[first][1]:
+            found[name] = first < by_glob
     return found
 
 

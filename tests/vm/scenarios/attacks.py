@@ -472,5 +472,3 @@ def test_root_gets_it_next_to_40_users_who_ask_in_a_loop(guest: Guest) -> None:
     finally:
         for pid in users:
             os.kill(pid, signal.SIGKILL)
-        for pid in users:
-            reap(pid)
