@@ -27,9 +27,12 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _columns() -> int:
-    said = os.environ.get("COLUMNS", "")
-    if said.isascii() and said.isdigit() and int(said):
-        return int(said)
+    try:
+        columns = int(os.environ.get("COLUMNS", ""))
+    except ValueError:  # no number, or one of thousands of digits
+        columns = 0
+    if columns > 0:
+        return columns
     try:
         return os.get_terminal_size().columns or _COLUMNS
     except OSError:

@@ -33,6 +33,17 @@ def test_a_command_alone_is_the_one_among_all(command: str) -> None:
     assert every[command].format_help() == alone[command].format_help()
 
 
+@pytest.mark.parametrize("columns", ["", "x", "-3", "0", "1", "60", "\u0663", "9" * 5000])
+def test_any_width_of_a_terminal_is_one(columns: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{CODE}", "enable", "--help"],
+        cwd=TOP, capture_output=True, text=True, env={"COLUMNS": columns, "PATH": "/usr/bin"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: safe-modprobectl"), done.stderr[
+        -300:
+    ]
+
+
 def test_a_command_works_while_another_is_broken() -> None:
     broken = "sys.modules['safe_modprobe.ctl.surface'] = None"
     code, out, err = ctl("disable", "--help", before=broken)
