@@ -164,8 +164,8 @@ def _image(root: Path, version: str) -> Path:
 _UNPACKED = "vmlinux"
 _SECTOR = 512
 _MOVED, _SIZED, _PAYLOAD = 0x1F1, 4, 0x248
-"""In a bzImage: where the number of sectors before the protected mode's code is, how many bytes at the payload's end are
-its size, and where its offset and length are (the kernel's Documentation/arch/x86/boot.rst)."""
+"""In a bzImage: where the number of sectors before the protected mode's code is, how many bytes at the payload's end
+are its size, and where its offset and length are (the kernel's Documentation/arch/x86/boot.rst)."""
 _TOOLS = {b"\x02\x21\x4c\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "xz"}
 """Who unpacks it, by its first bytes."""
 
