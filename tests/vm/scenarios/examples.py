@@ -38,7 +38,7 @@ def failures(guest: Guest, lines: list[str]) -> list[str]:
         command = documents.for_version(line, os.uname().release)
         if "CURSOR" in command:
             command = command.replace("CURSOR", shlex.quote(cursor(guest)))
-        done = guest.sh(f"cd {DESK} && timeout {5 if '--follow' in line else 30} sh -c {shlex.quote(command)}")
+        done = guest.sh(f"cd {DESK} && timeout {3 if '--follow' in line else 30} sh -c {shlex.quote(command)}")
         found.append(documents.wrong(line, done.returncode, done.stdout, done.stderr))
     return [each for each in found if each]
 
