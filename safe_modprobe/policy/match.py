@@ -27,13 +27,28 @@ def _normal(name: str) -> str:
 
 
 def _any_name(patterns: tuple[str, ...], normal: str) -> bool:
-    """alias_glob() for any of them; hundreds are tried for a request, so the name is normalized once."""
-    for pattern in patterns:
-        if "-" in pattern:
-            pattern = normal_pattern(pattern)
-        if glob(pattern, normal):
-            return True
-    return False
+    """alias_glob() for any of them, of a name that is normalized already."""
+    names, globs = _sorted_out(patterns)
+    return normal in names or (bool(globs) and any(glob(pattern, normal) for pattern in globs))
+
+
+_KEPT: dict[tuple[str, ...], tuple[frozenset[str], tuple[str, ...]]] = {}
+_MOST_KEPT = 1024
+"""Rows: more than a policy has."""
+
+
+def _sorted_out(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+    """(what stands for itself, globs), normalized: a policy names hundreds of modules, and is asked of each anew."""
+    kept = _KEPT.get(patterns)
+    if kept is None:
+        names: list[str] = []
+        globs: list[str] = []
+        for pattern in patterns:
+            (globs if "*" in pattern or "?" in pattern or "[" in pattern else names).append(normal_pattern(pattern))
+        if len(_KEPT) >= _MOST_KEPT:
+            _KEPT.clear()
+        kept = _KEPT[patterns] = frozenset(names), tuple(globs)
+    return kept
 
 
 def normal_pattern(pattern: str) -> str:
