@@ -4,14 +4,37 @@ Labels are texts of ours, never names from outside: matplotlib would have its ow
 """
 
 import io
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from xml.etree import ElementTree
 
 from markupsafe import Markup
-from matplotlib import rc_context
-from matplotlib.backends.backend_svg import FigureCanvasSVG
-from matplotlib.figure import Figure
+
+
+@contextmanager
+def _without_settings() -> Iterator[None]:
+    """matplotlib's own alone: it goes by a matplotlibrc of the folder in which it is imported, whoever wrote that.
+
+    One line of it has root run TeX. The environment's are left out as well.
+    """
+    here, environment = os.open(".", os.O_PATH | os.O_CLOEXEC), dict(os.environ)
+    try:
+        os.chdir(os.path.dirname(__file__))
+        os.environ.update(MATPLOTLIBRC=os.devnull, MPLBACKEND="svg")
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(environment)
+        os.fchdir(here)
+        os.close(here)
+
+
+with _without_settings():
+    from matplotlib import rc_context
+    from matplotlib.backends.backend_svg import FigureCanvasSVG
+    from matplotlib.figure import Figure
 
 _POINTS = 72
 _WIDTH, _LABELS, _ROW = 400, 160, 22

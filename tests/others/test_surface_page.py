@@ -126,6 +126,25 @@ def test_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert not any(char in out for char in "\x01\x1b\N{RIGHT-TO-LEFT OVERRIDE}") and SCRIPT in out
 
 
+SETTINGS = {
+    "a line that has TeX run": b"text.usetex: True\n",
+    "other lines around bars": b"patch.force_edgecolor: True\nfont.size: 3\n",
+    "no text": b"\xff\n",
+}
+"""What stands in a matplotlibrc."""
+
+
+@pytest.mark.parametrize("what", SETTINGS)
+def test_no_settings_of_another_count(root: Path, both: tuple[Path, dict[str, Any]], tmp_path: Path, what: str) -> None:
+    """Neither those in the folder where root happens to be, in which others may write, nor the environment's."""
+    (tmp_path / "matplotlibrc").write_bytes(SETTINGS[what])
+    environment = "import os; os.environ |= {'MPLBACKEND': 'nonsense', 'MATPLOTLIBRC': 'matplotlibrc'}"
+    done = ctl("surface", "--root", root, "--html", "page.html", before=environment, cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    bars = [re.findall("<svg.*?</svg>", path.read_text(), re.DOTALL) for path in (both[0], tmp_path / "page.html")]
+    assert bars[0] == bars[1] != []
+
+
 WRONG: list[tuple[list[str], str]] = [
     (["--json", "--html", "-"], "--html: standard output is taken by --json; name a file"),
     (["--html", "/dev/full"], "/dev/full: No space left on device"),
