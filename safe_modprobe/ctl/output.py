@@ -6,6 +6,7 @@ rich is imported where a table is drawn: switching on and off, and JSON, must no
 import sys
 from collections.abc import Iterable, Sequence
 
+from safe_modprobe.ctl.parsers import columns_wide
 from safe_modprobe.frozen import TYPE_CHECKING
 from safe_modprobe.kernel_args import escape
 from safe_modprobe.model import Policy
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 _WIDE = 10_000
+_HIGH = 25
+"""Nothing of ours goes by it; rich would ask LINES."""
 
 _STYLES = {"allow": "green", "log": "yellow", "deny": "red"}
 
@@ -69,8 +72,10 @@ def local(time: "datetime") -> str:
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
-def console() -> "Console":
-    """rich's console on standard output: NO_COLOR counts, and a pipe gets plain, unwrapped text."""
+def console(errors: bool = False) -> "Console":
+    """rich's console on standard output, or error: NO_COLOR counts, and a pipe gets plain, unwrapped text."""
     from rich.console import Console
 
-    return Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
+    terminal = (sys.stderr if errors else sys.stdout).isatty()
+    # rich itself takes 0 in COLUMNS for no room at all, and cannot start with some of what is there for no number.
+    return Console(stderr=errors, highlight=False, width=columns_wide() if terminal else _WIDE, height=_HIGH)

@@ -23,10 +23,11 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     """As wide as the terminal, by os instead of shutil, which brings all compressors to every start of a parser."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=_columns() - 2)
+        super().__init__(prog, width=columns_wide() - 2)
 
 
-def _columns() -> int:
+def columns_wide() -> int:
+    """How wide the terminal is, or whatever standard output is: COLUMNS says so where it is a number above 0."""
     try:
         columns = int(os.environ.get("COLUMNS", ""))
     except ValueError:  # no number, or one of thousands of digits

@@ -67,10 +67,9 @@ def _scan(on: Machine, quiet: bool) -> list[Found]:
 
 def _with_a_bar(scanned: Iterator["Scanned"], total: int) -> Iterable["Scanned"]:
     """A bar on standard error while they are worked at, if that is a terminal."""
-    from rich.console import Console
     from rich.progress import track
 
-    errors = Console(stderr=True)
+    errors = output.console(errors=True)
     if not errors.is_interactive:  # rich would still end it with an empty line
         return scanned
     return track(scanned, "reading modules", total, console=errors, transient=True)

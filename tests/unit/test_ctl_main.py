@@ -1,5 +1,7 @@
 """The admin's tool as a whole: each subcommand by itself, and what is missing said in one sentence."""
 
+import os
+import pty
 import subprocess
 import sys
 from pathlib import Path
@@ -33,7 +35,11 @@ def test_a_command_alone_is_the_one_among_all(command: str) -> None:
     assert every[command].format_help() == alone[command].format_help()
 
 
-@pytest.mark.parametrize("columns", ["", "x", "-3", "0", "1", "60", "\u0663", "9" * 5000])
+SIZES = ["", "x", "-3", "0", "1", "60", "\u0663", "\u00b2", "9" * 5000]
+"""What COLUMNS and LINES may be: numbers, what str.isdigit() takes for one, and more digits than int() does."""
+
+
+@pytest.mark.parametrize("columns", SIZES)
 def test_any_width_of_a_terminal_is_one(columns: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{CODE}", "enable", "--help"],
@@ -42,6 +48,21 @@ def test_any_width_of_a_terminal_is_one(columns: str) -> None:
     assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: safe-modprobectl"), done.stderr[
         -300:
     ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_table_is_shown_on_a_terminal_of_any_size(size: str, terminal: bool) -> None:
+    code = "from safe_modprobe.ctl.output import print_table; print_table(('module',), [('af_alg',)])"
+    ours, its = pty.openpty()
+    with open(ours, "rb", 0) as screen, open(its, "wb", 0) as tty:
+        os.set_blocking(ours, False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=TOP, stdin=tty, stdout=tty if terminal else subprocess.PIPE,
+            stderr=subprocess.PIPE, env={"COLUMNS": size, "LINES": size, "PATH": "/usr/bin", "TERM": "xterm"},
+        )  # fmt: skip
+        shown = screen.read(65536) if terminal else done.stdout
+    assert (done.returncode, done.stderr) == (0, b"") and b"af_alg" in b"".join((shown or b"").split())
 
 
 def test_a_command_works_while_another_is_broken() -> None:
