@@ -90,12 +90,12 @@ def _modules(top: str, kernel: str) -> str:
 
 
 def _bytes(path: str) -> bytes:
-    """A whole file, b"" where there is none. Raises OSError for any other reason: a guess would be an answer."""
+    """A whole file, b"" where there is none or a folder. Raises OSError for any other reason: no guess is an answer."""
     try:
         # Not waiting.read(), whose one large read(2) a sysctl refuses.
         with open(path, "rb") as file:
             return file.read()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return b""
 
 

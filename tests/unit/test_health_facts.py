@@ -166,6 +166,13 @@ def test_the_sysctl_file_that_counts(top: Path, files: list[str], origin: str, v
     assert facts(top).sysctl == Setting(Origin(origin, 1), value)
 
 
+def test_a_folder_among_sysctls_files_sets_nothing(top: Path) -> None:
+    """sysctl(8) and systemd pass it over, so it keeps nobody from switching on."""
+    lay(top, "etc/sysctl.d/90-a.conf/50-b.conf", "kernel.modprobe = /a\n")
+    lay(top, "etc/sysctl.d/10-c.conf", "kernel.modprobe = /c\n")
+    assert facts(top).sysctl == Setting(Origin("/etc/sysctl.d/10-c.conf", 1), "/c")
+
+
 def test_a_masked_sysctl_file_sets_nothing(top: Path) -> None:
     lay(top, "usr/lib/sysctl.d/90-a.conf", "kernel.modprobe = /bin/false\n")
     (top / "etc/sysctl.d").mkdir()
