@@ -171,9 +171,17 @@ _TOOLS = {b"\x02\x21\x4c\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "
 
 
 def _unpacked(image: Path) -> bytes:
-    """The kernel itself, which QEMU starts as a Xen PVH guest; unpacking it emulated takes up to two seconds a boot."""
+    """The kernel itself, which QEMU starts as a Xen PVH guest; unpacking it emulated takes up to two seconds a boot.
+
+    Raises SystemExit with one sentence for a format that none of our tools unpacks.
+    """
     whole = image.read_bytes()
     offset, length = struct.unpack_from("<II", whole, _PAYLOAD)
     payload = whole[(whole[_MOVED] + 1) * _SECTOR + offset :][: length - _SIZED]
-    tool = _TOOLS[payload[:4]]
+    tool = _TOOLS.get(payload[:4])
+    if tool is None:
+        raise SystemExit(
+            f"{image}: the kernel in it begins with {payload[:4]!r}, which is none of {', '.join(_TOOLS.values())};"
+            " give tests/vm/kernels.py's _TOOLS who unpacks it"
+        )
     return subprocess.run([tool, "-dcq"], input=payload, stdout=subprocess.PIPE, check=True).stdout
