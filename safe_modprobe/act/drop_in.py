@@ -112,11 +112,11 @@ def _make_folder(folder: str) -> None:
         folder = os.path.dirname(folder)
     for each in reversed(missing):
         try:
-            os.mkdir(each)
+            os.mkdir(each, 0o755)
         except FileExistsError:
             if not os.path.isdir(each):  # else another writer was faster
                 raise
-        # Not by mkdir's own mode, which the umask cuts: others may read the policy, and explain it.
+        # Not by mkdir's own mode alone, which the umask cuts: others may read the policy, and explain it.
         os.chmod(each, 0o755)
 
 

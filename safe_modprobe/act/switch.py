@@ -104,7 +104,8 @@ def put_aside() -> None:
     make_run()
     for name in LAST_RESORT:
         path = f"{ASIDE}/safe_modprobe/{name}.py"
-        os.makedirs(os.path.dirname(path), 0o755, exist_ok=True)
+        for folder in (ASIDE, f"{ASIDE}/safe_modprobe", os.path.dirname(path)):
+            make_run(folder)  # makedirs() leaves those between to the umask
         _write(f"{path}.new", os.fsdecode(read(f"{_CODE}/{name}.py", 1 << 20)), os.O_CREAT | os.O_TRUNC)
         os.rename(f"{path}.new", path)
 

@@ -43,7 +43,7 @@ class Seen(NamedTuple):
 def make_run(folder: str = RUN) -> None:
     """Our folder in /run. Others may pass it, since drop-ins are below; what is root's alone is so by its own mode."""
     try:
-        os.mkdir(folder)
+        os.mkdir(folder, 0o755)  # no more than that for any moment, also where the umask is 0
     except FileExistsError:
         return
     os.chmod(folder, 0o755)  # mkdir's own mode is cut by the umask

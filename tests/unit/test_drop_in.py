@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.act.drop_in import drafted, remove
+from safe_modprobe.act.drop_in import _make_folder, drafted, remove
 from safe_modprobe.errors import SafeModprobeError
+from safe_modprobe.read.trace import make_run
 
 OLD = b"# old\n"
 NEW = b"# new, and longer\n"
@@ -48,6 +49,20 @@ def test_a_new_file_in_new_folders_whatever_the_umask(tmp_path: Path) -> None:
         os.umask(before)
     assert path.stat().st_mode & 0o7777 == 0o644
     assert {parent.stat().st_mode & 0o7777 for parent in path.parents[:3]} == {0o755}
+
+
+@pytest.mark.parametrize("make", [_make_folder, make_run])
+def test_no_folder_is_anybodys_for_a_moment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], None]
+) -> None:
+    """Who makes another one in it meanwhile has whatever root puts there."""
+    monkeypatch.setattr(os, "chmod", lambda path, mode: None)
+    before = os.umask(0)
+    try:
+        make(str(tmp_path / "run"))
+    finally:
+        os.umask(before)
+    assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o755
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(path: Path) -> None:

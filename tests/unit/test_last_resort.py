@@ -1,11 +1,13 @@
 """The last resort by itself: what switching on puts aside has to be all that it needs."""
 
+import os
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from safe_modprobe.act import switch
+from safe_modprobe.read.trace import make_run
 
 TOP = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
@@ -14,7 +16,7 @@ PYTHON = "/usr/bin/python3"
 @pytest.fixture
 def aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(switch, "ASIDE", str(tmp_path / "last-resort"))
-    monkeypatch.setattr(switch, "make_run", lambda: None)
+    monkeypatch.setattr(switch, "make_run", lambda *folder: make_run(*folder) if folder else None)
     switch.put_aside()
     return tmp_path / "last-resort"
 
@@ -29,6 +31,19 @@ print(*(name for name in sys.modules if name.startswith("safe_modprobe")))
     done = subprocess.run([PYTHON, "-IBS", "-c", code], capture_output=True, text=True, check=True)
     names = {name.replace("/", ".").removesuffix("__init__").rstrip(".") for name in switch.LAST_RESORT}
     assert set(done.stdout.split()) == {f"safe_modprobe.{name}".rstrip(".") for name in names}
+
+
+def test_nobody_else_may_change_it_whatever_the_umask(aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is code of root's."""
+    monkeypatch.setattr(switch, "ASIDE", str(aside / "another"))
+    before = os.umask(0)
+    try:
+        switch.put_aside()
+    finally:
+        os.umask(before)
+    there = [aside / "another", *(aside / "another").rglob("*")]
+    assert len(there) > len(switch.LAST_RESORT)
+    assert [path for path in there if path.stat().st_mode & 0o022] == []
 
 
 def test_it_is_a_copy_and_another_time_as_well(aside: Path) -> None:
