@@ -171,7 +171,7 @@ _TOOLS = {b"\x02\x21\x4c\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "
 
 
 def _unpacked(image: Path) -> bytes:
-    """The kernel itself, which QEMU starts as a Xen PVH guest; unpacking it emulated takes up to two seconds a boot.
+    """The kernel itself, which QEMU starts as a Xen PVH guest; unpacking it emulated takes up to three seconds a boot.
 
     Raises SystemExit with one sentence for a format that none of our tools unpacks.
     """
