@@ -73,7 +73,7 @@ install: build install-man install-completions install-monitoring install-system
 	install -d $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
 	install -m 644 policy.d/examples/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples
 	install -m 644 policy.d/examples/tests.d/*.toml $(DESTDIR)$(prefix)/share/safe-modprobe/examples/tests.d
-	$(PYTHON) -B -c 'import json; from safe_modprobe.policy.json_schema import json_schema; \
+	$(PYTHON) -B -c 'import json; from safe_modprobe.admin.policy.json_schema import json_schema; \
 		print(json.dumps(json_schema(), indent=2))' > $(DESTDIR)$(prefix)/share/safe-modprobe/policy.schema.json
 	for name in $(sbindir)/safe-modprobe $(sbindir)/safe-modprobectl $(prefix)/libexec/safe-modprobe/boot; do \
 		sed $(PLACES) packaging/$$(basename $$name).in > $(BUILD)/script && \

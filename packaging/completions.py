@@ -20,8 +20,8 @@ import safe_modprobe
 if len(sys.argv) > 2:
     safe_modprobe.__path__.append(sys.argv[2])
 
+from safe_modprobe.admin.commands.main import parser
 from safe_modprobe.capability import NAMES
-from safe_modprobe.ctl.main import parser
 
 FILES = {"bash": "safe-modprobectl", "zsh": "_safe-modprobectl", "fish": "safe-modprobectl.fish"}
 """Where each shell looks for it, in a folder of its own. shtab knows fish from 1.8 on."""

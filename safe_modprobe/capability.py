@@ -1,6 +1,6 @@
 """The kernel's capability names and their bits (include/uapi/linux/capability.h)."""
 
-from safe_modprobe.frozen import TYPE_CHECKING
+from safe_modprobe.light_types import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from typing import NewType

@@ -4,18 +4,21 @@ Was this load considered privileged? Is this module marked privileged-only? What
 to do in the case of mismatches?
 """
 
+from safe_modprobe.callers.kernel_args import SILENT, crypto_asks_as_user, named
 from safe_modprobe.capability import SYS_MODULE, Capability, holds, name_of
-from safe_modprobe.frozen import NamedTuple
+from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import (
     UNKNOWN_CALLER,
     Action,
     Caller,
+    CallerQuery,
     CallSite,
     Mode,
     Origin,
     Plan,
     Policy,
     Request,
+    Rule,
     Source,
     Step,
     StepVerdict,
@@ -24,7 +27,14 @@ from safe_modprobe.model import (
     TargetVerdict,
     Verdict,
 )
-from safe_modprobe.policy.match import call_site, first_mark, first_rule, matches_who
+from safe_modprobe.policy.match import (
+    call_site,
+    first_mark,
+    first_rule,
+    matches_alias,
+    matches_caller,
+    normalize,
+)
 
 MODULE_FILE = "the module's .modinfo"
 
@@ -41,9 +51,9 @@ def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verd
     The request's action is that of its worst target, since the kernel asked for all of them; the
     reason and the origin are those of the step that made it so.
     """
-    asking = askers(policy, request, caller)
+    asking = principals(policy, request, caller)
     if asking != (caller,):
-        return among(tuple(decide(policy, request, asker, plan) for asker in asking))
+        return combine(tuple(decide(policy, request, asker, plan) for asker in asking))
     site = call_site(policy, request.alias)
     targets = tuple(_judge_target(policy, request, caller, target, site) for target in plan.targets)
     action = _worst(tuple(target.action for target in targets))
@@ -65,7 +75,7 @@ def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verd
     )
 
 
-def among(verdicts: tuple[Verdict, ...]) -> Verdict:
+def combine(verdicts: tuple[Verdict, ...]) -> Verdict:
     """The verdict to act on when several tasks wait.
 
     All for this very alias: each might have asked alone, so the most permissive. By /proc alone nobody knows who
@@ -86,7 +96,7 @@ def _strictness(verdict: Verdict) -> tuple[int, int, int]:
     return _SEVERITY.index(verdict.action), skipped, -held
 
 
-def askers(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ...]:
+def principals(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ...]:
     """For whom the caller asks: for itself, or at a deputy's call site, as a kernel thread, for those behind it.
 
     Its own uid and capabilities are the kernel's and say nothing, to rules either. Each behind it might have
@@ -94,16 +104,46 @@ def askers(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ..
     be a kernel thread, but for the deputy that asks as who it works for.
     """
     silent = caller.source is Source.KERNEL_ARGS and holds(caller.capabilities, SYS_MODULE)
-    deputy = caller.kernel_thread or (silent and not seen_through(request.alias))
+    deputy = caller.kernel_thread or (silent and not crypto_asks_as_user(request.alias))
     site = call_site(policy, request.alias) if deputy else None
     if site is None or not site.deputy:
         return (caller,)
     return caller.behind or (UNKNOWN_CALLER._replace(source=caller.source),)
 
 
-def seen_through(alias: str) -> bool:
-    """Whether the crypto API's threads ask for it: on a kernel with the series in packaging/kernel, as their users."""
-    return alias.startswith(("crypto-", "cryptomgr"))
+def caller_query(policy: Policy, request: Request) -> CallerQuery:
+    """Return what the search for this request's callers must know of the policy."""
+    answer = named(request.claim) if request.claim.unprivileged else SILENT
+    return CallerQuery(
+        policy.settings.sources,
+        policy.settings.kernel_args_always,
+        deputy=principals(policy, request, answer) != (answer,),
+        needs_details=needs_details(policy, request, answer),
+    )
+
+
+def needs_details(policy: Policy, request: Request, caller: Caller) -> bool:
+    """Return whether a rule for this alias could decide otherwise if everything were known about the caller.
+
+    A caller with CAP_SYS_MODULE is allowed anyway: for it an allow rule matters only above a row that says otherwise.
+    """
+    alias = normalize(request.alias)
+    needs_no_grant = bool(caller.initial_user_namespace) and holds(caller.capabilities, SYS_MODULE)
+    undecided_grant = False
+    for rule in policy.rules:
+        if not matches_alias(rule, alias):
+            continue
+        undecided = _is_undecided(rule, caller)
+        if needs_no_grant and rule.action is Action.ALLOW and not rule.quiet:
+            undecided_grant = undecided_grant or undecided
+        elif undecided or (undecided_grant and matches_caller(rule, caller)):
+            return True
+    return False
+
+
+def _is_undecided(rule: Rule, caller: Caller) -> bool:
+    matches = matches_caller(rule, caller)
+    return matches is None or (matches and rule.users is not None and caller.euid is None)
 
 
 _SEVERITY = (Action.ALLOW, Action.LOG, Action.DENY)
@@ -168,7 +208,7 @@ def _judge_step(
     rule = first_rule(policy, request, caller, step.module)
     if rule is not None:
         why = rule.reason or (f"rule {rule.name}" if rule.name else f"a rule says {rule.action}")
-        why = why if matches_who(rule, caller) else f"{why}; {IN_DOUBT}"
+        why = why if matches_caller(rule, caller) else f"{why}; {IN_DOUBT}"
         barred = "that rule" if rule.action is Action.DENY else ""
         return StepVerdict(step, rule.action, why, rule.origin, None, rule.quiet, barred)
     need, why, origin, quiet = _need(policy, request, step)
@@ -217,7 +257,7 @@ def _need(policy: Policy, request: Request, step: Step) -> _Need:
 def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | None) -> bool:
     """Whether the caller holds CAP_SYS_MODULE, the capability needed, or the call site's.
 
-    Only in the initial user namespace (capable(), not ns_capable()). For a deputy ask for its askers().
+    Only in the initial user namespace (capable(), not ns_capable()). For a deputy ask for its principals().
     """
     if not caller.known:
         # A kernel argument that we do not understand is an answer, and the answer is no.

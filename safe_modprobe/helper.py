@@ -4,25 +4,25 @@ import os
 import sys
 from _collections_abc import Sequence
 
-from safe_modprobe import message_ids
-from safe_modprobe.act.behalf import on_behalf_of
-from safe_modprobe.act.counts import record_trouble, record_verdict
-from safe_modprobe.act.load import Tree, everything_is_in, load
-from safe_modprobe.act.modprobe import become_modprobe, takes_for_a_file
+from safe_modprobe.callers.find import find_callers, heard
+from safe_modprobe.callers.kernel_args import SELF_TEST, Invocation, parse
+from safe_modprobe.callers.nested import on_behalf_of
 from safe_modprobe.capability import SYS_MODULE
-from safe_modprobe.counts import LOAD, POLICY
-from safe_modprobe.decide import among, askers, decide, suffices
+from safe_modprobe.decide import caller_query, combine, decide, principals, suffices
 from safe_modprobe.errors import PolicyError, UsageError
-from safe_modprobe.kernel_args import SELF_TEST, Invocation, parse
 from safe_modprobe.last_resort import TRIAL, last_resort
+from safe_modprobe.log import message_ids
+from safe_modprobe.log.counts import LOAD, POLICY
+from safe_modprobe.log.rate_limited import record_trouble, record_verdict
+from safe_modprobe.log.report import line, load_failure
 from safe_modprobe.model import COMMAND_LINE, Action, Caller, Policy, Request, Source, Verdict
+from safe_modprobe.modules.load import Tree, everything_is_in, load
+from safe_modprobe.modules.modprobe import become_modprobe, takes_for_a_file
+from safe_modprobe.modules.plan import modules_folder, read_plan
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.cache import cached_policy
 from safe_modprobe.policy.dropins import FOLDERS
-from safe_modprobe.read.callers import find_callers, heard
-from safe_modprobe.read.cmdline import LOG, OFF, rescue
-from safe_modprobe.read.modules import modules_folder, read_plan
-from safe_modprobe.read.policy_cache import cached_policy
-from safe_modprobe.report import line, load_failure
+from safe_modprobe.rescue import LOG, OFF, rescue
 
 
 def main(argv: Sequence[str]) -> int:
@@ -38,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         policy = _policy_or_builtin()
         if word == LOG:
             policy = policy.in_trial(COMMAND_LINE)
-        callers = find_callers(invocation.request, policy)
+        callers = find_callers(invocation.request, caller_query(policy, invocation.request))
         return _serve(invocation, policy, callers)
     except UsageError as error:
         _say(f"safe-modprobe: {error}")
@@ -51,15 +51,15 @@ def _may(argv: Sequence[str], callers: tuple[Caller, ...]) -> bool:
     """Whether the callers, looked for once more if they are not known yet, hold CAP_SYS_MODULE."""
     try:
         request = parse(argv[1:]).request
-        callers = callers or find_callers(request, BUILTIN_POLICY)
+        callers = callers or find_callers(request, caller_query(BUILTIN_POLICY, request))
         return _privileged(BUILTIN_POLICY, request, callers)
     except Exception:  # then the last resort looks by itself
         return False
 
 
 def _privileged(policy: Policy, request: Request, callers: tuple[Caller, ...]) -> bool:
-    """Whether CAP_SYS_MODULE stands behind the request: as decide.among() weighs several callers."""
-    asking = [asker for each in callers for asker in askers(policy, request, each)]
+    """Whether CAP_SYS_MODULE stands behind the request: as decide.combine() weighs several callers."""
+    asking = [asker for each in callers for asker in principals(policy, request, each)]
     sure = [suffices(policy, asker, SYS_MODULE, None) for asker in asking]
     return all(sure) if any(each.source is Source.PROC for each in callers) else any(sure)
 
@@ -77,7 +77,7 @@ def _policy_or_builtin() -> Policy:
     policy = cached_policy(FOLDERS)
     if policy is not None:
         return policy
-    from safe_modprobe.act.policy_cache import read_anew  # once after a boot or an edit; and the parser costs most
+    from safe_modprobe.policy.cache_write import read_anew  # once after a boot or an edit; and the parser costs most
 
     try:
         return read_anew()
@@ -92,11 +92,11 @@ def _policy_or_builtin() -> Policy:
 def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) -> int:
     request = invocation.request
     plan = read_plan(request, modules_folder(invocation.directory, invocation.version))
-    verdict = among(tuple(decide(policy, request, caller, plan) for caller in callers))
+    verdict = combine(tuple(decide(policy, request, caller, plan) for caller in callers))
     if invocation.dry_run:
         return _show(invocation, verdict)
     if request.alias in SELF_TEST:
-        from safe_modprobe.act.self_test import note  # once after switching on
+        from safe_modprobe.callers.self_test import note  # once after switching on
 
         note(callers, _privileged(policy, request, callers))
     record_verdict(verdict)

@@ -1,17 +1,18 @@
 """When the helper itself is broken: root keeps its modules, everyone else is refused, and it is recorded.
 
 It imports a few modules of ours that import next to nothing, so that whatever broke has not broken it. Switching on
-puts a copy of them aside (act/switch.py), for the time in which an upgrade has taken these away.
+puts a copy of them aside (admin/switch/switch.py), for the time in which an upgrade has taken these away.
 """
 
 import os
 import time
 from _collections_abc import Sequence
 
-from safe_modprobe.act.modprobe import MODPROBE, become_modprobe, takes_for_a_file
-from safe_modprobe.act.record import record
-from safe_modprobe.read import waiting
-from safe_modprobe.read.cmdline import LOG, OFF, rescue
+from safe_modprobe.callers import proc
+from safe_modprobe.log.record import record
+from safe_modprobe.modules.modprobe import MODPROBE, become_modprobe, takes_for_a_file
+from safe_modprobe.rescue import LOG, OFF, rescue
+from safe_modprobe.runtime import read
 
 _NESTED = "/run/safe-modprobe/loads"
 _MAX_ANCESTORS = 1024
@@ -27,7 +28,7 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
     `caller_may`: the callers were found before the failure, and hold CAP_SYS_MODULE.
     """
     what = _plain(f"{type(error).__name__}: {error}")
-    if list(argv[1:3]) != ["-q", "--"] or len(argv) < 4 or not waiting.asked_by_kernel():
+    if list(argv[1:3]) != ["-q", "--"] or len(argv) < 4 or not proc.asked_by_kernel():
         _complain(f"safe-modprobe failed ({what}); nothing was loaded")
         return 1
     alias = argv[3]
@@ -67,8 +68,8 @@ def _user(words: Sequence[str]) -> int | None:
         if word == f"{_NORMAL}{uid}_" and uid.isascii() and uid.isdigit() and len(uid) <= 10:
             return int(uid)
     try:
-        users = {waiting.real_uid(tid) for tid in waiting.everyone()[0]}
-    except (OSError, ValueError, IndexError, waiting.TooMuchError):
+        users = {proc.real_uid(tid) for tid in proc.everyone()[0]}
+    except (OSError, ValueError, IndexError, proc.TooMuchError):
         return None
     return users.pop() if len(users) == 1 else None
 
@@ -77,8 +78,8 @@ def _record(kind: str, what: str, alias: str, then: str, uid: int | None = None)
     """Of these there must not be too many either, as long as the counting works."""
     message = f"safe-modprobe failed ({what}); {then}"
     try:
-        from safe_modprobe.act.counts import record_trouble
-        from safe_modprobe.message_ids import FAILED
+        from safe_modprobe.log.message_ids import FAILED
+        from safe_modprobe.log.rate_limited import record_trouble
 
         named = {"MESSAGE_ID": FAILED, "SAFE_MODPROBE_ALIAS": _plain(alias), "SAFE_MODPROBE_REASON": f"{what}; {then}"}
         record_trouble(kind, uid, message, 3, named)
@@ -101,16 +102,16 @@ def _complain(message: str) -> None:
 def _all_privileged(alias: str) -> bool:
     """As the `proc` source: everyone who waits holds CAP_SYS_MODULE, and nobody asked and is gone."""
     try:
-        for _ in range(waiting.LOOKS):
-            tids, helpers = waiting.everyone()
+        for _ in range(proc.LOOKS):
+            tids, helpers = proc.everyone()
             everyone = 0 < len(tids) >= helpers and all(_surely_privileged(tid, alias) for tid in tids)
-            now = waiting.helpers()
+            now = proc.helpers()
             if everyone and now <= helpers:
-                return not waiting.nobody_waits()
+                return not proc.nobody_waits()
             if now == helpers:
                 return False
-            time.sleep(waiting.BETWEEN_LOOKS)
-    except (OSError, ValueError, waiting.TooMuchError):
+            time.sleep(proc.BETWEEN_LOOKS)
+    except (OSError, ValueError, proc.TooMuchError):
         pass
     return False
 
@@ -127,19 +128,19 @@ def _privileged(tid: int, alias: str) -> bool:
 
     What a module asks for without waiting, maybe after its load, is refused with all that nobody waits for.
     """
-    if alias.startswith("crypto-") and waiting.stat(tid).kernel_thread:
+    if alias.startswith("crypto-") and proc.stat(tid).kernel_thread:
         return False  # cryptomgr_probe, which asks on behalf of anybody (crypto/algboss.c)
-    holds, nested = waiting.holds_sys_module(tid), _loads(tid)
-    still = waiting.waits(tid) is not None
+    holds, nested = proc.holds_sys_module(tid), _loads(tid)
+    still = proc.waits(tid) is not None
     return holds and still and not nested
 
 
 def _loads(tid: int) -> bool:
-    """Whether this task or a process that started it is a helper that loads (read/behalf.py), whomever for."""
+    """Whether this task or a process that started it is a helper that loads (callers/nested.py), whomever for."""
     for _ in range(_MAX_ANCESTORS):
-        about = waiting.stat(tid)
+        about = proc.stat(tid)
         try:
-            start = waiting.read(f"{_NESTED}/{tid}").partition(b" ")[0]
+            start = read(f"{_NESTED}/{tid}").partition(b" ")[0]
         except FileNotFoundError:
             start = b"0"
         # A record that no helper wrote is no proof of anything; one of an earlier task with this TID is none at all.

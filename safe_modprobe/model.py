@@ -7,7 +7,10 @@ bare interpreter costs (26.8 against 8.8 ms where this was measured), and every 
 from _collections_abc import Mapping
 
 from safe_modprobe.capability import Capability
-from safe_modprobe.frozen import NamedTuple, StrEnum
+from safe_modprobe.light_types import NamedTuple, StrEnum
+
+UID_MAX = 2**32 - 2
+"""The largest uid and gid: chown(2) takes -1 for "leave unchanged"."""
 
 
 class Action(StrEnum):
@@ -114,6 +117,20 @@ class Marker(NamedTuple):
 
 
 UNMARKED = Marker()
+
+
+class CallerQuery(NamedTuple):
+    """What the search for a request's callers must know of the policy.
+
+    `sources` are tried in this order. `kernel_args_always`: the policy says that this kernel passes kernel arguments
+    about every unprivileged caller. `deputy`: the alias belongs to a deputy's call site, so the kernel's own answer
+    does not name the requester. `needs_details`: a rule depends on more of the caller than kernel arguments tell.
+    """
+
+    sources: tuple[Source, ...]
+    kernel_args_always: bool = False
+    deputy: bool = False
+    needs_details: bool = False
 
 
 class Step(NamedTuple):

@@ -26,9 +26,10 @@ import safe_modprobe  # noqa: E402
 if len(sys.argv) > 2:
     safe_modprobe.__path__.append(sys.argv[2])
 
-from safe_modprobe.ctl.main import parser as ctl_parser  # noqa: E402
+from safe_modprobe.admin.commands.main import parser as ctl_parser  # noqa: E402
+from safe_modprobe.admin.policy import cases, json_schema  # noqa: E402
 from safe_modprobe.model import Policy  # noqa: E402
-from safe_modprobe.policy import cases, json_schema, schema  # noqa: E402
+from safe_modprobe.policy import schema  # noqa: E402
 from safe_modprobe.policy.text import dump  # noqa: E402
 
 

@@ -19,10 +19,11 @@ def glob(pattern: str, text: str) -> bool:
 
 def alias_glob(pattern: str, text: str) -> bool:
     """glob() for aliases and module names: - is _ outside of brackets, as in libkmod's alias_normalize()."""
-    return _any_name((pattern,), _normal(text))
+    return _any_name((pattern,), normalize(text))
 
 
-def _normal(name: str) -> str:
+def normalize(name: str) -> str:
+    """Return an alias or module name with every - as _, as libkmod compares them."""
     return name.replace("-", "_")
 
 
@@ -44,27 +45,27 @@ def _sorted_out(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, .
         names: list[str] = []
         globs: list[str] = []
         for pattern in patterns:
-            (globs if "*" in pattern or "?" in pattern or "[" in pattern else names).append(normal_pattern(pattern))
+            (globs if "*" in pattern or "?" in pattern or "[" in pattern else names).append(normalize_pattern(pattern))
         if len(_KEPT) >= _MOST_KEPT:
             _KEPT.clear()
         kept = _KEPT[patterns] = frozenset(names), tuple(globs)
     return kept
 
 
-def normal_pattern(pattern: str) -> str:
+def normalize_pattern(pattern: str) -> str:
     """A pattern of aliases or module names as alias_glob() reads it: - is _ outside of brackets."""
     if "[" not in pattern:
-        return _normal(pattern)
+        return normalize(pattern)
     parts = pattern.split("[")
     for index, part in enumerate(parts):
         inside, bracket, outside = part.partition("]") if index else ("", "", part)
-        parts[index] = inside + bracket + _normal(outside)
+        parts[index] = inside + bracket + normalize(outside)
     return "[".join(parts)
 
 
 def first_mark(policy: Policy, alias: str, module: str) -> Mark | None:
     """The mark for a module that would be loaded for this alias."""
-    alias, module = _normal(alias), _normal(module)
+    alias, module = normalize(alias), normalize(module)
     for mark in policy.marks:
         if (not mark.modules or _any_name(mark.modules, module)) and (
             not mark.aliases or _any_name(mark.aliases, alias)
@@ -75,7 +76,7 @@ def first_mark(policy: Policy, alias: str, module: str) -> Mark | None:
 
 def call_site(policy: Policy, alias: str) -> CallSite | None:
     """The row that says which capability suffices for the alias, or that its asker is a deputy."""
-    alias = _normal(alias)
+    alias = normalize(alias)
     for site in policy.call_sites:
         if _any_name(site.aliases, alias):
             return site
@@ -87,37 +88,13 @@ def first_rule(policy: Policy, request: Request, caller: Caller, module: str) ->
 
     One that refuses is for everybody who may be meant; one that lets through is for nobody who is not sure to be.
     """
-    alias, module = _normal(request.alias), _normal(module)
+    alias, module = normalize(request.alias), normalize(module)
     for rule in policy.rules:
-        if _matches_what(rule, alias, module):
-            who = matches_who(rule, caller)
+        if (rule.modules is None or _any_name(rule.modules, module)) and matches_alias(rule, alias):
+            who = matches_caller(rule, caller)
             if who or (who is None and rule.action is Action.DENY):
                 return rule
     return None
-
-
-def depends_on_more(policy: Policy, request: Request, caller: Caller) -> bool:
-    """Whether a rule for this alias might say something else if all were known of the caller.
-
-    With CAP_SYS_MODULE it is let through in any case, so that a grant matters only above a row which says otherwise.
-    """
-    alias = _normal(request.alias)
-    needs_no_grant = bool(caller.initial_user_namespace) and holds(caller.capabilities, SYS_MODULE)
-    open_grant = False
-    for rule in policy.rules:
-        if rule.aliases is not None and not _any_name(rule.aliases, alias):
-            continue
-        is_open = _is_open(rule, caller)
-        if needs_no_grant and rule.action is Action.ALLOW and not rule.quiet:
-            open_grant = open_grant or is_open
-        elif is_open or (open_grant and matches_who(rule, caller)):
-            return True
-    return False
-
-
-def _is_open(rule: Rule, caller: Caller) -> bool:
-    who = matches_who(rule, caller)
-    return who is None or (who and rule.users is not None and caller.euid is None)
 
 
 _NOT_IN_WORDS = ("groups", "units", "executables", "call_sites", "user_namespace", "no_new_privs")
@@ -136,13 +113,12 @@ def not_in_words(rule: Rule) -> list[str]:
     return keys
 
 
-def _matches_what(rule: Rule, alias: str, module: str) -> bool:
-    return (rule.modules is None or _any_name(rule.modules, module)) and (
-        rule.aliases is None or _any_name(rule.aliases, alias)
-    )
+def matches_alias(rule: Rule, alias: str) -> bool:
+    """Return whether the rule's `aliases`, if it has any, match a normalized alias."""
+    return rule.aliases is None or _any_name(rule.aliases, alias)
 
 
-def matches_who(rule: Rule, caller: Caller) -> bool | None:
+def matches_caller(rule: Rule, caller: Caller) -> bool | None:
     """Whether all keys about the caller match; None where none is known not to, and some are not known.
 
     Of a caller who is wholly unknown no key about a person is known to match, for a refusal either.

@@ -1,7 +1,7 @@
 """A policy as plain tuples, texts and numbers, and back: what marshal can keep from one request to the next. Pure."""
 
 from safe_modprobe import __version__
-from safe_modprobe.frozen import TYPE_CHECKING
+from safe_modprobe.light_types import TYPE_CHECKING
 from safe_modprobe.model import Action, CallSite, Mark, Mode, Origin, Policy, Rule, Settings, Source
 
 SHAPE = (__version__, *(kind._fields for kind in (Policy, Settings, Mark, CallSite, Rule, Origin)))

@@ -7,10 +7,10 @@ import tomli
 
 from safe_modprobe.capability import NAMES, SYS_MODULE, Capability, named
 from safe_modprobe.errors import PolicyError
-from safe_modprobe.frozen import NamedTuple
-from safe_modprobe.kernel_args import UID_MAX
+from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import (
     BY_MARKER,
+    UID_MAX,
     Action,
     CallSite,
     Mark,

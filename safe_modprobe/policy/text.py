@@ -3,7 +3,7 @@
 from _collections_abc import Iterable, Sequence
 
 from safe_modprobe.capability import SYS_MODULE, Capability, name_of
-from safe_modprobe.frozen import TYPE_CHECKING
+from safe_modprobe.light_types import TYPE_CHECKING
 from safe_modprobe.model import BY_MARKER, Caller, Policy, Rule, Settings
 
 if TYPE_CHECKING:

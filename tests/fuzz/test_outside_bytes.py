@@ -11,27 +11,28 @@ from pathlib import Path
 
 import pytest
 
+from safe_modprobe.admin.records.history import caller_of, parse_event, plan_of, request_of
+from safe_modprobe.callers import proc, tasks
+from safe_modprobe.callers.kernel_args import MAX_ALIAS, parse
+from safe_modprobe.callers.nested import dump_caller, parse_caller
+from safe_modprobe.callers.proc import Stat, call_site, parse_stack
+from safe_modprobe.callers.ring import parse_layout, parse_page
+from safe_modprobe.callers.tasks import parse_status, parse_unit
+from safe_modprobe.callers.tracefs import dump_memory, parse_memory
 from safe_modprobe.capability import SYS_MODULE, holds
-from safe_modprobe.counts import Budget, Counts, Window, admit
-from safe_modprobe.counts import dump as dump_counts
-from safe_modprobe.counts import parse as parse_counts
 from safe_modprobe.errors import UntrustedInputError, UsageError
-from safe_modprobe.history import caller_of, parse_event, plan_of, request_of
-from safe_modprobe.kernel_args import MAX_ALIAS, UID_MAX, escape, parse
+from safe_modprobe.escape import escape
 from safe_modprobe.kmod import Kmod, KmodError
-from safe_modprobe.model import Caller, Source
-from safe_modprobe.read import tasks, waiting
-from safe_modprobe.read.behalf import dump_caller, parse_caller
-from safe_modprobe.read.modules import marker
-from safe_modprobe.read.ring import parse_layout, parse_page
-from safe_modprobe.read.tasks import parse_status, parse_unit
-from safe_modprobe.read.trace import dump_memory, parse_memory
-from safe_modprobe.read.waiting import Stat, call_site, parse_stack
+from safe_modprobe.log.counts import Budget, Counts, Window, admit
+from safe_modprobe.log.counts import dump as dump_counts
+from safe_modprobe.log.counts import parse as parse_counts
+from safe_modprobe.model import UID_MAX, Caller, Source
+from safe_modprobe.modules.plan import marker
 from tests.fuzz.mutate import inputs
 from tests.tree.build import Mod, build_tree
+from tests.unit.callers.test_ring import FORMAT, HEADER, LAYOUT, extend, large, padding, page, record, small, stamp
+from tests.unit.callers.test_tasks import STACKS, UNITS, stat_line
 from tests.unit.make import ROOT
-from tests.unit.test_ring import FORMAT, HEADER, LAYOUT, extend, large, padding, page, record, small, stamp
-from tests.unit.test_tasks import STACKS, UNITS, stat_line
 
 COUNT = 20_000
 """Of each; a constant, so that what passes here passes everywhere."""
@@ -184,9 +185,9 @@ def test_the_last_resort_reads_status_by_itself(monkeypatch: pytest.MonkeyPatch)
     """Never more than the strict parser would believe."""
     text = STATUS[STATUS.index(b"CapInh") : STATUS.index(b"CapAmb")]
     for data in inputs("last resort", [text, text.replace(b"CapEff:\t", b"CapEff:\t\xff")], COUNT):
-        monkeypatch.setattr(waiting, "read", lambda path, limit=0, data=data: data)
+        monkeypatch.setattr(proc, "read", lambda path, limit=0, data=data: data)
         try:
-            holds = waiting.holds_sys_module(os.getpid())
+            holds = proc.holds_sys_module(os.getpid())
         except ValueError:
             continue
         if holds:

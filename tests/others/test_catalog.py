@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe import message_ids
-from safe_modprobe.counts import LOAD, Budget, Repeats
-from safe_modprobe.report import load_failure, repeats_fields, repeats_line
+from safe_modprobe.log import message_ids
+from safe_modprobe.log.counts import LOAD, Budget, Repeats
+from safe_modprobe.log.report import load_failure, repeats_fields, repeats_line
+from tests.unit.admin.records.test_journal import rec
 from tests.unit.journald import Sender, keep
 from tests.unit.make import ROOT, USER, Y, plan, step, verdict
-from tests.unit.test_journal import rec
 
 TOP = Path(__file__).resolve().parents[2]
 CATALOG = TOP / "packaging/journal/safe-modprobe.catalog"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.ctl.main import parser
+from safe_modprobe.admin.commands.main import parser
 
 TOP = Path(__file__).resolve().parents[2]
 PAGES = ("safe-modprobe.8", "safe-modprobectl.8", "safe-modprobe.toml.5")

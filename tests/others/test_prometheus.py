@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from safe_modprobe.ctl.main import main
-from safe_modprobe.ctl.metrics import as_text
-from safe_modprobe.health.assess import assess
-from safe_modprobe.metrics import metrics
-from tests.unit.test_metrics import COUNTED, GOOD
+from safe_modprobe.admin.commands.main import main
+from safe_modprobe.admin.commands.metrics import as_text
+from safe_modprobe.admin.health.assess import assess
+from safe_modprobe.admin.records.metrics import metrics
+from tests.unit.admin.records.test_metrics import COUNTED, GOOD
 
 TOP = Path(__file__).resolve().parents[2]
 PROMTOOL = TOP / ".cache/promtool"

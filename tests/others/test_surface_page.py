@@ -19,7 +19,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.options import Options
 from selenium.webdriver.chrome.service import Service
 
-from safe_modprobe.ctl.main import main
+from safe_modprobe.admin.commands.main import main
 from tests.tree.build import VERSION, Mod, build_tree
 from tests.unit.child import ctl
 

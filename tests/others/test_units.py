@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.ctl.main import parser
-from safe_modprobe.read.counts import PENDING
+from safe_modprobe.admin.commands.main import parser
+from safe_modprobe.log.counts_file import PENDING
 
 TOP = Path(__file__).resolve().parents[2]
 FOLDER = TOP / "packaging/systemd"

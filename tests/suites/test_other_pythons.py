@@ -13,8 +13,8 @@ from tests.vm.product import copy_sources, in_build_root, product
 BINDINGS = [
     "tests/unit/test_kmod.py",
     "tests/unit/test_kmod_hard.py",
-    "tests/unit/test_image.py",
-    "tests/unit/test_modules.py",
+    "tests/unit/modules/test_image.py",
+    "tests/unit/modules/test_plan.py",
 ]
 EXTENSIONS = ("setup.py", "pyproject.toml", "safe_modprobe/*.pyx", "safe_modprobe/*.pxd")
 """What they are compiled from: all else of the package may change."""

@@ -20,7 +20,7 @@ def child(code: str, *arguments: object, **environment: str) -> tuple[int, str, 
 
 def ctl_command(*arguments: object, before: str = "") -> list[str]:
     """safe-modprobectl, from wherever it is started with ENVIRONMENT; `before` is what its Python does first."""
-    code = f"import sys\n{before}\nfrom safe_modprobe.ctl.main import main\nsys.exit(main(sys.argv[1:]))"
+    code = f"import sys\n{before}\nfrom safe_modprobe.admin.commands.main import main\nsys.exit(main(sys.argv[1:]))"
     return [sys.executable, "-c", code, *map(str, arguments)]
 
 

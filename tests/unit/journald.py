@@ -28,12 +28,12 @@ cp /run/log/journal/*/system.journal system.journal
 # A sender waits until journald has looked it up in /proc, or half of what journald says of it is missing.
 _SENDER = """import json, sys, time
 sys.path.append("/run/senders")
-from safe_modprobe.act.record import record
+from safe_modprobe.log.record import record
 for message, fields in json.load(sys.stdin):
     record(message, 4, fields)
 time.sleep(0.2)
 """
-_NEEDED = ("__init__.py", "act/__init__.py", "act/record.py")
+_NEEDED = ("__init__.py", "log/__init__.py", "log/record.py")
 
 
 class Sender(NamedTuple):

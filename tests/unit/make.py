@@ -1,14 +1,16 @@
 """Short ways to write rows: callers, plans, policies."""
 
+from safe_modprobe.callers.find import find_callers
+from safe_modprobe.callers.kernel_args import parse
 from safe_modprobe.capability import ALL, SYS_MODULE, Capability, named
-from safe_modprobe.decide import decide
-from safe_modprobe.kernel_args import parse
+from safe_modprobe.decide import caller_query, decide
 from safe_modprobe.model import (
     UNMARKED,
     Caller,
     Marker,
     Plan,
     Policy,
+    Request,
     Source,
     Step,
     Target,
@@ -64,3 +66,8 @@ def plan(*steps: Step, alias: str = "x") -> Plan:
 def verdict(alias: str, who: Caller, steps: Plan, text: str = "", *args: str) -> Verdict:
     """What this policy says."""
     return decide(policy(text), parse(["--", alias, *args]).request, who, steps)
+
+
+def callers_under(policy: Policy, request: Request) -> tuple[Caller, ...]:
+    """Search for the callers as the helper does for this policy."""
+    return find_callers(request, caller_query(policy, request))

@@ -4,10 +4,10 @@ from itertools import permutations
 
 import pytest
 
-from safe_modprobe.decide import IN_DOUBT, IN_TRIAL, among, decide
-from safe_modprobe.kernel_args import SILENT, named, parse
+from safe_modprobe.callers.kernel_args import SILENT, named, parse
+from safe_modprobe.decide import IN_DOUBT, IN_TRIAL, combine, decide
+from safe_modprobe.log.report import worth_a_record
 from safe_modprobe.model import Caller, Plan, Policy, Source, Target, TargetState
-from safe_modprobe.report import worth_a_record
 from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, caller, cap, plan, policy, step
 
 MARK = '[[mark]]\nmodules = ["m"]\nprivileged = {}\n'
@@ -313,7 +313,7 @@ def test_a_deputys_verdict_is_on_behalf_of_whoever_asked(behind: tuple[Caller, .
 )
 def test_several_callers(source: Source, callers: tuple[Caller, ...], action: str) -> None:
     every = tuple(decide(policy(""), parse(["x"]).request, who._replace(source=source), MY) for who in callers)
-    assert among(every).action == action
+    assert combine(every).action == action
 
 
 def test_one_caller_by_proc_alone_makes_the_strictest_count() -> None:
@@ -321,7 +321,7 @@ def test_one_caller_by_proc_alone_makes_the_strictest_count() -> None:
     who = (LOADER, USER._replace(source=Source.PROC), USER._replace(source=Source.KERNEL_ARGS))
     every = [decide(policy(""), parse(["x"]).request, each, MY) for each in who]
     for order in permutations(every):
-        assert among(order).action == "deny"
+        assert combine(order).action == "deny"
 
 
 SOFT = plan(step("d", Y), step("m"))
@@ -344,7 +344,7 @@ def test_of_several_callers_who_are_let_in_one_counts_in_any_order(
     """By the trace who may most, by /proc alone who may least: soft dependencies that are skipped are no refusal."""
     every = [decide(policy(""), parse(["x"]).request, who._replace(source=source), what) for who in callers]
     for order in permutations(every):
-        assert among(order).caller == chosen._replace(source=source)
+        assert combine(order).caller == chosen._replace(source=source)
 
 
 @pytest.mark.parametrize(

@@ -3,9 +3,9 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
+from safe_modprobe.callers.kernel_args import parse
 from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.decide import decide
-from safe_modprobe.kernel_args import parse
 from safe_modprobe.model import UNMARKED, Action, Caller, Mark, Mode, Origin, Plan, Policy, Settings
 from tests.unit.make import NET, N, Y, caller, plan, policy, step
 

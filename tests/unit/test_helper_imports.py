@@ -19,22 +19,23 @@ PYTHON = "/usr/bin/python3"
 
 OURS = """
     safe_modprobe
-    safe_modprobe.act safe_modprobe.act.behalf safe_modprobe.act.counts safe_modprobe.act.load safe_modprobe.act.modprobe
-    safe_modprobe.act.record
-    safe_modprobe.capability safe_modprobe.counts safe_modprobe.decide safe_modprobe.errors safe_modprobe.frozen safe_modprobe.helper
-    safe_modprobe.kernel_args
-    safe_modprobe.kmod safe_modprobe.last_resort safe_modprobe.message_ids safe_modprobe.model
-    safe_modprobe.policy safe_modprobe.policy.builtin safe_modprobe.policy.dropins
+    safe_modprobe.callers safe_modprobe.callers.find safe_modprobe.callers.kernel_args safe_modprobe.callers.nested
+    safe_modprobe.callers.proc safe_modprobe.callers.ring safe_modprobe.callers.tasks safe_modprobe.callers.tracefs
+    safe_modprobe.capability safe_modprobe.decide safe_modprobe.errors safe_modprobe.escape safe_modprobe.helper
+    safe_modprobe.kmod safe_modprobe.last_resort safe_modprobe.light_types
+    safe_modprobe.log safe_modprobe.log.counts safe_modprobe.log.counts_file safe_modprobe.log.message_ids
+    safe_modprobe.log.rate_limited safe_modprobe.log.record safe_modprobe.log.report
+    safe_modprobe.model
+    safe_modprobe.modules safe_modprobe.modules.image safe_modprobe.modules.load safe_modprobe.modules.modprobe
+    safe_modprobe.modules.plan
+    safe_modprobe.policy safe_modprobe.policy.builtin safe_modprobe.policy.cache safe_modprobe.policy.dropins
     safe_modprobe.policy.match safe_modprobe.policy.packed safe_modprobe.policy.text
-    safe_modprobe.read safe_modprobe.read.behalf safe_modprobe.read.callers safe_modprobe.read.cmdline
-    safe_modprobe.read.counts
-    safe_modprobe.read.image safe_modprobe.read.modules safe_modprobe.read.policy_cache safe_modprobe.read.ring
-    safe_modprobe.read.tasks safe_modprobe.read.trace safe_modprobe.read.waiting safe_modprobe.report
+    safe_modprobe.rescue safe_modprobe.runtime
 """
 # Once after a boot or an edit of the policy: the parser, and what keeps what it parsed.
 PARSER = """
-    safe_modprobe.act.policy_cache safe_modprobe.policy.lines safe_modprobe.policy.schema
-    safe_modprobe.read.accounts safe_modprobe.read.policy_files
+    safe_modprobe.policy.accounts safe_modprobe.policy.cache_write safe_modprobe.policy.files
+    safe_modprobe.policy.lines safe_modprobe.policy.schema
 """
 TOMLI = "tomli tomli._parser tomli._re tomli._types"
 # What tomli brings, and what we have because it is there then.
@@ -55,7 +56,7 @@ RARE = {
     "_compression",
     "zlib",
     "safe_modprobe.zstd",
-    "safe_modprobe.act.self_test",
+    "safe_modprobe.callers.self_test",
     "bz2",
     "threading",
     "socket",

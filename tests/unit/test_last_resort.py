@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.act import switch
-from safe_modprobe.read.trace import make_run
+from safe_modprobe.admin.switch import switch
+from safe_modprobe.runtime import make_run
 
 TOP = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
@@ -57,7 +57,10 @@ HALVES = [
     ("nothing but the entry", []),
     ("a package without its parts", ["__init__.py"]),
     ("a last resort without its parts", ["__init__.py", "last_resort.py"]),
-    ("a helper without the rest", ["__init__.py", "helper.py", "act/__init__.py", "read/__init__.py"]),
+    (
+        "a helper without the rest",
+        ["__init__.py", "helper.py", "callers/__init__.py", "log/__init__.py", "modules/__init__.py"],
+    ),
 ]
 
 

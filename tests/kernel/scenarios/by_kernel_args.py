@@ -276,7 +276,7 @@ def test_arguments_that_no_kernel_writes_are_nobodys(guest: Guest) -> None:
 
 def test_a_broken_helper_leaves_root_its_file_systems(guest: Guest) -> None:
     """The last resort: whoever holds CAP_SYS_MODULE is left to modprobe(8), with the kernel's word for a mount."""
-    path = "/usr/lib/safe-modprobe/safe_modprobe/report.py"
+    path = "/usr/lib/safe-modprobe/safe_modprobe/log/report.py"
     code = guest.sh(f"ls {os.path.dirname(path)}/__pycache__/report.*").stdout.strip()
     guest.sh(f"cp {path} /run/report.py; mv {code} /run/report.pyc; echo 'raise RuntimeError' >{path}")
     try:

@@ -47,7 +47,7 @@ cp {desk}/10-site.toml {desk}/policy.d
 HELP = """
 import sys
 sys.path += ["/usr/lib/safe-modprobe", "/usr/lib/python3/dist-packages"]
-from safe_modprobe.ctl.main import parser
+from safe_modprobe.admin.commands.main import parser
 top = parser()
 for each in (top, *next(action.choices for action in top._actions if action.choices).values()):
     print(each.epilog or "")

@@ -338,7 +338,7 @@ def test_a_request_that_nobody_waits_for_is_refused_to_a_user(guest: Guest) -> N
 
 
 BREAKABLE = (
-    "model", "kernel_args", "decide", "policy/schema", "read/callers", "read/trace", "read/modules", "act/load",
+    "model", "callers/kernel_args", "decide", "policy/schema", "callers/find", "callers/tracefs", "modules/plan", "modules/load",
 )  # fmt: skip
 LIBRARY = "/usr/lib/safe-modprobe/safe_modprobe"
 POLICY_CACHE = "/run/safe-modprobe/policy.cache"
@@ -365,8 +365,8 @@ def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> 
 
 def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Guest) -> None:
     rows = (
-        ("decide", "decide"), ("read/modules", "read_plan"), ("act/load", "load"), ("read/callers", "find_callers"),
-        ("read/policy_files", "read_policy"),
+        ("decide", "decide"), ("modules/plan", "read_plan"), ("modules/load", "load"), ("callers/find", "find_callers"),
+        ("policy/files", "read_policy"),
     )  # fmt: skip
     for name, function in rows:
         path = f"{LIBRARY}/{name}.py"

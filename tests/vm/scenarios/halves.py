@@ -232,8 +232,8 @@ def test_the_admins_tool_says_what_is_missing(guest: Guest) -> None:
     rows = (
         (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is not there for this Python; install the package anew"),
         (
-            f"{CODE}/ctl",
-            "its own files are not all there (ModuleNotFoundError: No module named 'safe_modprobe.ctl'); install the package"
+            f"{CODE}/admin/commands",
+            "its own files are not all there (ModuleNotFoundError: No module named 'safe_modprobe.admin.commands'); install the package"
             " anew",
         ),
         (TOMLI, "Python's module tomli is not installed, which this needs; Debian's python3-tomli has it"),

@@ -1,1 +1,0 @@
-"""Floor 3: the only code that changes the machine: load, record, refuse."""

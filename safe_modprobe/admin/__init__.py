@@ -1,0 +1,1 @@
+"""The administrator's tool, safe-modprobectl. Nothing outside this room imports it."""

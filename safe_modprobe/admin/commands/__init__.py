@@ -1,0 +1,1 @@
+"""The subcommands of safe-modprobectl, one file each, and what they share."""

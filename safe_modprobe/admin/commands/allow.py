@@ -1,0 +1,61 @@
+"""`allow MODULE... --user NAME`: let some users or units have the kernel load a module, and nobody else."""
+
+import argparse
+from typing import Any
+
+from safe_modprobe.admin.commands import machine
+from safe_modprobe.admin.commands.parsers import Commands, add_command, add_edit, uid_number
+from safe_modprobe.errors import UsageError
+
+_EXAMPLES = """
+  safe-modprobectl allow sctp --user asterisk --reason "SIP over SCTP"
+  safe-modprobectl allow algif_hash --unit bluetooth.service --reason "pairing"
+  safe-modprobectl allow af_alg algif_skcipher --uid 1000 --until-reboot
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `allow`."""
+    parser = add_command(commands, "allow", "let a user or a unit have a module", __doc__, _EXAMPLES)
+    parser.add_argument(
+        "--user", action="append", default=[], metavar="NAME", help="a name of /etc/passwd (repeatable)"
+    )
+    parser.add_argument("--uid", action="append", default=[], type=uid_number, metavar="N", help="a user's number")
+    parser.add_argument(
+        "--unit",
+        action="append",
+        default=[],
+        metavar="UNIT",
+        help="a unit of systemd's, such as cron.service; with a user, both have to match",
+    )
+    add_edit(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 when those callers get the modules, also if they did before."""
+    from safe_modprobe.admin.commands.edit_policy import Verb, Wish, carry_out, reason  # they bring tomlkit
+
+    row: dict[str, Any] = {"users": [*arguments.user, *arguments.uid], "units": arguments.unit}
+    row = {key: list(dict.fromkeys(value)) for key, value in row.items() if value}
+    if not row:
+        raise UsageError("allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone")
+    uids = (*map(machine.of(arguments).uid, arguments.user), *arguments.uid)
+    for unit in arguments.unit:
+        _check_unit(unit)
+    row |= {"action": "allow", "reason": reason(arguments)}
+    return carry_out(arguments, Wish(Verb.ALLOW, row, None, uids, tuple(arguments.unit)))
+
+
+def _check_unit(unit: str) -> None:
+    """A unit's name has a type after its last dot; `*` may stand for a part of it."""
+    stem, dot, kind = unit.rpartition(".")
+    if (
+        not dot
+        or not stem
+        or not unit.isprintable()
+        or kind not in ("service", "scope", "slice", "socket", "mount", "swap")
+    ):
+        raise UsageError(f"--unit: {unit!a} is no unit's name; it ends in its type, as in 'cron.service'")
+    if "[" in unit:
+        raise UsageError(f"--unit: {unit!a} holds a '['; only * and ? may stand for a part of a name")

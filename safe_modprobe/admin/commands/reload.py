@@ -1,0 +1,28 @@
+"""`reload`: check the policy. The helper reads it anew for every request, so a good one is in force at once."""
+
+import argparse
+
+from safe_modprobe.admin.commands.output import counted, print_json, row_counts, rows_counted
+from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
+from safe_modprobe.policy.cache_write import read_anew
+
+_EXAMPLES = """
+  safe-modprobectl reload   after an edit
+"""
+
+
+def add_parser(commands: Commands) -> None:
+    """Add `reload`."""
+    parser = add_command(commands, "reload", "check the policy; a good one is in force at once", __doc__, _EXAMPLES)
+    add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """0 and a line of what was read; PolicyError for a broken one."""
+    policy = read_anew()
+    if arguments.json:
+        print_json({"files": policy.files, **row_counts(policy), "mode": policy.settings.mode})
+    else:
+        print(f"{counted(len(policy.files), 'file')}: {rows_counted(policy)}; mode {policy.settings.mode}")
+    return 0

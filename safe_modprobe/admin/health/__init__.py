@@ -1,0 +1,1 @@
+"""What `status` and `enable` check on this machine."""

@@ -1,0 +1,294 @@
+"""The facts that `status` judges, from /proc, /sys, the kernel's build options and the files themselves.
+
+Everything is read below `top`, so that tests can lay out a machine. What is not there counts as well, and as what it
+does without it; what cannot be read at all raises OSError.
+"""
+
+import gzip
+import os
+import re
+import stat
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+
+from safe_modprobe.admin.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
+from safe_modprobe.admin.modules.indexes import built_in_names
+from safe_modprobe.admin.policy.globs import literal
+from safe_modprobe.callers.find import PROMISE
+from safe_modprobe.callers.proc import parse_stack
+from safe_modprobe.callers.tracefs import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, STOOD_DOWN, TRACEFS, parse_memory
+from safe_modprobe.errors import PolicyError, said
+from safe_modprobe.kmod import Kmod
+from safe_modprobe.model import COMMAND_LINE, Origin, Policy
+from safe_modprobe.modules.plan import modules_folder
+from safe_modprobe.policy.accounts import Accounts
+from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.cache import cached_policy
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL
+from safe_modprobe.policy.files import need_parser, policy_of, read_drop_ins
+from safe_modprobe.rescue import CMDLINE, LOG, rescue
+from safe_modprobe.runtime import read
+
+_SYSCTL_FOLDERS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
+"""sysctl.d(5), the strongest last; /etc/sysctl.conf is read last of all, by sysctl(8) and by Debian's link to it."""
+
+_AT_BOOT = "/etc/systemd/system/sysinit.target.wants/safe-modprobe.service"
+"""What `systemctl enable` makes of the unit's WantedBy=."""
+
+_SHEBANG = 256  # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE
+_MODPROBE_KEY = re.compile(r"\s*-?\s*kernel[./]modprobe\s*=\s*(.*?)\s*$")
+_LOST = re.compile(rb"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
+
+
+def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
+    """All of them; `own` is the helper's path and `code` the folder of our code, both as they are below `top`.
+
+    Raises OSError.
+    """
+    facts = read_way(own, code, top, kernel)
+    policy, error, policy_digest = _policy(top)
+    return facts._replace(
+        policy=policy,
+        policy_error=error,
+        digest=policy_digest,
+        tracing=_tracing(top),
+        promised=_line(f"{top}{PROMISE}") == "1",
+        stacks=_stacks(top),
+        lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
+        ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),
+        built_in=_built_in(_modules(top, facts.kernel), policy) if facts.modules_folder else frozenset(),
+        loaded=frozenset(line.partition(" ")[0] for line in _lines(f"{top}/proc/modules")),
+    )
+
+
+def read_way(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
+    """What health.on_the_way judges, of which no policy is a part: it is the built-in one here. As read_facts()."""
+    kernel = kernel or os.uname().release
+    current = _line(f"{top}/proc/sys/kernel/modprobe")
+    return Facts(
+        policy=BUILTIN_POLICY,
+        own=own,
+        current=current,
+        ours=bool(current) and _same(f"{top}{current}", f"{top}{own}"),
+        rescue=rescue(f"{top}{CMDLINE}"),
+        stood_down=os.path.exists(f"{top}{STOOD_DOWN}"),
+        at_boot=os.path.lexists(f"{top}{_AT_BOOT}"),
+        kernel=kernel,
+        modules_folder=os.path.isdir(_modules(top, kernel)),
+        options=_options(top, kernel),
+        programs=tuple(_programs(top, own, code)),
+        selinux=_selinux(top, own),
+        lkrg=_lkrg(top),
+        modules_disabled=_line(f"{top}/proc/sys/kernel/modules_disabled") == "1",
+        bset=_bset(_line(f"{top}/proc/sys/kernel/usermodehelper/bset")),
+        sysctl=_sysctl(top),
+    )
+
+
+def _modules(top: str, kernel: str) -> str:
+    return str(modules_folder(top or "/", kernel))
+
+
+def _bytes(path: str) -> bytes:
+    """A whole file, b"" where there is none or a folder. Raises OSError for any other reason: no guess is an answer."""
+    try:
+        # Not waiting.read(), whose one large read(2) a sysctl refuses.
+        with open(path, "rb") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        return b""
+
+
+def _line(path: str) -> str | None:
+    """The text of a file of one line; None where there is no file."""
+    return os.fsdecode(_bytes(path)).removesuffix("\n") if os.path.exists(path) else None
+
+
+def _lines(path: str) -> list[str]:
+    return [line for line in _bytes(path).decode(errors="surrogateescape").split("\n") if line]
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two paths are the same file: /sbin is often a link."""
+    try:
+        return one == other or os.path.samefile(one, other)
+    except OSError:
+        return False
+
+
+def _policy(top: str) -> tuple[Policy, str, str]:
+    """What a helper would make of the files and the kernel's command line: the policy, what is wrong, the digest."""
+    policy, error, of_files = _policy_of_files(top)
+    if rescue(f"{top}{CMDLINE}") == LOG:
+        policy = policy.in_trial(COMMAND_LINE)
+    return policy, error, of_files
+
+
+def _policy_of_files(top: str) -> tuple[Policy, str, str]:
+    from safe_modprobe.admin.policy.digest import digest  # and hashlib, which nobody needs to switch on
+
+    folders = [f"{top}{folder}" for folder in FOLDERS]
+    files: list[tuple[str, bytes]] = []
+    try:
+        files = read_drop_ins(folders)
+        need_parser()
+        policy = None if top else cached_policy(folders)
+        accounts = Accounts(f"{top}/etc/passwd", f"{top}/etc/group")
+        return policy or policy_of(files, accounts), "", digest(files)
+    except PolicyError as error:
+        trial = os.path.exists(f"{top}{FOLDERS[1]}/{TRIAL}")
+        settings = BUILTIN_POLICY.settings._replace(trial=trial)
+        return BUILTIN_POLICY._replace(settings=settings), str(error), digest(files)
+
+
+def _built_in(folder: str, policy: Policy) -> frozenset[str]:
+    """Where the package has only libkmod's index of them, those that marks name in full."""
+    with suppress(FileNotFoundError):
+        if names := built_in_names(folder):
+            return names
+    kmod = Kmod(folder, [])
+    in_full = {name for mark in policy.marks for name in mark.modules if literal(name)}
+    return frozenset(name.replace("-", "_") for name in in_full if kmod.module_from_name(name).initstate == "builtin")
+
+
+def _options(top: str, kernel: str) -> Mapping[str, str] | None:
+    """The kernel's build options without CONFIG_; None where no file has them."""
+    text = gzip.decompress(_bytes(f"{top}/proc/config.gz"))
+    if not text:
+        paths = (f"/boot/config-{kernel}", f"/lib/modules/{kernel}/config", f"/usr/lib/modules/{kernel}/config")
+        text = next(filter(None, (_bytes(f"{top}{path}") for path in paths)), b"")
+    pairs = (line.removeprefix("CONFIG_").partition("=") for line in text.decode("ascii", "replace").splitlines())
+    return {key: value for key, equals, value in pairs if equals and not key.startswith("#")} or None
+
+
+def _programs(top: str, own: str, code: str) -> Iterator[Program]:
+    helper = _program(top, own)
+    yield helper
+    first = _bytes(f"{top}{own}")[:_SHEBANG].partition(b"\n")[0] if helper.there else b""
+    if first.startswith(b"#!") and (words := first[2:].partition(b"\0")[0].split()):
+        yield _program(top, os.fsdecode(words[0]))
+    others = [found for folder, _, names in os.walk(f"{top}{code}") for found in _others(top, folder, names)]
+    yield Program(code, os.path.isdir(f"{top}{code}"), others=tuple(dict.fromkeys(others)))
+
+
+def _program(top: str, path: str) -> Program:
+    real = os.path.realpath(f"{top}{path}")
+    if not os.path.isfile(real):
+        return Program(path, there=False)
+    noexec = bool(os.statvfs(real).f_flag & os.ST_NOEXEC)
+    others = (*_others(top, f"{top}{path}"), *_others(top, real))
+    return Program(path, True, bool(os.stat(real).st_mode & 0o111), noexec, tuple(dict.fromkeys(others)))
+
+
+def _others(top: str, path: str, names: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """What is there, and every folder up to the top, as far as somebody else than root may change it."""
+    paths = [os.path.join(path, name) for name in names]
+    while len(path) > len(top or "/"):
+        paths.append(path)
+        path = os.path.dirname(path)
+    for each in (*paths, top or "/"):
+        if why := _changeable(os.lstat(each)):
+            yield each.removeprefix(top) or "/", why
+
+
+def changeable_by_others(path: str) -> list[tuple[str, str]]:
+    """The path as it is, what it leads to, and every folder above: those that others than root may change, with why.
+
+    Nothing where there is no such path. Raises OSError.
+    """
+    if not os.path.exists(path):
+        return []
+    real = os.path.realpath(path)
+    names = os.listdir(real) if os.path.isdir(real) else []
+    return list(dict.fromkeys((*_others("", path), *_others("", real, names))))
+
+
+def _changeable(about: os.stat_result) -> str:
+    """Why somebody else than root may change it; "" where nobody may."""
+    if about.st_uid != 0:
+        return f"it belongs to uid {about.st_uid}"
+    mode = about.st_mode
+    # A link's mode means nothing, and from a sticky folder nobody can take away what is root's.
+    if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
+        return ""
+    return f"others may write it (mode {stat.S_IMODE(mode):04o})" if mode & 0o022 else ""
+
+
+def _stacks(top: str) -> bool:
+    """Whether a stack can be read and has names: CONFIG_STACKTRACE, CONFIG_KALLSYMS and CAP_SYS_ADMIN."""
+    try:
+        return bool(parse_stack(_bytes(f"{top}/proc/self/stack")))
+    except OSError:
+        return False
+
+
+def _tracing(top: str) -> Tracing:
+    mounted = [f"{top}{root}" for root in TRACEFS if os.path.isdir(f"{top}{root}/instances")]
+    if not mounted:
+        return Tracing(tracefs=False, there=False)
+    folder = next((f"{root}/{INSTANCE}" for root in mounted if os.path.isdir(f"{root}/{INSTANCE}")), None)
+    if folder is None:
+        return Tracing(there=False)
+    try:
+        event, recording = read(f"{folder}/{EVENT}/enable"), read(f"{folder}/tracing_on")
+        clock = read(f"{folder}/trace_clock")
+        stats = [read(f"{folder}/per_cpu/{name}/stats") for name in os.listdir(f"{folder}/per_cpu")]
+    except OSError as error:
+        return Tracing(refused=said(error))
+    lost_at = parse_memory(_bytes(f"{top}{MEMORY}"))[1]
+    recent = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - LOSS_LASTS
+    return Tracing(
+        event=event.startswith(b"1"),
+        recording=recording.startswith(b"1"),
+        clock=_chosen(clock.decode("ascii", "replace")) == CLOCK,
+        lost=sum(int(number) for text in stats for number in _LOST.findall(text)),
+        doubt=lost_at > max(recent, 0),
+    )
+
+
+def _chosen(text: str | None) -> str | None:
+    """`none [integrity] confidentiality` -> integrity."""
+    found = re.search(r"\[([^]]+)\]", text or "")
+    return found[1] if found else None
+
+
+def _selinux(top: str, own: str) -> Selinux:
+    if _line(f"{top}/sys/fs/selinux/enforce") != "1":
+        return Selinux()
+    try:
+        label = os.getxattr(os.path.realpath(f"{top}{own}"), "security.selinux")
+    except OSError:
+        return Selinux(True, None)
+    return Selinux(True, label.rstrip(b"\0").decode("ascii", "replace"))
+
+
+def _lkrg(top: str) -> Lkrg | None:
+    """By its sysctls, since it may hide from /proc/modules."""
+    if not os.path.isdir(f"{top}/proc/sys/lkrg"):
+        return None
+    return Lkrg(*(_number(_line(f"{top}/proc/sys/lkrg/{name}")) for name in Lkrg._fields))
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdigit() else 0
+
+
+def _bset(text: str | None) -> int:
+    """Two words of 32 bits in decimal, the lower one first (kernel/umh.c)."""
+    words = [_number(word) for word in (text or "").split()]
+    return words[0] | words[1] << 32 if len(words) == 2 else ALL_CAPABILITIES
+
+
+def _sysctl(top: str) -> Setting | None:
+    """The line for kernel.modprobe that counts: the last of the last file by name, and of sysctl.conf after all."""
+    by_name: dict[str, str] = {}
+    for folder in _SYSCTL_FOLDERS:
+        if os.path.isdir(f"{top}{folder}"):
+            by_name |= {name: f"{folder}/{name}" for name in os.listdir(f"{top}{folder}") if name.endswith(".conf")}
+    found = None
+    for path in (*(by_name[name] for name in sorted(by_name)), "/etc/sysctl.conf"):
+        for number, line in enumerate(_bytes(f"{top}{path}").decode(errors="surrogateescape").split("\n"), 1):
+            if match := _MODPROBE_KEY.match(line):
+                found = Setting(Origin(path, number), match[1])
+    return found

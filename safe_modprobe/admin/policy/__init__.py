@@ -1,0 +1,1 @@
+"""Checking, testing and editing policy files."""

@@ -1,0 +1,1 @@
+"""What was recorded: the journal, its history, suggestions and metrics."""

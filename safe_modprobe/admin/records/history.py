@@ -1,0 +1,272 @@
+"""Recorded verdicts: one record -> Event, many events -> groups that a person can read. Pure."""
+
+import re
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from safe_modprobe.callers import kernel_args
+from safe_modprobe.capability import SYS_MODULE
+from safe_modprobe.errors import UntrustedInputError
+from safe_modprobe.escape import escape
+from safe_modprobe.light_types import NamedTuple
+from safe_modprobe.log import report
+from safe_modprobe.log.counts import KINDS, Budget
+from safe_modprobe.model import UID_MAX, Action, Caller, Marker, Plan, Request, Source, Step, Target, TargetState
+
+_PREFIX = "SAFE_MODPROBE_"
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
+_UID_DIGITS = 10  # of 2**32 - 1
+_KEPT = 32  # names of one kind in a group: a caller chooses its own, so they could be any number
+
+REFUSED = (Action.DENY, Action.LOG)
+"""What was refused, and what would have been in a trial with `mismatch = "log"`."""
+
+
+class Event(NamedTuple):
+    """A recorded verdict (report.fields), its names as they were before they were escaped.
+
+    `time` is when the journal got it, `refused` the modules that an admin would have to allow, `barred` what no rule
+    changes. Of the caller None stands for what nobody knew or recorded; `capabilities` is the effective mask, `groups`
+    all that counted.
+    """
+
+    cursor: str
+    time: datetime
+    verdict: Action
+    alias: str
+    modules: tuple[str, ...] = ()
+    refused: tuple[str, ...] = ()
+    reason: str = ""
+    origin: str = ""
+    barred: str = ""
+    source: Source = Source.NONE
+    uid: int | None = None
+    euid: int | None = None
+    pid: int | None = None
+    tid: int | None = None
+    comm: str | None = None
+    exe: str | None = None
+    unit: str | None = None
+    groups: tuple[int, ...] | None = None
+    capabilities: int = 0
+    initial_user_namespace: bool | None = None
+    no_new_privs: bool | None = None
+    kernel_thread: bool = False
+    call_site: str | None = None
+    kernel_args: tuple[str, ...] = ()
+    message: str = ""
+
+
+class Repeated(NamedTuple):
+    """A record of a count (counts.Repeats): so many more of this kind were decided and not recorded one by one."""
+
+    time: datetime
+    budget: Budget
+    times: int
+
+
+class Group(NamedTuple):
+    """Events that are one and the same to an admin: the verdict, who, and the modules that it was about.
+
+    `modules` are the refused ones, or all where none was; `latest` is the last event, with the verdict and who of all.
+    """
+
+    latest: Event
+    modules: tuple[str, ...]
+    times: int
+    first: datetime
+    aliases: tuple[str, ...]
+    comms: tuple[str, ...]
+
+
+def parse_event(cursor: str, time: datetime, fields: Mapping[str, object]) -> Event:
+    """The event of a record's fields. Raises UntrustedInputError for one that we would not have written."""
+    uid = _number(fields, "CALLER_UID")
+    namespace = _text(fields, "CALLER_USERNS")
+    if namespace not in ("", "initial", "other"):
+        raise UntrustedInputError(f"CALLER_USERNS: {namespace[:40]!a} is neither 'initial' nor 'other'")
+    alias = unescape(_text(fields, "ALIAS"))
+    if not 0 < len(alias.encode(errors="surrogateescape")) <= kernel_args.MAX_ALIAS:
+        raise UntrustedInputError(f"ALIAS: it has to have 1 to {kernel_args.MAX_ALIAS} bytes")
+    try:
+        verdict, source = Action(_text(fields, "VERDICT")), Source(_text(fields, "SOURCE") or Source.NONE)
+    except ValueError as error:
+        raise UntrustedInputError(f"VERDICT or SOURCE: {str(error)[:60]}") from None
+    return Event(
+        cursor,
+        time,
+        verdict,
+        alias,
+        modules=_words(fields, "MODULES"),
+        refused=_words(fields, "REFUSED"),
+        reason=_text(fields, "REASON"),
+        origin=_text(fields, "ORIGIN"),
+        barred=_text(fields, "BARRED"),
+        source=source,
+        uid=uid,
+        euid=_number(fields, "CALLER_EUID"),
+        pid=_number(fields, "CALLER_PID"),
+        tid=_number(fields, "CALLER_TID"),
+        comm=_name(fields, "CALLER_COMM"),
+        exe=_name(fields, "CALLER_EXE"),
+        unit=_name(fields, "CALLER_UNIT"),
+        groups=_numbers(fields, "CALLER_GROUPS"),
+        capabilities=_mask(fields, "CALLER_CAPS"),
+        initial_user_namespace=namespace == "initial" if namespace else None,
+        no_new_privs=_yes(fields, "CALLER_NO_NEW_PRIVS"),
+        kernel_thread=bool(_yes(fields, "CALLER_KERNEL_THREAD")),
+        call_site=_name(fields, "CALL_SITE"),
+        kernel_args=_words(fields, "KERNEL_ARGS"),
+        message=_plain(fields, "MESSAGE"),
+    )
+
+
+def parse_repeated(cursor: str, time: datetime, fields: Mapping[str, object]) -> Repeated:
+    """A count's fields, the other direction of report.repeats_fields(). Raises as parse_event()."""
+    kind = _text(fields, "KIND")
+    if kind not in KINDS:
+        raise UntrustedInputError(f"KIND: {kind[:40]!a} is none of {', '.join(KINDS)}")
+    times, uid = _as_number("TIMES", _text(fields, "TIMES")), _number(fields, "CALLER_UID")
+    first, dash, last = _text(fields, "CALLER_UIDS").partition("-")
+    if dash:
+        return Repeated(time, Budget(kind, _as_number("CALLER_UIDS", first), _as_number("CALLER_UIDS", last)), times)
+    return Repeated(time, Budget(kind, -1, -1) if uid is None else Budget(kind, uid, uid), times)
+
+
+def unescape(text: str) -> str:
+    """What escape() was given."""
+    raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode(errors="surrogateescape"))
+    return raw.decode(errors="surrogateescape")
+
+
+def _plain(fields: Mapping[str, object], key: str) -> str:
+    value = fields.get(key, "")
+    if not isinstance(value, str):  # bytes: not UTF-8; a list: the field stands there twice
+        raise UntrustedInputError(f"{key.removeprefix(_PREFIX)}: it is not one text")
+    return value
+
+
+def _text(fields: Mapping[str, object], key: str) -> str:
+    value = _plain(fields, _PREFIX + key)
+    if any(char < " " or char == "\x7f" for char in value):
+        raise UntrustedInputError(f"{key}: it holds a control character, and ours are escaped")
+    return value
+
+
+def _name(fields: Mapping[str, object], key: str) -> str | None:
+    return unescape(_text(fields, key)) or None
+
+
+def _words(fields: Mapping[str, object], key: str) -> tuple[str, ...]:
+    return tuple(map(unescape, _text(fields, key).split()))
+
+
+def _number(fields: Mapping[str, object], key: str) -> int | None:
+    text = _text(fields, key)
+    return _as_number(key, text) if text else None
+
+
+def _numbers(fields: Mapping[str, object], key: str) -> tuple[int, ...] | None:
+    words = _text(fields, key).split(" ")
+    return None if words == [""] else tuple(_as_number(key, word) for word in words)
+
+
+def _as_number(key: str, text: str) -> int:
+    if not (text.isascii() and text.isdigit() and len(text) <= _UID_DIGITS and int(text) <= UID_MAX):
+        raise UntrustedInputError(f"{key}: {text[:40]!a} is not a number from 0 to {UID_MAX}")
+    return int(text)
+
+
+def _yes(fields: Mapping[str, object], key: str) -> bool | None:
+    text = _text(fields, key)
+    if text not in ("", "yes", "no"):
+        raise UntrustedInputError(f"{key}: {text[:40]!a} is neither 'yes' nor 'no'")
+    return text == "yes" if text else None
+
+
+def _mask(fields: Mapping[str, object], key: str) -> int:
+    text = _text(fields, key)
+    if text and not re.fullmatch("[0-9a-f]{16}", text):
+        raise UntrustedInputError(f"{key}: {text[:40]!a} is not a mask of 16 hexadecimal digits")
+    return int(text or "0", 16)
+
+
+def caller_of(event: Event) -> Caller:
+    """The caller as far as it was recorded, without the tasks behind a kernel thread. Doubt is unprivileged."""
+    claim = request_of(event).claim
+    return Caller(
+        event.source,
+        event.uid,
+        event.euid,
+        None if event.groups is None else frozenset(event.groups),
+        event.capabilities,
+        event.initial_user_namespace,
+        event.no_new_privs,
+        event.kernel_thread,
+        tid=event.tid,
+        comm=event.comm,
+        executable=event.exe,
+        unit=event.unit,
+        call_site=event.call_site,
+        pid=event.pid,
+        may_hold=kernel_args.named(claim).may_hold if claim.unprivileged else 0,
+    )
+
+
+def request_of(event: Event) -> Request:
+    """The request that was recorded."""
+    return kernel_args.parse(["--", event.alias, *event.kernel_args]).request
+
+
+def plan_of(event: Event) -> Plan:
+    """The refused modules as one target each. Their markers were not recorded, and doubt is privilege."""
+    steps = (Step(name, marker=Marker("unknown, it was not recorded", SYS_MODULE)) for name in event.refused)
+    return Plan(event.alias, tuple(Target(step.module, TargetState.NEW, (step,)) for step in steps))
+
+
+def who(event: Event, names: Mapping[int, str] = {}) -> str:
+    """The caller in a few words, without what changes from one request to the next; `names` are those of users."""
+    caller = caller_of(event)._replace(tid=None, comm=None, unit=steady_unit(event.unit))
+    name = None if event.uid is None else names.get(event.uid)
+    return report.who(caller) if name is None else f"{escape(name)}, {report.who(caller)}"
+
+
+_PASSING = re.compile(r"(run-|user@)|.*@\d+-")
+"""`systemd-run`'s; a user's manager, which is but the user; a socket's one connection (systemd.socket(5), Accept=)."""
+
+
+def steady_unit(unit: str | None) -> str | None:
+    """The unit if it is a service that will have this name tomorrow, too; a login's or container's scope is none."""
+    steady = unit is not None and unit.endswith(".service") and unit.isprintable() and not _PASSING.match(unit)
+    return unit if steady else None
+
+
+def group(events: Iterable[Event]) -> tuple[Group, ...]:
+    """The events, given in the order of time, by verdict, caller and modules; the one seen last comes last."""
+    groups: dict[tuple[object, ...], Group] = {}
+    for event in events:
+        modules = event.refused or event.modules
+        caller = (event.uid, event.euid, event.initial_user_namespace, steady_unit(event.unit))
+        key = (event.verdict, caller, modules, event.barred)
+        before = groups.pop(key, Group(event, modules, 0, event.time, (), ()))
+        groups[key] = before._replace(
+            latest=event,
+            times=before.times + 1,
+            aliases=added(before.aliases, event.alias),
+            comms=added(before.comms, event.comm),
+        )
+    return tuple(groups.values())
+
+
+def counted(repeated: Iterable[Repeated]) -> list[tuple[str, str, int]]:
+    """(kind, who, how many), each kind for each user once, the most first."""
+    sums: dict[Budget, int] = {}
+    for each in repeated:
+        sums[each.budget] = sums.get(each.budget, 0) + each.times
+    ordered = sorted(sums.items(), key=lambda item: -item[1])
+    return [(budget.kind, report.users(budget), times) for budget, times in ordered]
+
+
+def added(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:
+    """Each once, and not too many."""
+    return names if name is None or name in names or len(names) >= _KEPT else (*names, name)

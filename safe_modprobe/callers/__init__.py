@@ -1,0 +1,1 @@
+"""Question 1: who called?"""

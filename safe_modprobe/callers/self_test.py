@@ -1,0 +1,36 @@
+"""The helper's note of how it saw a request that `enable` made to see that: once after switching on, and never else."""
+
+import os
+from collections.abc import Sequence
+
+from safe_modprobe.model import Caller
+from safe_modprobe.runtime import RUN
+
+PATH = f"{RUN}/self-test"
+
+
+def begin() -> None:
+    """From now on the helper notes. Raises OSError."""
+    os.close(os.open(PATH, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
+
+
+def note(callers: Sequence[Caller], privileged: bool) -> None:
+    """One line, while somebody wants it. Never raises."""
+    try:
+        fd = os.open(PATH, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+    except OSError:
+        return
+    try:
+        os.write(fd, f"{'privileged' if privileged else 'unprivileged'} {callers[0].source}\n".encode())
+    except OSError:
+        pass
+    finally:
+        os.close(fd)
+
+
+def end() -> list[str]:
+    """What it noted since, a line each: `privileged` or `unprivileged`, and the source. Raises OSError."""
+    with open(PATH, encoding="ascii") as file:
+        lines = file.read().splitlines()
+    os.unlink(PATH)
+    return lines

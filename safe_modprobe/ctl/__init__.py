@@ -1,1 +1,0 @@
-"""Floor 4: safe-modprobectl, one file a subcommand."""

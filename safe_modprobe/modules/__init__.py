@@ -1,0 +1,1 @@
+"""What answers the alias: the plan, module files, and loading them."""

@@ -1,0 +1,135 @@
+"""The policy's files on disk -> Policy, each checked on the descriptor that is read."""
+
+import os
+import stat
+from collections.abc import Mapping, Sequence
+
+from safe_modprobe.errors import PolicyError
+from safe_modprobe.model import Policy
+from safe_modprobe.policy.accounts import Accounts
+from safe_modprobe.policy.builtin import BUILTIN_POLICY
+from safe_modprobe.policy.dropins import FOLDERS, MAX_BYTES, TRIAL, UNTIL_REBOOT, effective
+
+_OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
+
+
+def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = None) -> Policy:
+    """All drop-ins as one policy; the built-in one where there is not a single file.
+
+    Raises PolicyError: for a wrong file, one that others may write, one that cannot be read.
+    """
+    return policy_of(read_drop_ins(folders), accounts)
+
+
+def need_parser() -> None:
+    """Raises ModuleNotFoundError where it is gone: the next edit needs it, while a remembered policy does without."""
+    from importlib.util import find_spec  # no request asks
+
+    if find_spec("tomli") is None:
+        raise ModuleNotFoundError("No module named 'tomli'", name="tomli")
+
+
+def policy_of(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = None) -> Policy:
+    """What read_policy() makes of the files that read_drop_ins() found. Raises PolicyError."""
+    from safe_modprobe.policy.schema import build  # and tomli, which nobody needs for a policy that was remembered
+
+    try:
+        return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
+    except OSError as error:  # /etc/passwd or /etc/group, which only a file with names in it asks for
+        raise _unreadable(error) from None
+
+
+def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes] = {}) -> list[tuple[str, bytes]]:
+    """The path and content of every drop-in that counts, in the order of precedence.
+
+    A path in `instead` counts as if it were there with that content. Raises PolicyError.
+    """
+    opened: list[int | None] = []
+    try:
+        opened += [open_folder(path) for path in folders]
+        files = []
+        names = effective(_listings(folders, opened, instead))
+        if opened[0] is None and folders[0] == FOLDERS[0] and _without_a_default(names):
+            raise PolicyError(f"{folders[0]}: the default policy is not there; install the package anew")
+        for name, index in names:
+            path = f"{folders[index]}/{name}"
+            content = instead[path] if path in instead else read_file(opened[index], name, path)
+            if content is not None:
+                files.append((path, content))
+        return files
+    except OSError as error:
+        raise _unreadable(error) from None
+    finally:
+        for fd in opened:
+            if fd is not None:
+                os.close(fd)
+
+
+def _without_a_default(names: Sequence[tuple[str, int]]) -> bool:
+    """Whether the admin's rows are all there is, as in the middle of an upgrade: they let through what it marks."""
+    return bool(names) and all(index == 2 or name in (TRIAL, UNTIL_REBOOT) for name, index in names)
+
+
+def _listings(folders: Sequence[str], opened: Sequence[int | None], instead: Mapping[str, bytes]) -> list[list[str]]:
+    listings = [[] if fd is None else os.listdir(fd) for fd in opened]
+    for path in instead:
+        folder, _, name = path.rpartition("/")
+        listings[folders.index(folder)].append(name)
+    return listings
+
+
+def _unreadable(error: OSError) -> PolicyError:
+    return PolicyError(f"{error.filename or 'policy'}: {error.strerror}")
+
+
+def open_folder(path: str) -> int | None:
+    """A descriptor of the folder, None where there is none. Raises OSError, and PolicyError where others may write."""
+    try:
+        fd = os.open(path, _OPEN | os.O_DIRECTORY)
+    except FileNotFoundError:
+        return None
+    _check_owner(os.fstat(fd), path)
+    return fd
+
+
+def read_file(folder: int | None, name: str, path: str) -> bytes | None:
+    """The file's content, None when it is a link to /dev/null: a mask. Raises PolicyError and OSError."""
+    try:
+        fd = os.open(name, _OPEN, dir_fd=folder)
+    except OSError as error:
+        raise PolicyError(f"{_printable(path)}: {error.strerror}; mend or remove it") from None
+    try:
+        about = os.fstat(fd)
+        if is_mask(about):
+            return None
+        if not stat.S_ISREG(about.st_mode):
+            raise PolicyError(f"{_printable(path)}: it is not a file; a drop-in is one, or a link to /dev/null")
+        _check_owner(about, path)
+        chunks = []
+        while chunk := os.read(fd, MAX_BYTES + 1):
+            chunks.append(chunk)
+            if sum(map(len, chunks)) > MAX_BYTES:
+                break
+        return b"".join(chunks)
+    finally:
+        os.close(fd)
+
+
+def is_mask(about: os.stat_result) -> bool:
+    """Whether it is /dev/null, which a link to it leads to."""
+    return stat.S_ISCHR(about.st_mode) and about.st_rdev == os.makedev(1, 3)
+
+
+def _check_owner(about: os.stat_result, path: str) -> None:
+    """Who may write the policy decides over ring 0: root (at a desk, oneself), and nobody else."""
+    if about.st_uid not in (0, os.geteuid()):
+        raise PolicyError(f"{_printable(path)}: it belongs to uid {about.st_uid}; chown it to root")
+    if about.st_mode & 0o022:
+        raise PolicyError(
+            f"{_printable(path)}: others may write it (mode {stat.S_IMODE(about.st_mode):04o}); chmod it to"
+            f" {stat.S_IMODE(about.st_mode) & ~0o022:04o}"
+        )
+
+
+def _printable(path: str) -> str:
+    return "".join(char if char.isprintable() else "?" for char in path)

@@ -1,1 +1,0 @@
-"""Floor 2: what looks at the machine and never changes it."""

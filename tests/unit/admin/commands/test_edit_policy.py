@@ -1,0 +1,398 @@
+"""`mark`, `unmark`, `allow` on an image below a folder: what they write, what they say, and what they refuse to do."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import tomli
+
+from safe_modprobe.admin.commands.main import main
+from safe_modprobe.policy.accounts import Accounts
+from safe_modprobe.policy.files import read_policy
+from tests.tree.build import VERSION, Mod, build_tree
+
+MODULES = (
+    Mod("low"),
+    Mod("plain_one", aliases=("net-pf-9",), depends=("low",)),
+    Mod("bad", aliases=("net-pf-38", "bad-*")),
+    Mod("marked", info=(b"privileged=Y",)),
+)
+DEFAULT = '[[mark]]\nmodules = ["bad*"]\nprivileged = true\nreason = "a list"\n'
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("tree")
+    build_tree(root, MODULES)
+    return root
+
+
+class Image:
+    """A system below a folder: its modules, accounts and policy."""
+
+    def __init__(self, root: Path, tree: Path) -> None:
+        self.root = root
+        self.etc, self.run, self.lib = (root / top / "safe-modprobe/policy.d" for top in ("etc", "run", "usr/lib"))
+        self.lib.mkdir(parents=True)
+        (self.lib / "50-d.toml").write_text(DEFAULT)
+        (root / "etc").mkdir()
+        (root / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\nasterisk:x:1001:1001::/:/bin/sh\n")
+        (root / "etc/group").write_text("root:x:0:\n")
+        (root / "lib").symlink_to(tree / "lib")
+
+    @property
+    def site(self) -> Path:
+        return self.etc / "10-site.toml"
+
+    def state(self) -> list[tuple[str, bytes]]:
+        """Every file and link of the policy."""
+        files = [
+            Path(folder, name)
+            for top in ("etc", "run", "usr")
+            for folder, _, names in os.walk(self.root / top)
+            for name in names
+        ]
+        return sorted((str(file), file.read_bytes() if file.is_file() else b"") for file in files)
+
+
+@pytest.fixture
+def image(tmp_path: Path, tree: Path) -> Image:
+    return Image(tmp_path, tree)
+
+
+def ctl(image: Image, capsys: pytest.CaptureFixture[str], *command: str, code: int = 0) -> str:
+    """Standard output, or the error without the program's name."""
+    assert main([command[0], "-d", str(image.root), "-S", VERSION, *command[1:]]) == code
+    out, err = capsys.readouterr()
+    if code == 0:
+        assert err == ""
+        return out.replace(str(image.root), "")
+    assert out == "" and err.startswith("safe-modprobectl: ") and err.count("\n") == 1 and err.endswith("\n")
+    return err.removeprefix("safe-modprobectl: ").removesuffix("\n").replace(str(image.root), "")
+
+
+SITE = "/etc/safe-modprobe/policy.d/10-site.toml"
+NO_CAP = "the caller holds no capability that suffices (CAP_SYS_MODULE)"
+
+
+def test_mark_and_back(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ctl(image, capsys, "mark", "plain-one", "--reason", "nobody needs it") == (
+        f"{SITE}:1: written\n"
+        "  [[mark]]\n"
+        '  modules = ["plain_one"]\n'
+        "  privileged = true\n"
+        '  reason = "nobody needs it"\n'
+        f"plain_one: denied to a user without privilege: nobody needs it; {NO_CAP} [10-site.toml:1]\n"
+        f"to undo: remove the row at {SITE}:1\n"
+    )
+    assert image.site.stat().st_mode & 0o777 == 0o644
+    assert ctl(image, capsys, "mark", "plain_one", "--reason", "again") == (
+        f"{SITE}: nothing to change\n"
+        f"plain_one: denied to a user without privilege: nobody needs it; {NO_CAP} [10-site.toml:1]\n"
+    )
+    assert ctl(image, capsys, "unmark", "plain_one", "--reason", "x") == (
+        f"{SITE}: plain_one taken out of an earlier mark\n"
+        "plain_one: allowed to a user without privilege: not marked [built-in]\n"
+        f"to undo: safe-modprobectl mark plain_one --root  --kernel {VERSION} --reason 'nobody needs it'\n"
+    )
+    assert image.site.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("before", "command"),
+    [
+        (("mark", "plain_one", "--reason", "no user's"), ("unmark", "plain_one")),
+        (("mark", "plain_one", "--cap", "CAP_NET_ADMIN", "--reason", "$(id)"), ("unmark", "plain_one")),
+        (("mark", "plain_one", "low", "--reason", "two"), ("unmark", "plain_one", "low")),
+        (("mark", "nosuch", "--reason", "x", "--force"), ("unmark", "nosuch", "--force")),
+        (("mark", "plain_one", "--until-reboot"), ("unmark", "plain_one", "--until-reboot")),
+        (("unmark", "marked", "--over-marker", "--reason", "open"), ("mark", "marked")),
+        (("unmark", "bad", "--reason", "open"), ("mark", "bad")),
+    ],
+)
+def test_what_undoes_it_does(
+    image: Image, capsys: pytest.CaptureFixture[str], before: tuple[str, ...], command: tuple[str, ...]
+) -> None:
+    ctl(image, capsys, *before)
+    state = marks(image)
+    assert main([*command, "-d", str(image.root), "-S", VERSION, "--reason", "x"]) == 0
+    (undo,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("to undo: ")]
+    assert marks(image) != state
+    for each in undo.removeprefix("to undo: ").split("; "):
+        program, *words = shlex.split(each)
+        assert (program, main(words)) == ("safe-modprobectl", 0)
+    assert marks(image) == state
+
+
+def marks(image: Image) -> list[tuple[str, str, str]]:
+    """What the drop-ins of /etc and /run say of each module."""
+    files = [*image.etc.glob("*.toml"), *image.run.glob("*.toml")]
+    rows = [row for file in files for row in tomli.loads(file.read_text()).get("mark", ())]
+    return sorted((name, str(row["privileged"]), row["reason"]) for row in rows for name in row["modules"])
+
+
+def test_allow_below_run(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    path = "/run/safe-modprobe/policy.d/09-until-reboot.toml"
+    said = ctl(image, capsys, "allow", "bad", "--user", "asterisk", "--unit", "asterisk.service", "--until-reboot")
+    assert said == (
+        f"{path}:1: written\n"
+        "  [[rule]]\n"
+        '  modules = ["bad"]\n'
+        '  users = ["asterisk"]\n'
+        '  units = ["asterisk.service"]\n'
+        '  action = "allow"\n'
+        '  reason = "until the next boot"\n'
+        "bad: allowed to uid 1001 of asterisk.service: until the next boot [09-until-reboot.toml:1]\n"
+        f"to undo: remove the row at {path}:1; a boot does it, too\n"
+    )
+    assert not image.etc.exists()
+
+
+def test_what_is_named_twice_is_written_once(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    who = (
+        "--uid",
+        "7",
+        "--uid",
+        "7",
+        "--user",
+        "asterisk",
+        "--user",
+        "asterisk",
+        "--unit",
+        "a.scope",
+        "--unit",
+        "a.scope",
+    )
+    said = ctl(image, capsys, "allow", "bad", "plain_one", "plain-one", "bad", *who, "--reason", "x")
+    assert tomli.loads(image.site.read_text()) == {
+        "rule": [{"modules": ["bad"], "users": ["asterisk", 7], "units": ["a.scope"], "action": "allow", "reason": "x"}]
+    }
+    assert [line.split(":")[0] for line in said.splitlines() if ": allowed to " in line] == ["bad", "plain_one"]
+    ctl(image, capsys, "mark", "plain-one", "plain_one", "--reason", "x")
+    assert tomli.loads(image.site.read_text())["mark"][0]["modules"] == ["plain_one"]
+
+
+def test_comments_stay_and_the_row_stands_before_what_would_decide_first(
+    image: Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image.etc.mkdir(parents=True)
+    image.site.write_text('# ours\n\n# never\n[[rule]]\nmodules = ["b*"]  # all\naction = "deny"\n')
+    image.site.chmod(0o600)
+    ctl(image, capsys, "allow", "bad", "--uid", "0", "--uid", "1001", "--reason", "tested")
+    assert image.site.read_text() == (
+        '# ours\n\n[[rule]]\nmodules = ["bad"]\nusers = [0, 1001]\naction = "allow"\nreason = "tested"\n\n'
+        '# never\n[[rule]]\nmodules = ["b*"]  # all\naction = "deny"\n'
+    )
+    assert image.site.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("action", "who", "code"),
+    [
+        ("allow", ("--user", "asterisk"), 0),
+        ("allow", ("--uid", "1001"), 0),
+        ("allow", ("--uid", "0", "--cap", "CAP_CHOWN"), 1),
+        ("allow", ("--uid", "1002"), 1),
+        ("deny", ("--user", "asterisk", "--cap", "CAP_SYS_MODULE"), 1),
+        ("deny", ("--uid", "1002", "--cap", "CAP_SYS_MODULE"), 0),
+    ],
+)
+def test_explain_knows_the_groups_of_a_user(image: Image, action: str, who: tuple[str, ...], code: int) -> None:
+    image.etc.mkdir(parents=True)
+    image.site.write_text(f'[[rule]]\nmodules = ["bad"]\ngroups = ["telephony"]\naction = "{action}"\n')
+    (image.root / "etc/group").write_text("root:x:0:\ntelephony:x:44:alice,asterisk\n")
+    assert main(["explain", "bad", "-d", str(image.root), "-S", VERSION, *who]) == code
+
+
+def test_dry_run_writes_nothing(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    before = image.state()
+    said = ctl(image, capsys, "unmark", "bad", "--reason", "x", "--dry-run")
+    assert said.startswith(f"--- {SITE}\n+++ {SITE} (not written)\n@@ -0,0 +1,4 @@\n+[[mark]]\n") and "undo" not in said
+    assert "bad: allowed to a user without privilege: x [10-site.toml:1]\n" in said
+    assert image.state() == before and not image.etc.exists()
+
+
+def test_json(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    said = json.loads(ctl(image, capsys, "mark", "plain_one", "--cap", "cap_net_admin", "--reason", "é", "--json"))
+    assert said.pop("diff").startswith(f"--- {SITE}\n")
+    assert said == {
+        "path": SITE,
+        "changed": True,
+        "line": 1,
+        "modules": ["plain_one"],
+        "added": [],
+        "taken_out": [],
+        "trial": False,
+        "mismatch": "deny",
+        "verdicts": [
+            {
+                "module": "plain_one",
+                "uid": None,
+                "unit": None,
+                "verdict": "deny",
+                "need": "CAP_NET_ADMIN",
+                "reason": "é; the caller holds no capability that suffices (CAP_NET_ADMIN or CAP_SYS_MODULE)",
+                "origin": "10-site.toml:1",
+            }
+        ],
+    }
+
+
+@pytest.mark.parametrize(
+    ("setting", "note"),
+    [
+        ("trial = true", "note: a trial is on, so nobody is refused anything yet [05-a.toml:2]\n"),
+        ('mismatch = "log"', "note: mismatch is log, so nobody is refused for a mark [05-a.toml:2]\n"),
+    ],
+)
+def test_what_keeps_a_mark_from_counting_is_said(
+    image: Image, capsys: pytest.CaptureFixture[str], setting: str, note: str
+) -> None:
+    image.etc.mkdir(parents=True)
+    (image.etc / "05-a.toml").write_text(f"[settings]\n{setting}\n")
+    assert note in ctl(image, capsys, "mark", "plain_one", "--reason", "x")
+
+
+def test_what_this_kernel_has_not_is_written_by_force(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("nosuch", "built_in"):
+        assert f'modules = ["{name}"]' in ctl(image, capsys, "mark", name, "--reason", "x", "--force")
+
+
+def nothing(image: Image) -> None:
+    pass
+
+
+def broken(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    image.site.write_text("# ours\nnonsense\n")
+
+
+def not_text(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    image.site.write_bytes(b"# \xff\n")
+
+
+def other_broken(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    (image.etc / "20-x.toml").write_text("[[rule]]\n")
+
+
+def masked(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    image.site.symlink_to("/dev/null")
+
+
+def linked(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    (image.root / "elsewhere").write_text("")
+    image.site.symlink_to("../elsewhere")
+
+
+def somebodys(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    image.site.write_text("")
+    image.site.chmod(0o666)
+
+
+def somebodys_folder(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    image.etc.chmod(0o777)
+
+
+def empty(image: Image) -> None:
+    (image.lib / "50-d.toml").unlink()
+
+
+def earlier(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    (image.etc / "05-a.toml").write_text('[[mark]]\nmodules = ["plain_one"]\nprivileged = false\n')
+
+
+def replaced(image: Image) -> None:
+    image.etc.mkdir(parents=True)
+    (image.etc / "09-until-reboot.toml").write_text("")
+
+
+WHY = ("--reason", "x")
+NAMES = "which has up to 55 letters, digits, - and _; patterns and aliases are for policy files"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "command", "sentence"),
+    [
+        (nothing, ("mark", "plain_one", "--reason", "é" * 501), "--reason: it has 501 characters; it may have 500"),
+        (nothing, ("mark", "plain_one", "--reason", "x" * 100_000), "--reason: it has 100000 characters; it may have 500"),
+        (nothing, ("mark", "palin_one", *WHY), "palin_one: no such module in this kernel; did you mean plain_one?; --force writes the row all the same"),
+        (nothing, ("mark", "nosuch", *WHY), "nosuch: no such module in this kernel; --force writes the row all the same"),
+        (nothing, ("mark", "built-in", *WHY), "built_in: it is built in, so no policy keeps anybody from it; --force writes the row all the same"),
+        (nothing, ("mark", "../bad", *WHY), f"'../bad' is not a module's name, {NAMES}"),
+        (nothing, ("mark", "bad*", *WHY), f"'bad*' is not a module's name, {NAMES}"),
+        (nothing, ("mark", "b" * 56, *WHY), f"'{'b' * 56}' is not a module's name, {NAMES}"),
+        (nothing, ("mark", "", *WHY), f"'' is not a module's name, {NAMES}"),
+        (nothing, ("mark", "a\nb", *WHY), rf"'a\nb' is not a module's name, {NAMES}"),
+        (nothing, ("mark", "b\udcff", *WHY, "--force"), rf"'b\udcff' is not a module's name, {NAMES}"),
+        (nothing, ("mark", "bäd", *WHY, "--force"), rf"'b\xe4d' is not a module's name, {NAMES}"),
+        (nothing, ("unmark", "bad"), "--reason: say why, for whoever reads the policy next; or give --until-reboot"),
+        (nothing, ("unmark", "bad", "--reason", " \t"), "--reason: it is empty; say why, for whoever reads the policy next"),
+        (nothing, ("unmark", "bad", "--reason", "", "--until-reboot"), "--reason: it is empty; say why, for whoever reads the policy next"),
+        (nothing, ("unmark", "bad", "--reason", "a\x1b[31m"), r"--reason: 'a\x1b[31m' holds what is no printable character; a reason is one line of text"),
+        (nothing, ("unmark", "bad", "--reason", "a\n[[rule]]"), r"--reason: 'a\n[[rule]]' holds what is no printable character; a reason is one line of text"),
+        (nothing, ("unmark", "bad", "--reason", "\udcff"), r"--reason: '\udcff' holds what is no printable character; a reason is one line of text"),
+        (nothing, ("allow", "bad", *WHY), "allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone"),
+        (nothing, ("allow", "bad", *WHY, "--user", "nobody\udcff"), r"--user: 'nobody\udcff' is not in /etc/passwd; give --uid instead"),
+        (nothing, ("allow", "bad", *WHY, "--unit", "cron"), "--unit: 'cron' is no unit's name; it ends in its type, as in 'cron.service'"),
+        (nothing, ("allow", "bad", *WHY, "--unit", ".service"), "--unit: '.service' is no unit's name; it ends in its type, as in 'cron.service'"),
+        (nothing, ("allow", "bad", *WHY, "--unit", "a\n.service"), r"--unit: 'a\n.service' is no unit's name; it ends in its type, as in 'cron.service'"),
+        (nothing, ("allow", "bad", *WHY, "--unit", "[a].service"), "--unit: '[a].service' holds a '['; only * and ? may stand for a part of a name"),
+        (broken, ("mark", "plain_one", *WHY), f"{SITE}:2: Expected '=' after a key in a key/value pair, so this is not TOML; nothing was changed"),
+        (not_text, ("mark", "plain_one", *WHY), f"{SITE}:1: byte 0xff is not UTF-8; TOML is UTF-8 throughout; nothing was changed"),
+        (other_broken, ("mark", "plain_one", *WHY), "/etc/safe-modprobe/policy.d/20-x.toml:1: rule: 'action' is missing; it is one of 'allow', 'log', 'deny'; nothing was changed"),
+        (masked, ("mark", "plain_one", *WHY), f"{SITE}: it is a link to /dev/null, which is not followed; nothing was changed, remove the link or edit what it leads to"),
+        (linked, ("mark", "plain_one", *WHY), f"{SITE}: it is a link to ../elsewhere, which is not followed; nothing was changed, remove the link or edit what it leads to"),
+        (somebodys, ("mark", "plain_one", *WHY), f"{SITE}: others may write it (mode 0666); chmod it to 0644; nothing was changed"),
+        (somebodys_folder, ("mark", "plain_one", *WHY), "/etc/safe-modprobe/policy.d: others may write it (mode 0777); chmod it to 0755; nothing was changed"),
+        (empty, ("mark", "plain_one", *WHY), "/usr/lib/safe-modprobe/policy.d: no drop-in is in force, so the built-in policy is, in which every module needs privilege, and a row of yours would replace it; nothing was changed, install the default policy first"),
+        (earlier, ("mark", "plain_one", *WHY), "05-a.toml:1: plain_one: marked; that decides first, so change it there; nothing was changed"),
+        (replaced, ("mark", "plain_one", "--until-reboot"), "/etc/safe-modprobe/policy.d/09-until-reboot.toml: it takes the place of /run/safe-modprobe/policy.d/09-until-reboot.toml; nothing was changed, remove it"),
+    ],
+)  # fmt: skip
+def test_one_sentence_and_nothing_is_changed(
+    image: Image,
+    capsys: pytest.CaptureFixture[str],
+    spoil: Callable[[Image], None],
+    command: tuple[str, ...],
+    sentence: str,
+) -> None:
+    spoil(image)
+    before = image.state()
+    assert ctl(image, capsys, *command, code=1) == sentence
+    assert image.state() == before
+
+
+def test_two_admins_at_once_lose_no_row(image: Image) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import sys; from safe_modprobe.admin.commands.main import main; sys.exit(main(sys.argv[1:]))",
+    ]
+    common = ["allow", "bad", "-d", str(image.root), "-S", VERSION, "--reason", "x", "--uid"]
+    running = [subprocess.Popen([*command, *common, str(uid)], stdout=subprocess.DEVNULL) for uid in range(1, 5)]
+    assert [each.wait() for each in running] == [0, 0, 0, 0]
+    rules = read_policy([str(image.lib), str(image.run), str(image.etc)], Accounts()).rules
+    assert sorted(min(rule.users or ()) for rule in rules) == [1, 2, 3, 4]
+
+
+def test_a_library_that_is_missing_is_named(image: Image) -> None:
+    code = "import sys; sys.modules['tomlkit'] = None; from safe_modprobe.admin.commands.main import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "mark", "bad", "-d", str(image.root), "-S", VERSION, "--reason", "x"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        1,
+        "",
+        "safe-modprobectl: Python's module tomlkit is not installed, which this needs; Debian's python3-tomlkit has it\n",
+    )

@@ -1,0 +1,172 @@
+"""The admin's tool as a whole: each subcommand by itself, and what is missing said in one sentence."""
+
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from safe_modprobe.admin.commands.main import COMMANDS, parser
+from safe_modprobe.policy.files import need_parser
+
+TOP = Path(__file__).resolve().parents[4]
+
+
+CODE = "from safe_modprobe.admin.commands.main import main\nsys.exit(main(sys.argv[1:]))"
+
+
+def ctl(*arguments: str, before: str = "") -> tuple[int, str, str]:
+    code = f"import sys; {before}\n{CODE}"
+    done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_every_command_is_a_file_of_its_own() -> None:
+    folder = TOP / "safe_modprobe/admin/commands"
+    assert {path.stem for path in folder.glob("*.py") if "def add_parser" in path.read_text()} == set(COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_a_command_alone_is_the_one_among_all(command: str) -> None:
+    (every,) = [action.choices for action in parser()._actions if action.choices]
+    (alone,) = [action.choices for action in parser([command])._actions if action.choices]
+    assert every[command].format_help() == alone[command].format_help()
+
+
+SIZES = ["", "x", "-3", "0", "1", "60", "\u0663", "\u00b2", "9" * 5000]
+"""What COLUMNS and LINES may be: numbers, what str.isdigit() takes for one, and more digits than int() does."""
+
+
+@pytest.mark.parametrize("columns", SIZES)
+def test_any_width_of_a_terminal_is_one(columns: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{CODE}", "enable", "--help"],
+        cwd=TOP, capture_output=True, text=True, env={"COLUMNS": columns, "PATH": "/usr/bin"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("usage: safe-modprobectl"), done.stderr[
+        -300:
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("size", SIZES)
+def test_a_table_is_shown_on_a_terminal_of_any_size(size: str, terminal: bool) -> None:
+    code = "from safe_modprobe.admin.commands.output import print_table; print_table(('module',), [('af_alg',)])"
+    ours, its = pty.openpty()
+    with open(ours, "rb", 0) as screen, open(its, "wb", 0) as tty:
+        os.set_blocking(ours, False)
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=TOP, stdin=tty, stdout=tty if terminal else subprocess.PIPE,
+            stderr=subprocess.PIPE, env={"COLUMNS": size, "LINES": size, "PATH": "/usr/bin", "TERM": "xterm"},
+        )  # fmt: skip
+        shown = screen.read(65536) if terminal else done.stdout
+    assert (done.returncode, done.stderr) == (0, b"") and b"af_alg" in b"".join((shown or b"").split())
+
+
+def test_a_command_works_while_another_is_broken() -> None:
+    broken = "sys.modules['safe_modprobe.admin.commands.surface'] = None"
+    code, out, err = ctl("disable", "--help", before=broken)
+    assert (code, err) == (0, "") and out.startswith("usage: safe-modprobectl disable")
+    assert ctl("surface", "--help", before=broken)[0] == 1
+
+
+STARTS = {
+    "enable": {"datetime", "elftools", "hashlib", "json", "rich", "shutil", "socket", "tomli", "typing"},
+    "disable": {"datetime", "elftools", "hashlib", "json", "rich", "shutil", "socket", "tomli", "typing"},
+    "status": {"elftools", "hashlib", "json", "rich", "shutil", "tomli", "typing"},
+    "explain": {"elftools", "hashlib", "json", "rich", "shutil", "tomli"},
+}
+"""What each does not wait for before it does anything; what a later step needs, that one imports."""
+
+
+@pytest.mark.parametrize("command", STARTS)
+def test_a_command_starts_without_what_not_every_call_needs(command: str) -> None:
+    arguments = {"explain": ["net-pf-38"]}.get(command, [])
+    code = f"""if True:
+        import sys
+        from safe_modprobe.admin.commands.main import parser
+        parser([{command!r}]).parse_args([{command!r}, *{arguments!r}])
+        print(*sys.modules)
+    """
+    done = subprocess.run(["/usr/bin/python3", "-IBS", "-c", f"import sys; sys.path.append({str(TOP)!r})\n{code}"],
+        capture_output=True, text=True, check=True)  # fmt: skip
+    there = set(done.stdout.split())
+    assert f"safe_modprobe.admin.commands.{command}" in there and there & STARTS[command] == set()
+
+
+ROWS = [
+    (("explian",), 2, "invalid choice: 'explian' (choose from "),
+    ((), 2, "the following arguments are required: COMMAND"),
+    (("explain",), 2, "one of the arguments ALIAS --last --event is required"),
+    (("reload", "--nonsense"), 2, "unrecognized arguments: --nonsense"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "status", "says"), ROWS)
+def test_wrong_usage(arguments: tuple[str, ...], status: int, says: str) -> None:
+    code, out, err = ctl(*arguments)
+    assert (code, out) == (status, "") and says in err and "Traceback" not in err, err
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_policy_that_was_remembered_hides_no_missing_parser(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+    if there:
+        need_parser()
+    else:
+        monkeypatch.setitem(sys.modules, "tomli", None)
+        with pytest.raises(ModuleNotFoundError, match="No module named 'tomli'"):
+            need_parser()
+
+
+def test_a_missing_library_is_named() -> None:
+    code, out, err = ctl("reload", before="sys.modules['tomli'] = None")
+    assert (code, out) == (1, "")
+    assert err == (
+        "safe-modprobectl: Python's module tomli is not installed, which this needs; Debian's python3-tomli has it\n"
+    )
+
+
+FULL = "safe-modprobectl: No space left on device\n"
+STREAMS = [
+    ("check --root {empty}", ">&-", 0, ""),
+    ("check --root {empty} --json", "<&- >&-", 0, ""),
+    ("check --root {empty}", ">&- 2>&-", 0, ""),
+    ("check /nosuch.toml", ">&-", 1, ""),
+    ("check --root /nosuch", "2>&-", 1, ""),
+    ("reload --nonsense", "<&- >&- 2>&-", 2, ""),
+    ("check --root {empty}", ">/dev/full", 1, FULL),
+    ("check --root {empty} --json", ">/dev/full", 1, FULL),
+    ("check --schema", ">/dev/full", 1, FULL),
+    ("--help", ">/dev/full", 1, FULL),
+    ("check --help", ">/dev/full", 1, FULL),
+    ("--version", ">/dev/full", 1, FULL),
+]
+
+
+@pytest.mark.parametrize(("arguments", "streams", "status", "says"), STREAMS)
+def test_closed_and_full_streams(tmp_path: Path, arguments: str, streams: str, status: int, says: str) -> None:
+    command = f'exec "$0" -c "$1" {arguments.format(empty=tmp_path)} {streams}'
+    done = subprocess.run(
+        ["sh", "-c", command, sys.executable, f"import sys\n{CODE}"], cwd=TOP, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (status, "", says)
+
+
+def test_what_a_locale_cannot_write_is_escaped(tmp_path: Path) -> None:
+    (tmp_path / "ж.toml").write_text("[[rule]]\n")
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys\n{CODE}", "check", str(tmp_path)],
+        cwd=TOP, capture_output=True, text=True, env={"PYTHONIOENCODING": "latin-1"},
+    )  # fmt: skip
+    assert (done.returncode, done.stderr) == (1, "") and done.stdout.startswith(
+        f"{tmp_path}/\\u0436.toml:1: rule: "
+    ), done
+
+
+def test_no_file_of_ours_gets_a_standard_stream_s_number() -> None:
+    code = "import sys; from safe_modprobe.admin.commands.main import main; main(['check', '--root', '/nosuch'])"
+    code += "; sys.exit(open('/dev/zero').fileno() < 3)"
+    done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], cwd=TOP)
+    assert done.returncode == 0

@@ -1,0 +1,112 @@
+"""What helpers remember for each other of the trace."""
+
+import errno
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from safe_modprobe.callers import tracefs
+from safe_modprobe.callers.ring import Event
+from safe_modprobe.callers.tracefs import dump_memory, look, parse_memory
+
+ONE = Event(7, 5, True, b"net-pf-38")
+TWO = Event(8, 6, False, b"a\nb \xff")
+
+
+def test_round_trip() -> None:
+    assert parse_memory(dump_memory({7: ONE, 8: TWO}, 3)) == ({7: ONE, 8: TWO}, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [b"", b"\n", b"x", b"7 5 1 6e", b"7 5 1 zz\n", b"7 5 1\n", b"7 x 1 6e\n", b"\xff\n", b"7  5 1 6e\n"],
+)
+def test_what_is_no_whole_line_is_left_out(text: bytes) -> None:
+    assert parse_memory(text) == ({}, 0)
+
+
+def test_a_cut_last_line_is_left_out() -> None:
+    text = dump_memory({7: ONE, 8: TWO}, 3)
+    for end in range(len(text) - 1, len(text) - 8, -1):
+        assert parse_memory(text[:end]) == ({7: ONE}, 3)
+
+
+@pytest.fixture
+def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A memory that is whole, below a ring in which there is one request."""
+    path = tmp_path / "requests"
+    path.write_bytes(dump_memory({7: ONE}, 0))
+    monkeypatch.setattr(tracefs, "RUN", str(tmp_path))
+    monkeypatch.setattr(tracefs, "MEMORY", str(path))
+    monkeypatch.setattr(tracefs, "_drain", lambda folder: ([TWO], None))
+    return path
+
+
+def test_looks_add_up(memory: Path) -> None:
+    for _ in range(2):
+        assert look("") == ({7: ONE, 8: TWO}, False)
+    assert parse_memory(memory.read_bytes()) == ({7: ONE, 8: TWO}, 0)
+
+
+@pytest.mark.parametrize(
+    ("when", "kept"),
+    [(ONE.time + 1, True), (ONE.time, True), (ONE.time - 1, False), (0, False)],
+)
+def test_of_one_task_the_newer_event_stays(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, when: int, kept: bool
+) -> None:
+    """Processors are emptied one after another: what was traced on one meanwhile is older than what is remembered."""
+    fresh = ONE._replace(time=when, name=b"other")
+    monkeypatch.setattr(tracefs, "_drain", lambda folder: ([fresh], None))
+    assert look("").events == {7: fresh if kept else ONE}
+    monkeypatch.setattr(tracefs, "_drain", lambda folder: ([], None))
+    assert look("").events == {7: fresh if kept else ONE}, "nor later"
+
+
+def killed(*_: object) -> int:
+    raise KeyboardInterrupt
+
+
+def full(fd: int, data: bytes, at: int) -> int:
+    if at:
+        raise OSError(errno.ENOSPC, "")
+    return PWRITE(fd, data, at)
+
+
+def nearly_full(fd: int, data: bytes, at: int) -> int:
+    return PWRITE(fd, data[:5] if at else data, at)
+
+
+PWRITE = os.pwrite
+
+
+@pytest.mark.parametrize(
+    ("where", "name", "what"),
+    [
+        (tracefs, "_drain", killed),
+        (tracefs, "_keep", killed),
+        (os, "ftruncate", killed),
+        (os, "pwrite", full),
+        (os, "pwrite", nearly_full),
+    ],
+)
+def test_what_a_helper_took_out_of_the_ring_and_did_not_keep_is_a_loss(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, where: object, name: str, what: Callable[..., int]
+) -> None:
+    """Its own request and those of others: nobody is refused for what is not there."""
+    now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+    with monkeypatch.context() as broken:
+        broken.setattr(where, name, what)
+        with pytest.raises((KeyboardInterrupt, OSError)):
+            look("")
+    assert look("") == ({8: TWO}, True)
+    assert look("") == ({8: TWO}, True), "it lasts"
+    assert parse_memory(memory.read_bytes())[1] >= now
+
+
+def test_no_memory_is_a_lost_one(memory: Path) -> None:
+    memory.unlink()
+    assert look("") == ({8: TWO}, True)

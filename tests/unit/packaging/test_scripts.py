@@ -1,0 +1,57 @@
+"""The programs as `make install` writes them, where what they start is not there, or is not whole."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGING = Path(__file__).resolve().parents[3] / "packaging"
+AGAIN = "; install the package anew\n"
+SPOILT = [
+    ("nothing is there", {}, "ModuleNotFoundError: No module named 'safe_modprobe'"),
+    ("half a file", {"__init__": "("}, "SyntaxError: '(' was never closed (__init__.py, line 1)"),
+    ("half of the files", {"__init__": ""}, None),
+    ("a file of another version", {"__init__": "raise RuntimeError('what\\nnow')"}, "RuntimeError: what now"),
+]
+PROGRAMS = [
+    ("boot.in", "safe-modprobe: what switches it on is not all there ({})" + AGAIN),
+    ("safe-modprobectl.in", "safe-modprobectl: its own files are not all there ({})" + AGAIN),
+    ("safe-modprobe.in", "safe-modprobe: neither its own files nor what was put aside is there ({})" + AGAIN),
+]
+
+
+def start(tmp_path: Path, name: str, files: dict[str, str], *words: str) -> "subprocess.CompletedProcess[str]":
+    (tmp_path / "lib/safe_modprobe").mkdir(parents=True)
+    for module, text in files.items():
+        (tmp_path / f"lib/safe_modprobe/{module}.py").write_text(text)
+    if not files:
+        (tmp_path / "lib/safe_modprobe").rmdir()
+    text = (PACKAGING / name).read_text()
+    for place, own in (("@LIBDIR@", "lib"), ("@PURELIB@", "pure"), ("/run/safe-modprobe/last-resort", "aside")):
+        text = text.replace(place, str(tmp_path / own))
+    (tmp_path / "program").write_text(text)
+    command = [sys.executable, "-IBS", tmp_path / "program", *words]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+@pytest.mark.parametrize(("name", "says"), PROGRAMS, ids=[row[0] for row in PROGRAMS])
+@pytest.mark.parametrize(("files", "why"), [row[1:] for row in SPOILT], ids=[row[0] for row in SPOILT])
+def test_what_is_not_whole_is_one_sentence(
+    tmp_path: Path, name: str, says: str, files: dict[str, str], why: str | None
+) -> None:
+    done = start(tmp_path, name, files, "status" if name != "safe-modprobe.in" else "net-pf-38")
+    assert (done.returncode, done.stdout) == (1, "")
+    before, after = says.split("{}")
+    assert done.stderr.startswith(before) and done.stderr.endswith(after) and done.stderr.count("\n") == 1, done.stderr
+    if why is not None and name != "safe-modprobe.in":
+        assert done.stderr == says.format(why)
+    assert "safe-modprobe failed (" not in done.stderr, "by that the watch knows that root has its modules"
+
+
+def test_what_was_put_aside_answers(tmp_path: Path) -> None:
+    (tmp_path / "aside/safe_modprobe").mkdir(parents=True)
+    text = "def last_resort(argv, error):\n    print(argv[1:], error)\n    return 7\n"
+    (tmp_path / "aside/safe_modprobe/last_resort.py").write_text(text)
+    done = start(tmp_path, "safe-modprobe.in", {"__init__": "raise RuntimeError('spoilt')"}, "net-pf-38")
+    assert (done.returncode, done.stdout, done.stderr) == (7, "['net-pf-38'] spoilt\n", "")

@@ -1,0 +1,203 @@
+"""What was kept of the policy counts as long as nothing that it was made from has changed, and never otherwise."""
+
+import marshal
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+
+from safe_modprobe.model import Policy
+from safe_modprobe.policy import cache
+from safe_modprobe.policy.cache import cached_policy, snapshot
+from safe_modprobe.policy.cache_write import remember
+from safe_modprobe.policy.files import read_policy
+from safe_modprobe.policy.packed import SHAPE, pack, unpack
+from tests.unit.policy.test_text import policies
+
+SETTLED = 0.1
+"""Seconds after which a change has another time than the last one, where a file system counts finer than in seconds."""
+
+MARK = 'mark = [{ modules = ["m"], privileged = true }]\n'
+
+
+class Place:
+    """Two folders of drop-ins, and a cache that was filled as the helper does it."""
+
+    def __init__(self, top: Path) -> None:
+        self.ours, self.admins = top / "lib", top / "etc"
+        self.folders = [str(self.ours), str(self.admins)]
+        self.cache = top / "run/policy.cache"
+        for folder in (self.ours, self.admins):
+            folder.mkdir()
+        (self.ours / "50-a.toml").write_text(MARK)
+
+    def fill(self, wait: float = SETTLED) -> bool:
+        time.sleep(wait)
+        before = snapshot(self.folders)
+        return remember(read_policy(self.folders), before, str(self.cache))
+
+    def cached(self) -> Policy | None:
+        return cached_policy(self.folders, str(self.cache))
+
+
+@pytest.fixture(scope="module")
+def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
+    """A new place for each row, all filled by one wait."""
+    places = [Place(tmp_path_factory.mktemp("place")) for _ in range(len(CHANGES) + 4)]
+    time.sleep(SETTLED)
+    for place in places:
+        assert place.fill(wait=0)
+    return places.pop
+
+
+def test_users_reach_the_drop_ins_beside_it_and_not_what_is_in_it(tmp_path: Path) -> None:
+    """Else `explain` and a dry run would not know this boot's drop-ins, nor any policy, for a user."""
+    place = Place(tmp_path)
+    before = os.umask(0o077)
+    try:
+        assert place.fill()
+    finally:
+        os.umask(before)
+    assert place.cache.parent.stat().st_mode & 0o777 == 0o755
+    assert place.cache.stat().st_mode & 0o777 & ~0o600 == 0
+
+
+CHANGES: dict[str, Callable[[Place], object]] = {
+    "an edit": lambda place: (place.ours / "50-a.toml").write_text(MARK.replace('"m"', '"n"')),
+    "an edit that keeps size and mtime": lambda place: _rewrite(place.ours / "50-a.toml"),
+    "a new name": lambda place: (place.admins / "10-b.toml").write_text(MARK),
+    "a new mask": lambda place: (place.admins / "50-a.toml").symlink_to("/dev/null"),
+    "a name less": lambda place: (place.ours / "50-a.toml").unlink(),
+    "a rename": lambda place: (place.ours / "50-a.toml").rename(place.ours / "51-a.toml"),
+    "a mode": lambda place: (place.ours / "50-a.toml").chmod(0o666),
+    "a folder's mode": lambda place: place.admins.chmod(0o777),
+    "a folder less": lambda place: place.admins.rmdir(),
+    "no cache": lambda place: place.cache.unlink(),
+    "a cache that others may write": lambda place: place.cache.chmod(0o622),
+    "a link in the cache's place": lambda place: (
+        place.cache.rename(f"{place.cache}.x"),
+        place.cache.symlink_to("/dev/null"),
+    ),
+    "a folder in the cache's place": lambda place: (place.cache.unlink(), place.cache.mkdir()),
+    "a cut cache": lambda place: place.cache.write_bytes(place.cache.read_bytes()[:-9]),
+    "an empty cache": lambda place: place.cache.write_bytes(b""),
+    "a text in the cache": lambda place: place.cache.write_bytes(b"policy = true\n"),
+    "another value in the cache": lambda place: place.cache.write_bytes(marshal.dumps(7)),
+    "another version's": lambda place: _repack(place, lambda all: (("0.0.0", *all[0][1:]), *all[1:])),
+    "another shape's rows": lambda place: _repack(place, lambda all: (*all[:3], (1, 2))),
+}
+
+
+def _rewrite(path: Path) -> None:
+    about = path.stat()
+    path.write_text(MARK.replace('"m"', '"n"'))
+    os.utime(path, ns=(about.st_atime_ns, about.st_mtime_ns))
+
+
+def _repack(place: Place, change: Callable[[tuple[object, ...]], object]) -> None:
+    place.cache.write_bytes(marshal.dumps(change(marshal.loads(place.cache.read_bytes()))))
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_any_change_is_seen(filled: Callable[[], Place], what: str) -> None:
+    place = filled()
+    assert place.cached() is not None
+    CHANGES[what](place)
+    assert place.cached() is None
+
+
+def test_what_was_kept_is_what_was_parsed(filled: Callable[[], Place]) -> None:
+    place = filled()
+    assert place.cached() == read_policy(place.folders)
+    assert place.cache.stat().st_mode & 0o777 == 0o600
+
+
+def test_another_set_of_folders_has_no_cache(filled: Callable[[], Place]) -> None:
+    place = filled()
+    assert cached_policy(place.folders[::-1], str(place.cache)) is None
+
+
+def test_names_of_accounts_count(filled: Callable[[], Place], monkeypatch: pytest.MonkeyPatch) -> None:
+    place = filled()
+    real = cache._state
+    monkeypatch.setattr(cache, "_state", lambda path: None if path == "/etc/passwd" else real(path))
+    assert place.cached() is None
+
+
+def test_what_changed_just_now_is_not_kept(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    assert not place.fill(wait=0)
+    assert place.cached() is None
+
+
+STAMPS = {
+    "in nanoseconds, a tick ago": (5_000_000_001, 5_004_000_000, False),
+    "in nanoseconds, two steps ago": (5_000_000_001, 5_020_000_000, True),
+    "in nanoseconds, after it": (5_000_000_001, 4_996_000_000, False),
+    "in steps of 10 ms, a second ago": (5_010_000_000, 6_010_000_000, False),
+    "in steps of 10 ms, three seconds ago": (5_010_000_000, 8_010_000_000, True),
+    "in seconds, a second ago": (5_000_000_000, 6_999_999_999, False),
+    "in seconds, two seconds ago": (5_000_000_000, 7_000_000_000, False),
+    "in seconds, three seconds ago": (5_000_000_000, 8_000_000_000, True),
+}
+"""st_ctime of a file, when it was looked at, and whether it will have another one after its next change."""
+
+
+@pytest.mark.parametrize("what", STAMPS)
+def test_what_may_change_with_the_same_stamp_is_not_kept(tmp_path: Path, what: str) -> None:
+    changed, taken, kept = STAMPS[what]
+    place = Place(tmp_path)
+    file = str(place.ours / "50-a.toml")
+    state = (0, 0, 0, 0, changed, 0, 0)
+    before = cache.Snapshot((file,), (state,), taken)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cache, "_state", lambda path: state)
+        assert remember(read_policy(place.folders), before, str(place.cache)) is kept
+
+
+def test_no_edit_is_overlooked_however_soon_it_comes(tmp_path: Path) -> None:
+    """As fast as the clock of the file system ticks and faster, and all of one size."""
+    place = Place(tmp_path)
+    kept = 0
+    for number in range(60):
+        name = f"m{number % 10}"
+        (place.ours / "50-a.toml").write_text(MARK.replace('"m"', f'"{name}"'))
+        time.sleep(number % 30 / 1000)
+        policy = place.cached()
+        if policy is None:
+            kept += place.fill(wait=0)
+        else:
+            assert policy.marks[0].modules == (name,)
+    assert 0 < kept < 60
+
+
+def test_what_changed_while_it_was_read_is_not_kept(tmp_path: Path) -> None:
+    place = Place(tmp_path)
+    time.sleep(SETTLED)
+    before = snapshot(place.folders)
+    policy = read_policy(place.folders)
+    (place.ours / "50-a.toml").write_text(MARK.replace('"m"', '"n"'))
+    assert not remember(policy, before, str(place.cache))
+    assert place.cached() is None
+
+
+def test_a_place_that_cannot_be_written_is_no_error(filled: Callable[[], Place]) -> None:
+    place = filled()
+    place.cache.unlink()
+    place.cache.parent.rmdir()
+    place.cache.parent.write_text("a file")
+    assert not remember(
+        read_policy(place.folders), snapshot(place.folders)._replace(taken=time.time_ns()), str(place.cache)
+    )
+
+
+@given(policies)
+def test_packing_loses_nothing(policy: Policy) -> None:
+    assert unpack(marshal.loads(marshal.dumps(pack(policy)))) == policy
+
+
+def test_the_shape_names_every_field() -> None:
+    assert "by_marker" in str(SHAPE) and "unknown_caller_privileged" in str(SHAPE)

@@ -1,0 +1,174 @@
+"""Which row matches."""
+
+import time
+
+import pytest
+
+from safe_modprobe.callers.kernel_args import SILENT, named, parse
+from safe_modprobe.decide import needs_details
+from safe_modprobe.model import Caller, Claim
+from safe_modprobe.policy.match import alias_glob, call_site, first_mark, first_rule, glob, matches_caller
+from tests.unit.make import ROOT, UNKNOWN, USER, caller, policy
+
+GLOBS = [
+    ("*", "", True), ("*", "a\nb", True), ("a", "a", True), ("a", "ab", False), ("", "a", False), ("a*", "a", True),
+    ("a*", "ba", False), ("a*c", "abc", True), ("a*c", "ab", False), ("?", "\n", True), ("?", "", False),
+    ("[ab]c", "bc", True), ("[!ab]c", "bc", False), ("A", "a", False), ("a.b", "axb", False), ("a+", "aa", False),
+    ("\\*", "x", False), ("a*", "\udcff", False), ("*\udcff", "x\udcff", True),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pattern", "text", "matches"), GLOBS)
+def test_glob(pattern: str, text: str, matches: bool) -> None:
+    assert glob(pattern, text) is matches
+
+
+ALIASES = [
+    ("af_alg", "af-alg", True), ("af-alg", "af_alg", True), ("net-pf-38", "net_pf_38", True), ("net-pf-38", "net-pf-3", False),
+    ("[a-c]-x", "b_x", True), ("[a-c]-x", "-_x", False), ("fs-*", "fs_x", True), ("fs-*", "afs-x", False),
+    ("x[-]y", "x-y", False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("pattern", "text", "matches"), ALIASES)
+def test_alias_glob_takes_dashes_for_underscores(pattern: str, text: str, matches: bool) -> None:
+    assert alias_glob(pattern, text) is matches
+
+
+def test_a_pattern_of_many_stars_ends() -> None:
+    started = time.process_time()
+    assert not glob("*a*a*a*a*a*a*b", "a" * 100_000)
+    assert time.process_time() - started < 20, "exponential, not slow: it would not end at all"
+
+
+RULES = [
+    ('users = [1000]', USER, True), ('users = ["asterisk"]', USER, False), ('users = [0]', USER, False),
+    ('users = [1000]', USER._replace(euid=0), False), ('users = [0]', USER._replace(euid=0), False),
+    ('users = [0, 1000]', USER._replace(euid=0), True), ('groups = [1000]', USER, True), ('groups = [29]', USER, False),
+    ('groups = ["audio"]', USER._replace(gids=frozenset({29})), True),
+    ('capabilities = ["CAP_NET_ADMIN"]', caller(1, "CAP_NET_ADMIN"), True),
+    ('capabilities = ["CAP_NET_ADMIN"]', caller(1, "CAP_NET_ADMIN", initial=False), False),
+    ('capabilities = ["CAP_NET_ADMIN"]', USER, False), ('capabilities = ["CAP_NET_RAW", "CAP_BPF"]', caller(1, "CAP_BPF"), True),
+    ('units = ["a.service"]', USER._replace(unit="a.service"), True), ('units = ["a.service"]', USER, False),
+    ('units = ["a*"]', USER._replace(unit="b.service"), False),
+    ('executables = ["/usr/bin/x"]', USER._replace(executable="/usr/bin/x"), True),
+    ('executables = ["/usr/bin/*"]', USER, False),
+    ('call_sites = ["inet_create"]', USER._replace(call_site="inet_create"), True),
+    ('call_sites = ["f"]', USER._replace(call_site="f [mod]"), True),
+    ('call_sites = ["f [[]mod]"]', USER._replace(call_site="f [mod]"), True),
+    ('call_sites = ["g"]', USER._replace(call_site="f [mod]"), False), ('call_sites = ["f"]', USER, False),
+    ('user_namespace = "initial"', USER, True), ('user_namespace = "other"', USER, False),
+    ('user_namespace = "other"', caller(1, initial=False), True), ('no_new_privs = true', USER, False),
+    ('no_new_privs = true', USER._replace(no_new_privs=True), True), ('callers = "known"', USER, True),
+    ('callers = "unknown"', USER, False), ('callers = "unknown"', UNKNOWN, True), ('callers = "known"', UNKNOWN, False),
+    ('users = [1000]', UNKNOWN, False), ('user_namespace = "other"', UNKNOWN, False), ('no_new_privs = false', UNKNOWN, False),
+    ('modules = ["m"]', UNKNOWN, True), ('modules = ["n"]', USER, False), ('aliases = ["net-*"]', USER, True),
+    ('aliases = ["fs-*"]', USER, False), ('modules = ["m"], users = [7]', USER, False),
+    ('modules = ["n", "m"], users = [7, 1000]', USER, True), ('executables = ["*"]', ROOT, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "who", "matches"), RULES)
+def test_every_key_given_must_match(keys: str, who: Caller, matches: bool) -> None:
+    rules = policy(f'rule = [{{ {keys}, action = "allow" }}]')
+    assert (first_rule(rules, parse(["net-pf-38"]).request, who, "m") is not None) is matches
+
+
+WORDS = named(Claim(True, 1000))
+NET_HELD = named(Claim(True, 1000, capabilities=1 << 12))
+HALF = USER._replace(capabilities=0, may_hold=1 << 12)
+"""As tracefs fills the words in: what it holds besides is known, and still does not count."""
+
+YES, NO, OPEN = True, False, None
+MEANT = [
+    # A caller of whom the kernel's words alone are known, and the keys of a rule.
+    ("users = [1000]", WORDS, YES, YES), ("users = [1001]", WORDS, NO, OPEN), ("users = [0]", SILENT, OPEN, OPEN),
+    ("groups = [29]", WORDS, OPEN, OPEN), ("groups = [29]", USER, NO, NO), ("groups = [29]", SILENT, OPEN, OPEN),
+    ('units = ["a.service"]', WORDS, OPEN, OPEN), ('units = ["a.service"]', SILENT, OPEN, OPEN),
+    ('units = ["a.service"]', USER, NO, NO), ('executables = ["/x"]', WORDS, OPEN, OPEN),
+    ('executables = ["/x"]', SILENT, OPEN, OPEN), ('call_sites = ["f"]', WORDS, OPEN, OPEN),
+    ('call_sites = ["f"]', SILENT, OPEN, OPEN), ("no_new_privs = true", WORDS, OPEN, OPEN),
+    ("no_new_privs = false", SILENT, OPEN, OPEN), ('user_namespace = "other"', WORDS, OPEN, OPEN),
+    ('user_namespace = "initial"', WORDS, OPEN, OPEN), ('user_namespace = "other"', NET_HELD, NO, NO),
+    ('user_namespace = "initial"', NET_HELD, YES, YES), ('user_namespace = "initial"', SILENT, YES, YES),
+    ('user_namespace = "other"', SILENT, NO, NO), ('capabilities = ["CAP_NET_ADMIN"]', WORDS, OPEN, OPEN),
+    ('capabilities = ["CAP_NET_ADMIN"]', NET_HELD, YES, YES), ('capabilities = ["CAP_BPF"]', NET_HELD, OPEN, OPEN),
+    ('capabilities = ["CAP_SYS_MODULE"]', WORDS, NO, NO), ('capabilities = ["CAP_SYS_MODULE"]', SILENT, YES, YES),
+    ('capabilities = ["CAP_BPF"]', SILENT, YES, YES), ('capabilities = ["CAP_NET_ADMIN"]', HALF, OPEN, OPEN),
+    ('capabilities = ["CAP_BPF"]', HALF, NO, NO),
+    ('capabilities = ["CAP_NET_ADMIN"]', HALF._replace(initial_user_namespace=False), NO, NO),
+    ('callers = "known"', WORDS, YES, YES), ('callers = "unknown"', WORDS, NO, NO), ('callers = "unknown"', SILENT, NO, NO),
+    # One key that is known not to match is enough; one that nobody knows leaves it open.
+    ('units = ["a.service"], users = [1001]', WORDS, NO, OPEN), ('units = ["a.service"], users = [1000]', WORDS, OPEN, OPEN),
+    ('units = ["a.service"], user_namespace = "other"', SILENT, NO, NO),
+    ('units = ["a.service"], callers = "unknown"', WORDS, NO, NO),
+    ('units = ["a.service"], no_new_privs = false', USER._replace(unit="a.service", no_new_privs=None), OPEN, OPEN),
+    # A call site that nobody could see (kernel.yama.ptrace_scope=3) is no other one.
+    ('call_sites = ["f"]', USER._replace(call_site=""), OPEN, OPEN), ('call_sites = ["*"]', ROOT._replace(call_site=""), OPEN, OPEN),
+    ('call_sites = ["f"]', USER._replace(call_site="g"), NO, NO), ('call_sites = ["f"]', USER._replace(call_site="f [m]"), YES, YES),
+    ('call_sites = ["f"], users = [7]', USER._replace(call_site=""), NO, NO), ('modules = ["m"]', USER._replace(call_site=""), YES, YES),
+    # Wholly unknown: no key about a person, in a refusal either.
+    ('units = ["a.service"]', UNKNOWN, NO, NO), ("users = [0]", named(Claim(True)), NO, NO),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("keys", "who", "granting", "refusing"), MEANT)
+def test_a_refusal_is_for_who_may_be_meant_and_a_grant_for_who_is(
+    keys: str, who: Caller, granting: bool | None, refusing: bool | None
+) -> None:
+    request = parse(["net-pf-38"]).request
+    for action, answer in (("allow", granting), ("log", granting), ("deny", refusing)):
+        rules = policy(f'rule = [{{ {keys}, action = "{action}" }}]')
+        matches = answer or (answer is None and action == "deny")
+        assert matches_caller(rules.rules[0], who) is answer, action
+        assert (first_rule(rules, request, who, "m") is not None) is matches, action
+
+
+ASKS = [
+    # A rule; whether it may depend on more than the words say, of uid 1000 and of whom they say nothing.
+    ('modules = ["m"], action = "deny"', False, False), ('units = ["a.service"], action = "deny"', True, True),
+    ('units = ["a.service"], action = "allow"', True, False), ('aliases = ["net-*"], groups = [1], action = "deny"', True, True),
+    ('aliases = ["fs-*"], groups = [1], action = "deny"', False, False), ('aliases = ["NET-*"], groups = [1], action = "deny"', False, False),
+    ('aliases = ["net_pf_38"], executables = ["/x"], action = "log"', True, True),
+    ('users = [1001], units = ["a.service"], action = "allow"', False, False),
+    # A grant by the real uid alone is for want of the effective one.
+    ('users = [1000], action = "allow"', True, False), ('users = [1001], action = "allow"', False, False),
+    ('users = [1000], action = "deny"', True, True), ('users = [1001], action = "deny"', True, True),
+    ('user_namespace = "other", action = "deny"', True, False), ('capabilities = ["CAP_BPF"], action = "deny"', True, False),
+    ('capabilities = ["CAP_SYS_MODULE"], action = "allow"', False, False), ('callers = "unknown", action = "deny"', False, False),
+    # CAP_SYS_MODULE needs no grant, unless a row below would refuse or record what it lets through.
+    ('units = ["a.service"], action = "log"', True, True), ('units = ["a.service"], action = "allow", quiet = true', True, True),
+    ('users = [0], action = "allow" }, { action = "deny", modules = ["m"]', False, True),
+    ('users = [0], action = "allow" }, { action = "log", modules = ["m"]', False, True),
+    ('users = [0], action = "allow" }, { action = "allow", modules = ["m"], quiet = true', False, True),
+    ('users = [0], action = "allow" }, { action = "deny", users = [7]', True, True),
+    ('users = [0], action = "allow" }, { action = "allow", modules = ["m"]', False, False),
+    ('users = [0], action = "allow" }, { action = "deny", aliases = ["fs-*"]', False, False),
+    ('users = [0], action = "allow" }, { action = "deny", user_namespace = "other"', True, False),
+    ('action = "deny", modules = ["m"] }, { users = [0], action = "allow"', False, False),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("rule", "words", "silence"), ASKS)
+def test_whether_more_has_to_be_known(rule: str, words: bool, silence: bool) -> None:
+    rules, request = policy(f"rule = [{{ {rule} }}]"), parse(["net-pf-38"]).request
+    assert [needs_details(rules, request, who) for who in (WORDS, SILENT)] == [words, silence]
+    assert not needs_details(rules, request, UNKNOWN) and not needs_details(rules, request, USER)
+
+
+@pytest.mark.parametrize(("uid", "euid"), [(1000, 0), (0, 1000), (1000, 1000)])
+def test_a_refusal_of_a_user_takes_either_uid(uid: int, euid: int) -> None:
+    rules = policy('rule = [{ users = [1000], action = "deny" }]')
+    assert first_rule(rules, parse(["x"]).request, USER._replace(uid=uid, euid=euid), "m") is not None
+
+
+def test_the_first_row_wins() -> None:
+    rules = policy(
+        'mark = [{ modules = ["n"], privileged = true }, { modules = ["m*"], privileged = false }, { modules = ["m"], privileged = true }]\n'
+        'call_site = [{ aliases = ["a*"], deputy = true }, { aliases = ["ab"], capability = "CAP_BPF" }]'
+    )
+    mark, site = first_mark(rules, "x", "m"), call_site(rules, "ab")
+    assert mark is not None and mark.capability is None
+    assert site is not None and site.deputy
+    assert first_mark(rules, "x", "other") is None
+    assert call_site(rules, "b") is None
