@@ -61,7 +61,7 @@ ALL = (1 << len(NAMES)) - 1
 """The mask of a task that holds every capability we know by name."""
 
 
-def named(name: str) -> Capability | None:
+def parse_capability(name: str) -> Capability | None:
     """The capability of this name, exactly as the kernel's header spells it; None if unknown."""
     return Capability(NAMES.index(name)) if name in NAMES else None
 

@@ -4,7 +4,7 @@ Was this load considered privileged? Is this module marked privileged-only? What
 to do in the case of mismatches?
 """
 
-from safe_modprobe.callers.kernel_args import SILENT, crypto_asks_as_user, named
+from safe_modprobe.callers.kernel_args import UNNAMED_CALLER, claimed_caller, crypto_asks_as_user
 from safe_modprobe.capability import SYS_MODULE, Capability, holds, name_of
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import (
@@ -62,7 +62,7 @@ def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verd
     telling = [step for step in steps if (step.need is not None if action is Action.ALLOW else not step.quiet)]
     deciding = next(iter(telling or steps), None)
     if deciding is None:
-        reason, origin = _nothing_to_do(plan), policy.settings.origin("mode")
+        reason, origin = _reason_without_steps(plan), policy.settings.origin("mode")
         return Verdict(action, reason, origin, request, caller, targets)
     return Verdict(
         action,
@@ -81,11 +81,11 @@ def combine(verdicts: tuple[Verdict, ...]) -> Verdict:
     All for this very alias: each might have asked alone, so the most permissive. By /proc alone nobody knows who
     asked for what, so the strictest.
     """
-    ordered: list[Verdict] = sorted(verdicts, key=_strictness)
+    ordered: list[Verdict] = sorted(verdicts, key=_sort_key)
     return ordered[-1 if any(verdict.caller.source is Source.PROC for verdict in verdicts) else 0]
 
 
-def _strictness(verdict: Verdict) -> tuple[int, int, int]:
+def _sort_key(verdict: Verdict) -> tuple[int, int, int]:
     """Of two that let the target in: which skips more soft dependencies, and whose caller holds less.
 
     The latter since the caller is also the one for whom the modules' own inits are judged.
@@ -108,12 +108,12 @@ def principals(policy: Policy, request: Request, caller: Caller) -> tuple[Caller
     site = call_site(policy, request.alias) if deputy else None
     if site is None or not site.deputy:
         return (caller,)
-    return caller.behind or (UNKNOWN_CALLER._replace(source=caller.source),)
+    return caller.working_for or (UNKNOWN_CALLER._replace(source=caller.source),)
 
 
 def caller_query(policy: Policy, request: Request) -> CallerQuery:
     """Return what the search for this request's callers must know of the policy."""
-    answer = named(request.claim) if request.claim.unprivileged else SILENT
+    answer = claimed_caller(request.claim) if request.claim.unprivileged else UNNAMED_CALLER
     return CallerQuery(
         policy.settings.sources,
         policy.settings.kernel_args_always,
@@ -153,7 +153,7 @@ def _worst(actions: tuple[Action, ...]) -> Action:
     return max(actions, key=_SEVERITY.index, default=Action.ALLOW)
 
 
-def _nothing_to_do(plan: Plan) -> str:
+def _reason_without_steps(plan: Plan) -> str:
     if not plan.targets:
         return "no module answers"
     return ", ".join(f"{target.module} is {target.state}" for target in plan.targets)
@@ -216,7 +216,7 @@ def _judge_step(
         return StepVerdict(step, Action.ALLOW, why, origin)
     if suffices(policy, caller, need, site):
         return StepVerdict(step, Action.ALLOW, f"{why}; the caller may", origin, need)
-    enough = " or ".join(name_of(each) for each in _enough(need, site))
+    enough = " or ".join(name_of(each) for each in _sufficient(need, site))
     why = f"{why}; the caller holds no capability that suffices ({enough})"
     return StepVerdict(step, settings.mismatch, why, origin, need, quiet)
 
@@ -264,10 +264,10 @@ def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | 
         return policy.settings.unknown_caller_privileged and caller.source is not Source.KERNEL_ARGS
     if not caller.initial_user_namespace:
         return False
-    return any(holds(caller.capabilities, capability) for capability in _enough(need, site))
+    return any(holds(caller.capabilities, capability) for capability in _sufficient(need, site))
 
 
-def _enough(need: Capability, site: CallSite | None) -> list[Capability]:
+def _sufficient(need: Capability, site: CallSite | None) -> list[Capability]:
     """Any of these, each once: the one needed, the call site's, and CAP_SYS_MODULE always."""
     others = [] if site is None or site.capability is None else [site.capability]
     return list(dict.fromkeys([need, *others, SYS_MODULE]))

@@ -1,7 +1,7 @@
 """What can go wrong, one class for each kind of reader's mistake, and how an error is told."""
 
 
-def said(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What went wrong, without the number and the path of an OSError."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 

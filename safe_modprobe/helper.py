@@ -4,7 +4,7 @@ import os
 import sys
 from _collections_abc import Sequence
 
-from safe_modprobe.callers.find import find_callers, heard
+from safe_modprobe.callers.find import find_callers, resolve_netdev_claim
 from safe_modprobe.callers.kernel_args import SELF_TEST, Invocation, parse
 from safe_modprobe.callers.nested import on_behalf_of
 from safe_modprobe.capability import SYS_MODULE
@@ -16,13 +16,13 @@ from safe_modprobe.log.counts import LOAD, POLICY
 from safe_modprobe.log.rate_limited import record_trouble, record_verdict
 from safe_modprobe.log.report import line, load_failure
 from safe_modprobe.model import COMMAND_LINE, Action, Caller, Policy, Request, Source, Verdict
-from safe_modprobe.modules.load import Tree, everything_is_in, load
-from safe_modprobe.modules.modprobe import become_modprobe, takes_for_a_file
+from safe_modprobe.modules.load import Tree, all_loaded, load
+from safe_modprobe.modules.modprobe import exec_modprobe, looks_like_path
 from safe_modprobe.modules.plan import modules_folder, read_plan
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.cache import cached_policy
 from safe_modprobe.policy.dropins import FOLDERS
-from safe_modprobe.rescue import LOG, OFF, rescue
+from safe_modprobe.rescue import LOG, OFF, rescue_word
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,23 +31,23 @@ def main(argv: Sequence[str]) -> int:
     try:
         _open_standard_files()
         invocation = parse(argv[1:])
-        invocation = invocation._replace(request=heard(invocation.request))
-        word = rescue()
-        if word == OFF and list(argv[1:3]) == ["-q", "--"] and not takes_for_a_file(argv[3]):
-            become_modprobe(argv[3], argv[4:])
-        policy = _policy_or_builtin()
+        invocation = invocation._replace(request=resolve_netdev_claim(invocation.request))
+        word = rescue_word()
+        if word == OFF and list(argv[1:3]) == ["-q", "--"] and not looks_like_path(argv[3]):
+            exec_modprobe(argv[3], argv[4:])
+        policy = _read_policy()
         if word == LOG:
             policy = policy.in_trial(COMMAND_LINE)
         callers = find_callers(invocation.request, caller_query(policy, invocation.request))
         return _serve(invocation, policy, callers)
     except UsageError as error:
-        _say(f"safe-modprobe: {error}")
+        _print_error(f"safe-modprobe: {error}")
         return 1
     except Exception as error:  # the one blanket: root must not lose a module because of our mistake
-        return last_resort(argv, error, _may(argv, callers))
+        return last_resort(argv, error, _hold_sys_module(argv, callers))
 
 
-def _may(argv: Sequence[str], callers: tuple[Caller, ...]) -> bool:
+def _hold_sys_module(argv: Sequence[str], callers: tuple[Caller, ...]) -> bool:
     """Whether the callers, looked for once more if they are not known yet, hold CAP_SYS_MODULE."""
     try:
         request = parse(argv[1:]).request
@@ -72,15 +72,17 @@ def _open_standard_files() -> None:
     os.close(fd)
 
 
-def _policy_or_builtin() -> Policy:
+def _read_policy() -> Policy:
     """The files' policy, or the built-in one, mode privileged, with the error in the log."""
     policy = cached_policy(FOLDERS)
     if policy is not None:
         return policy
-    from safe_modprobe.policy.cache_write import read_anew  # once after a boot or an edit; and the parser costs most
+    from safe_modprobe.policy.cache_write import (
+        read_and_cache,  # once after a boot or an edit; and the parser costs most
+    )
 
     try:
-        return read_anew()
+        return read_and_cache()
     except (PolicyError, OSError) as error:
         trial = os.path.exists(TRIAL)
         what = "the trial goes on" if trial else "mode privileged is in force until it is mended"
@@ -114,10 +116,10 @@ def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) 
         text = f"{name}: could not be loaded: {failure.strerror}"
         record_trouble(LOAD, verdict.caller.uid, text, 4, load_failure(verdict, name, failure.strerror))
         if not invocation.quiet:
-            _say(f"safe-modprobe: {text}")
+            _print_error(f"safe-modprobe: {text}")
     if not invocation.quiet:
-        _complain(verdict)
-    return 0 if everything_is_in(verdict, outcome) else 1
+        _print_refusal(verdict)
+    return 0 if all_loaded(verdict, outcome) else 1
 
 
 def _show(invocation: Invocation, verdict: Verdict) -> int:
@@ -131,12 +133,12 @@ def _show(invocation: Invocation, verdict: Verdict) -> int:
     return 0 if verdict.targets and verdict.action is not Action.DENY else 1
 
 
-def _complain(verdict: Verdict) -> None:
+def _print_refusal(verdict: Verdict) -> None:
     if not verdict.targets or verdict.action is Action.DENY:
-        _say(f"safe-modprobe: {line(verdict)}")
+        _print_error(f"safe-modprobe: {line(verdict)}")
 
 
-def _say(message: str) -> None:
+def _print_error(message: str) -> None:
     os.write(2, message.encode(errors="backslashreplace") + b"\n")
 
 

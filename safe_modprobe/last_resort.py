@@ -10,8 +10,8 @@ from _collections_abc import Sequence
 
 from safe_modprobe.callers import proc
 from safe_modprobe.log.record import record
-from safe_modprobe.modules.modprobe import MODPROBE, become_modprobe, takes_for_a_file
-from safe_modprobe.rescue import LOG, OFF, rescue
+from safe_modprobe.modules.modprobe import MODPROBE, exec_modprobe, looks_like_path
+from safe_modprobe.rescue import LOG, OFF, rescue_word
 from safe_modprobe.runtime import read
 
 _NESTED = "/run/safe-modprobe/loads"
@@ -27,49 +27,49 @@ def last_resort(argv: Sequence[str], error: BaseException, caller_may: bool = Fa
 
     `caller_may`: the callers were found before the failure, and hold CAP_SYS_MODULE.
     """
-    what = _plain(f"{type(error).__name__}: {error}")
-    if list(argv[1:3]) != ["-q", "--"] or len(argv) < 4 or not proc.asked_by_kernel():
+    what = _printable(f"{type(error).__name__}: {error}")
+    if list(argv[1:3]) != ["-q", "--"] or len(argv) < 4 or not proc.started_by_kernel():
         _complain(f"safe-modprobe failed ({what}); nothing was loaded")
         return 1
     alias = argv[3]
-    if takes_for_a_file(alias):
-        _record("failure", what, alias, "refused: the name is a path", _user(argv[4:]))
+    if looks_like_path(alias):
+        _record("failure", what, alias, "refused: the name is a path", _budget_uid(argv[4:]))
         return 1
-    whose, passed = _whose(alias, argv[4:], caller_may)
+    whose, passed = _may_load(alias, argv[4:], caller_may)
     if passed is None:
-        _record("failure", what, alias, f"refused: {whose}", _user(argv[4:]))
+        _record("failure", what, alias, f"refused: {whose}", _budget_uid(argv[4:]))
         return 1
     _record("left", what, alias, f"{whose} is left to {MODPROBE}")
-    become_modprobe(alias, passed)
+    exec_modprobe(alias, passed)
     return 1
 
 
-def _whose(alias: str, words: Sequence[str], caller_may: bool) -> tuple[str, Sequence[str] | None]:
+def _may_load(alias: str, words: Sequence[str], caller_may: bool) -> tuple[str, Sequence[str] | None]:
     """Whose the request is or why it is refused, and the kernel's words that modprobe gets, None where it is refused.
 
     All words of a patched kernel but the one for file systems tell of a caller without privilege.
     """
-    word = rescue()
+    word = rescue_word()
     if word == OFF:
         return "any request of a kernel that was booted with safe_modprobe=off", words
     if word == LOG or os.path.exists(TRIAL):
         return "any request of a trial", ()
     if list(words) not in ([], [_FILESYSTEM]):
         return "the kernel says that the caller is not privileged", None
-    if caller_may or _all_privileged(alias):
+    if caller_may or _all_requesters_privileged(alias):
         return "a privileged request", words
     return "not everyone who waits for a module now is privileged", None
 
 
-def _user(words: Sequence[str]) -> int | None:
+def _budget_uid(words: Sequence[str]) -> int | None:
     """Whose budget of records it counts for: who the kernel says, or whoever waits where that is one user."""
     for word in words:
         uid = word.removeprefix(_NORMAL).removesuffix("_")
         if word == f"{_NORMAL}{uid}_" and uid.isascii() and uid.isdigit() and len(uid) <= 10:
             return int(uid)
     try:
-        users = {proc.real_uid(tid) for tid in proc.everyone()[0]}
-    except (OSError, ValueError, IndexError, proc.TooMuchError):
+        users = {proc.real_uid(tid) for tid in proc.blocked_requesters()[0]}
+    except (OSError, ValueError, IndexError, proc.WalkLimitError):
         return None
     return users.pop() if len(users) == 1 else None
 
@@ -81,13 +81,17 @@ def _record(kind: str, what: str, alias: str, then: str, uid: int | None = None)
         from safe_modprobe.log.message_ids import FAILED
         from safe_modprobe.log.rate_limited import record_trouble
 
-        named = {"MESSAGE_ID": FAILED, "SAFE_MODPROBE_ALIAS": _plain(alias), "SAFE_MODPROBE_REASON": f"{what}; {then}"}
+        named = {
+            "MESSAGE_ID": FAILED,
+            "SAFE_MODPROBE_ALIAS": _printable(alias),
+            "SAFE_MODPROBE_REASON": f"{what}; {then}",
+        }
         record_trouble(kind, uid, message, 3, named)
     except Exception:  # whatever broke may have broken this, too
         record(message, 3)
 
 
-def _plain(text: str) -> str:
+def _printable(text: str) -> str:
     return "".join(char if " " <= char <= "~" else "?" for char in text)[:300]
 
 
@@ -99,19 +103,19 @@ def _complain(message: str) -> None:
         pass
 
 
-def _all_privileged(alias: str) -> bool:
+def _all_requesters_privileged(alias: str) -> bool:
     """As the `proc` source: everyone who waits holds CAP_SYS_MODULE, and nobody asked and is gone."""
     try:
-        for _ in range(proc.LOOKS):
-            tids, helpers = proc.everyone()
+        for _ in range(proc.ATTEMPTS):
+            tids, helpers = proc.blocked_requesters()
             everyone = 0 < len(tids) >= helpers and all(_surely_privileged(tid, alias) for tid in tids)
-            now = proc.helpers()
+            now = proc.count_helpers()
             if everyone and now <= helpers:
-                return not proc.nobody_waits()
+                return not proc.has_no_requester()
             if now == helpers:
                 return False
-            time.sleep(proc.BETWEEN_LOOKS)
-    except (OSError, ValueError, proc.TooMuchError):
+            time.sleep(proc.RETRY_DELAY_S)
+    except (OSError, ValueError, proc.WalkLimitError):
         pass
     return False
 
@@ -130,12 +134,12 @@ def _privileged(tid: int, alias: str) -> bool:
     """
     if alias.startswith("crypto-") and proc.stat(tid).kernel_thread:
         return False  # cryptomgr_probe, which asks on behalf of anybody (crypto/algboss.c)
-    holds, nested = proc.holds_sys_module(tid), _loads(tid)
-    still = proc.waits(tid) is not None
+    holds, nested = proc.holds_sys_module(tid), _is_nested(tid)
+    still = proc.blocked_call_site(tid) is not None
     return holds and still and not nested
 
 
-def _loads(tid: int) -> bool:
+def _is_nested(tid: int) -> bool:
     """Whether this task or a process that started it is a helper that loads (callers/nested.py), whomever for."""
     for _ in range(_MAX_ANCESTORS):
         about = proc.stat(tid)

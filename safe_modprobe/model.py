@@ -87,7 +87,7 @@ class Caller(NamedTuple):
     executable: str | None = None
     unit: str | None = None
     call_site: str | None = None
-    behind: tuple["Caller", ...] = ()
+    working_for: tuple["Caller", ...] = ()
     pid: int | None = None
     may_hold: int = 0
 

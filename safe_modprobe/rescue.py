@@ -9,7 +9,7 @@ CMDLINE = "/proc/cmdline"
 OFF, LOG = "off", "log"
 
 
-def rescue(path: str = CMDLINE) -> str:
+def rescue_word(path: str = CMDLINE) -> str:
     """OFF: every request is left to modprobe. LOG: nothing is refused, and what would be is recorded. "" for neither.
 
     Where both are said, OFF counts, as it does for the unit's ConditionKernelCommandLine=.

@@ -5,7 +5,7 @@ import os
 RUN = "/run/safe-modprobe"
 
 
-def make_run(folder: str = RUN) -> None:
+def make_run_folder(folder: str = RUN) -> None:
     """Our folder in /run. Others may pass it, since drop-ins are below; what is root's alone is so by its own mode."""
     try:
         os.mkdir(folder, 0o755)  # no more than that for any moment, also where the umask is 0

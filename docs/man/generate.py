@@ -135,7 +135,7 @@ def value(check: schema.Check) -> str:
     """What may stand there."""
     if check in KINDS:
         return KINDS[check]
-    part = schema.PARTS[check]
+    part = schema.CHECK_PARTS[check]
     if not callable(part):
         return " | ".join(f'_"{escape(str(word))}"_' for word in part)
     return f"[{value(part)}, ...]"

@@ -95,7 +95,7 @@ def _checked_alias(untrusted_alias: str) -> str:
     return untrusted_alias
 
 
-def named(claim: Claim) -> Caller:
+def claimed_caller(claim: Claim) -> Caller:
     """The unprivileged caller that the kernel's words name; nobody in particular where they are not understood.
 
     They tell of its real uid, and of one capability at most. It may hold any other but CAP_SYS_MODULE.
@@ -109,7 +109,7 @@ def named(claim: Claim) -> Caller:
     )
 
 
-SILENT = Caller(Source.KERNEL_ARGS, capabilities=1 << SYS_MODULE, initial_user_namespace=True)
+UNNAMED_CALLER = Caller(Source.KERNEL_ARGS, capabilities=1 << SYS_MODULE, initial_user_namespace=True)
 """Of whom a kernel that names everybody else says nothing.
 
 Its uid is not known: it may be a daemon that has kept the capability alone, or a user's set-user-ID program.

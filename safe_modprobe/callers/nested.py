@@ -11,7 +11,7 @@ from safe_modprobe.callers.proc import stat
 from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.errors import UntrustedInputError
 from safe_modprobe.model import UNKNOWN_CALLER, Caller, Source
-from safe_modprobe.runtime import RUN, make_run, read
+from safe_modprobe.runtime import RUN, make_run_folder, read
 
 FOLDER = f"{RUN}/loads"
 _MAX_ANCESTORS = 1024
@@ -23,10 +23,10 @@ _MAX_BYTES = 1 << 20
 ENDED = ".ended"
 """Behind FOLDER: the latest load for somebody without CAP_SYS_MODULE; when it ended is its mtime, in ns after boot."""
 
-_LINGERS = 60_000_000_000
+_NOWAIT_WINDOW_NS = 60_000_000_000
 """Nanoseconds after a load in which a helper may still come for what the module asked for without waiting."""
 
-_BETWEEN_LOOKS = 0.01
+_POLL_INTERVAL_S = 0.01
 """Seconds between two looks at who loads."""
 
 _NONE = "-"
@@ -85,7 +85,7 @@ def _text(word: str) -> str | None:
     return None if word == _NONE else os.fsdecode(bytes.fromhex(word[1:]))
 
 
-def inherited(tid: int) -> Caller | None:
+def inherited_caller(tid: int) -> Caller | None:
     """The caller for whom this task, or a process that started it, is loading; None if it is for nobody.
 
     A record that cannot be read is of somebody unknown, not of nobody. Raises OSError, ValueError when the ancestors
@@ -112,7 +112,7 @@ def inherited(tid: int) -> Caller | None:
     return UNKNOWN_CALLER
 
 
-def silence_is_roots(late: bool, patience: float = 0.0) -> bool:
+def silence_means_root(late: bool, patience: float = 0.0) -> bool:
     """Whether a request of which the kernel says nothing cannot be one of a module's that was loaded for a user.
 
     A module's init asks as our helper, which has all capabilities. While one loads for somebody without
@@ -129,9 +129,9 @@ def silence_is_roots(late: bool, patience: float = 0.0) -> bool:
     while any(_loads_for_another(name) for name in names):
         if time.monotonic() >= end:
             return False
-        time.sleep(_BETWEEN_LOOKS)
+        time.sleep(_POLL_INTERVAL_S)
     try:
-        return not late or os.stat(f"{FOLDER}{ENDED}").st_mtime_ns + _LINGERS < _now()
+        return not late or os.stat(f"{FOLDER}{ENDED}").st_mtime_ns + _NOWAIT_WINDOW_NS < _now()
     except FileNotFoundError:
         return True
 
@@ -147,7 +147,7 @@ def _loads_for_another(name: str) -> bool:
         return False
     except UntrustedInputError:
         return True
-    if privileged(caller):
+    if is_privileged(caller):
         return False
     try:
         if stat(int(name)).start == start:
@@ -155,10 +155,10 @@ def _loads_for_another(name: str) -> bool:
     except (FileNotFoundError, ProcessLookupError):
         pass
     # It was killed, when nobody knows.
-    return _now() < start * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) + _LINGERS
+    return _now() < start * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) + _NOWAIT_WINDOW_NS
 
 
-def privileged(caller: Caller) -> bool:
+def is_privileged(caller: Caller) -> bool:
     """Whether the caller itself may load any module."""
     return bool(caller.initial_user_namespace) and holds(caller.capabilities, SYS_MODULE)
 
@@ -175,7 +175,7 @@ class on_behalf_of:  # noqa: N801  (a class, since contextlib brings too much al
         self._path = f"{FOLDER}/{os.getpid()}"
 
     def __enter__(self) -> None:
-        make_run(os.path.dirname(FOLDER))
+        make_run_folder(os.path.dirname(FOLDER))
         os.makedirs(FOLDER, mode=0o700, exist_ok=True)
         new = f"{self._path}.new"
         fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
@@ -186,7 +186,7 @@ class on_behalf_of:  # noqa: N801  (a class, since contextlib brings too much al
         os.rename(new, self._path)
 
     def __exit__(self, *_: object) -> None:
-        if privileged(self._caller):
+        if is_privileged(self._caller):
             os.unlink(self._path)
         else:
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)

@@ -12,7 +12,7 @@ MAX_TASKS = 65536
 MAX_SECONDS = 2.0
 """Bounds of one walk: the requester waits for it, and the kernel has 50 places for all of them."""
 
-LOOKS, BETWEEN_LOOKS = 4, 0.01
+ATTEMPTS, RETRY_DELAY_S = 4, 0.01
 """How often all is looked at while helpers come and go, and seconds between: whose helper ended wakes up meanwhile."""
 
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
@@ -23,7 +23,7 @@ _SYS_MODULE = 16
 _KTHREADD = 2
 
 
-class TooMuchError(Exception):
+class WalkLimitError(Exception):
     """The walk met one of its bounds, so nobody can say that it saw all."""
 
 
@@ -45,15 +45,15 @@ def call_site(frames: tuple[str, ...]) -> str | None:
     call_usermodehelper_exec() comes after the trace event (kernel/module/kmod.c), so a task that is
     there has had its event, and the event is of this very request.
     """
-    if _WAIT not in frames or "__request_module" not in frames:
+    if _WAIT_FUNCTION not in frames or "__request_module" not in frames:
         return None
-    if frames.index(_WAIT) > frames.index("__request_module"):
+    if frames.index(_WAIT_FUNCTION) > frames.index("__request_module"):
         return None
     caller = frames[frames.index("__request_module") + 1 :]
     return caller[0] if caller else ""
 
 
-def frames(tid: int, function: str) -> tuple[str, ...]:
+def kernel_stack(tid: int, function: str) -> tuple[str, ...]:
     """The task's kernel stack, innermost first; nothing for one that is blocked elsewhere than in this function.
 
     Where nobody may see a stack (kernel.yama.ptrace_scope=3), the function alone for a task that is blocked in it.
@@ -73,19 +73,19 @@ def frames(tid: int, function: str) -> tuple[str, ...]:
         return (function,) if blocked == function.encode() else ()
 
 
-_WAIT = "call_usermodehelper_exec"
+_WAIT_FUNCTION = "call_usermodehelper_exec"
 
 
-def waits(tid: int, traced: bool = False) -> str | None:
+def blocked_call_site(tid: int, traced: bool = False) -> str | None:
     """The call site that the task waits at now, None when it is not in a request (or is gone).
 
     `traced`: its last request is known, so that it is believed to be in that one where nobody may see its stack.
     """
     try:
-        stack = frames(tid, _WAIT)
+        stack = kernel_stack(tid, _WAIT_FUNCTION)
     except OSError:
         return None
-    return "" if traced and stack == (_WAIT,) else call_site(stack)
+    return "" if traced and stack == (_WAIT_FUNCTION,) else call_site(stack)
 
 
 class Stat:
@@ -112,7 +112,7 @@ def stat(tid: int) -> Stat:
     return Stat(read(f"/proc/{tid}/stat"))
 
 
-def asked_by_kernel() -> bool:
+def started_by_kernel() -> bool:
     """Whether a kernel thread started this process: the kernel's helper, not one run by hand."""
     try:
         return stat(os.getppid()).kernel_thread
@@ -120,7 +120,7 @@ def asked_by_kernel() -> bool:
         return True
 
 
-def nobody_waits() -> bool:
+def has_no_requester() -> bool:
     """Whether this is the helper of a request_module_nowait(): its parent is kthreadd itself."""
     return os.getppid() == _KTHREADD
 
@@ -133,7 +133,7 @@ def _is_helper(pid: int, own: Stat) -> bool:
     return not command or b"\0-q\0--\0" in command
 
 
-def helpers() -> int:
+def count_helpers() -> int:
     """How many helpers are at work now for somebody who waits. Raises OSError."""
     count = 0
     for name in os.listdir("/proc"):
@@ -144,14 +144,14 @@ def helpers() -> int:
     return count
 
 
-def everyone() -> tuple[list[int], int]:
+def blocked_requesters() -> tuple[list[int], int]:
     """The TIDs of all tasks that wait in a request now, and how many helpers were at work for one before that.
 
     More helpers than waiting tasks: somebody asked and is gone. Whoever came while we looked may be among the waiting
     without a helper among the helpers: whoever uses this counts them again. Raises TooMuchError, OSError.
     """
     deadline = time.monotonic() + MAX_SECONDS
-    at_work = helpers()
+    at_work = count_helpers()
     waiting, tasks = [], 0
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:
@@ -161,8 +161,8 @@ def everyone() -> tuple[list[int], int]:
         for tid in threads:
             tasks += 1
             if tasks > MAX_TASKS or time.monotonic() > deadline:
-                raise TooMuchError(f"more than {MAX_TASKS} tasks or {MAX_SECONDS} s of looking at them")
-            if waits(tid) is not None:
+                raise WalkLimitError(f"more than {MAX_TASKS} tasks or {MAX_SECONDS} s of looking at them")
+            if blocked_call_site(tid) is not None:
                 waiting.append(tid)
     return waiting, at_work
 

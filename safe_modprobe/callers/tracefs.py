@@ -11,7 +11,7 @@ import time
 
 from safe_modprobe.callers.ring import Event, Layout, parse_layout, parse_page
 from safe_modprobe.light_types import NamedTuple
-from safe_modprobe.runtime import RUN, make_run, read
+from safe_modprobe.runtime import RUN, make_run_folder, read
 
 TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 INSTANCE = "instances/safe-modprobe"
@@ -23,23 +23,23 @@ MEMORY = f"{RUN}/requests"
 STOOD_DOWN = f"{RUN}/stood-down"
 """While it is there, packaging/watch has put plain modprobe in the place of a helper that does not run any more."""
 
-_WHOLE, _SPOILT = b"0", b"!"
+_COMPLETE, _INCOMPLETE = b"0", b"!"
 """The memory's first byte: what dump_memory() starts with, or what a helper left that did not get to its end."""
 
 MAX_REMEMBERED = 4096
 MAX_MEMORY = 1 << 20
-LOSS_LASTS = 60_000_000_000
+LOSS_WINDOW_NS = 60_000_000_000
 """ns for which lost events leave doubt: no request waits longer before its helper looks here."""
 
 
-class Seen(NamedTuple):
+class TracedRequests(NamedTuple):
     """The last request of each task, by TID; `lost` says that the kernel overwrote some lately."""
 
     events: dict[int, Event]
     lost: bool
 
 
-def instance() -> str | None:
+def active_instance() -> str | None:
     """The instance's folder if it is there and listens, otherwise None."""
     for root in TRACEFS:
         folder = f"{root}/{INSTANCE}"
@@ -51,17 +51,17 @@ def instance() -> str | None:
     return None
 
 
-def look(folder: str) -> Seen:
+def read_requests(folder: str) -> TracedRequests:
     """All requests that the kernel has traced up to now. Raises OSError, UntrustedInputError."""
-    make_run()
+    make_run_folder()
     fd = os.open(MEMORY, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)  # held for some hundred microseconds, by root alone
         before = os.read(fd, MAX_MEMORY)
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        events, lost_at = parse_memory(before) if before.startswith(_WHOLE) else ({}, now)
+        events, lost_at = parse_memory(before) if before.startswith(_COMPLETE) else ({}, now)
         # What we take out of the ring from here on is lost if we are killed, or the disk is full.
-        os.pwrite(fd, _SPOILT, 0)
+        os.pwrite(fd, _INCOMPLETE, 0)
         fresh, missed_at = _drain(folder)
         if missed_at is not None:
             lost_at = max(lost_at, missed_at)
@@ -71,18 +71,18 @@ def look(folder: str) -> Seen:
             last = events.get(event.tid)
             if event.time >= (missed_at or 0) and (last is None or event.time >= last.time):
                 events[event.tid] = event
-        _keep(fd, dump_memory(_pruned(events), lost_at))
+        _write_memory(fd, dump_memory(_pruned(events), lost_at))
     finally:
         os.close(fd)
-    return Seen(events, lost_at > max(now - LOSS_LASTS, 0))
+    return TracedRequests(events, lost_at > max(now - LOSS_WINDOW_NS, 0))
 
 
-def _keep(fd: int, memory: bytes) -> None:
+def _write_memory(fd: int, memory: bytes) -> None:
     """Write it in the old one's place; the first byte comes last, and says that all of it is there."""
     if os.pwrite(fd, memory[1:], 1) != len(memory) - 1:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), MEMORY)
     os.ftruncate(fd, len(memory))
-    os.pwrite(fd, _WHOLE, 0)
+    os.pwrite(fd, _COMPLETE, 0)
 
 
 def _drain(folder: str) -> tuple[list[Event], int | None]:

@@ -13,13 +13,13 @@ from safe_modprobe.escape import escape
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import UID_MAX, Action, Origin, Source
 
-MOST, SECONDS = 30, 60
+MAX_RECORDS, SECONDS = 30, 60
 """Records of a kind for each budget in as many seconds. A login or a container that starts asks for less; one every two
 seconds is what a journal bears for days. No settings: nothing that the policy decides depends on it, and a policy
 that is broken must not take it away."""
 
 BLOCK = 1 << 16
-OF_A_BLOCK = 4
+USERS_PER_BLOCK = 4
 """Ids of a block that may have budgets of their own: in a directory service's block of users those who ask first."""
 
 ACCOUNTS, OTHERS = 192, 96
@@ -30,7 +30,7 @@ a few users who work together can use OTHERS up, and then all ids from BLOCK on 
 for each kind: their records are counted, and no account's is kept back. More would make every request dearer.
 """
 
-AT_ONCE = 8
+MAX_SUMMARIES = 8
 """Records of counts that one helper writes on behalf of others: somebody waits for it."""
 
 LOAD, POLICY, FAILURE, LEFT = "load", "policy", "failure", "left"
@@ -42,7 +42,7 @@ KINDS = (*map(str, Action), LOAD, POLICY, FAILURE, LEFT)
 NOTHING = "none"
 """The verdict, and the origin, of a request for which nothing had to be loaded."""
 
-MOST_TOTALS = 128
+MAX_TOTALS = 128
 OTHER = "other"
 _LONGEST = 64
 _DIGITS = 19
@@ -74,10 +74,10 @@ class Window(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """All of it; `kept_back` are the records of each kind that were only counted, `refused_at` seconds of the epoch."""
+    """All counts. `suppressed`: records of each kind that were only counted. `refused_at`: seconds since the epoch."""
 
     totals: Mapping[Total, int] = {}
-    kept_back: Mapping[str, int] = {}
+    suppressed: Mapping[str, int] = {}
     refused_at: int = 0
     windows: Mapping[Budget, Window] = {}
 
@@ -100,9 +100,9 @@ def origin_label(origin: Origin) -> str:
     return escape(origin.file).replace(" ", "\\x20")[:_LONGEST] or OTHER
 
 
-def served(counts: Counts, total: Total, now: int) -> Counts:
+def count_request(counts: Counts, total: Total, now: int) -> Counts:
     """One more request; `now` in seconds of the epoch."""
-    if total not in counts.totals and len(counts.totals) >= MOST_TOTALS:
+    if total not in counts.totals and len(counts.totals) >= MAX_TOTALS:
         total = (*total[:2], OTHER)
     refused_at = now if total[0] == Action.DENY else counts.refused_at
     totals = {**counts.totals, total: counts.totals.get(total, 0) + 1}
@@ -112,14 +112,14 @@ def served(counts: Counts, total: Total, now: int) -> Counts:
 def admit(counts: Counts, kind: str, uid: int | None, now: int) -> Admitted:
     """A record of this kind for this user, None for one whom nobody knows; `now` in seconds after boot."""
     budget = budget_of(counts.windows, kind, uid)
-    counts, due = settled(counts, now, AT_ONCE, budget)
+    counts, due = close_windows(counts, now, MAX_SUMMARIES, budget)
     window = counts.windows.get(budget, Window(now, 0, 0))
-    write = window.written < MOST
+    write = window.written < MAX_RECORDS
     if write:
         window = window._replace(written=window.written + 1)
     else:
         window = window._replace(counted=window.counted + 1)
-        counts = counts._replace(kept_back={**counts.kept_back, kind: counts.kept_back.get(kind, 0) + 1})
+        counts = counts._replace(suppressed={**counts.suppressed, kind: counts.suppressed.get(kind, 0) + 1})
     windows = {**counts.windows, budget: window}
     return counts._replace(windows=windows), write, due
 
@@ -137,10 +137,10 @@ def budget_of(windows: Mapping[Budget, Window], kind: str, uid: int | None) -> B
         return Budget(kind, 1, BLOCK - 1) if account else Budget(kind, BLOCK, UID_MAX)
     first = uid // BLOCK * BLOCK
     of_block = [each for each in beside if each.kind == kind and first <= each.first == each.last < first + BLOCK]
-    return own if account or len(of_block) < OF_A_BLOCK else Budget(kind, first, first + BLOCK - 1)
+    return own if account or len(of_block) < USERS_PER_BLOCK else Budget(kind, first, first + BLOCK - 1)
 
 
-def settled(
+def close_windows(
     counts: Counts, now: int, most: int | None = None, certainly: Budget | None = None
 ) -> tuple[Counts, tuple[Repeats, ...]]:
     """Without the windows that are over, and what is to be recorded of them: at most so many, and `certainly` this.
@@ -162,7 +162,7 @@ def settled(
     return counts._replace(windows=left), tuple(due)
 
 
-def waits(counts: Counts, now: int) -> int | None:
+def seconds_until_due(counts: Counts, now: int) -> int | None:
     """Seconds until the next count can be recorded; None where there is none."""
     ends = [window.start + SECONDS - now for window in counts.windows.values() if window.counted]
     return min(max(0, min(ends)), SECONDS) if ends else None
@@ -171,7 +171,7 @@ def waits(counts: Counts, now: int) -> int | None:
 def dump(counts: Counts) -> bytes:
     """A line for each number."""
     lines = [_HEAD, f"refused-at {counts.refused_at}"]
-    lines += [f"counted {kind} {number}" for kind, number in counts.kept_back.items()]
+    lines += [f"counted {kind} {number}" for kind, number in counts.suppressed.items()]
     lines += [f"request {number} {' '.join(total)}" for total, number in counts.totals.items()]
     lines += [
         f"window {' '.join(map(str, budget))} {' '.join(map(str, window))}" for budget, window in counts.windows.items()
@@ -185,7 +185,7 @@ def parse(untrusted_text: bytes) -> Counts:
     text = untrusted_text.partition(b"\0")[0].decode("ascii", "replace")
     head, *lines = text.split("\n")
     totals: dict[Total, int] = {}
-    kept_back: dict[str, int] = {}
+    suppressed: dict[str, int] = {}
     windows: dict[Budget, Window] = {}
     refused_at = 0
     for line in lines if head == _HEAD else ():
@@ -198,12 +198,12 @@ def parse(untrusted_text: bytes) -> Counts:
                 budget, window = _window(*words)
                 windows[budget] = window
             elif word == "counted":
-                kept_back[_kind(words[0])] = _number(words[1])
+                suppressed[_kind(words[0])] = _number(words[1])
             elif word == "refused-at":
                 refused_at = _number(words[0])
         except (ValueError, TypeError, IndexError):
             continue
-    return Counts(totals, kept_back, refused_at, windows)
+    return Counts(totals, suppressed, refused_at, windows)
 
 
 def _total(verdict: str, source: str, origin: str) -> Total:

@@ -9,33 +9,44 @@ import os
 import time
 from _collections_abc import Callable, Mapping
 
-from safe_modprobe.log.counts import AT_ONCE, SIZE, Admitted, Counts, Repeats, admit, dump, parse, served, settled
+from safe_modprobe.log.counts import (
+    MAX_SUMMARIES,
+    SIZE,
+    Admitted,
+    Counts,
+    Repeats,
+    admit,
+    close_windows,
+    count_request,
+    dump,
+    parse,
+)
 from safe_modprobe.log.counts_file import COUNTS, PENDING, lock
 from safe_modprobe.log.record import record
 from safe_modprobe.log.report import (
+    count_key,
     fields,
     line,
-    outcome,
+    needs_record,
     priority,
     repeats_fields,
     repeats_line,
     repeats_priority,
-    worth_a_record,
 )
 from safe_modprobe.model import Verdict
-from safe_modprobe.runtime import make_run
+from safe_modprobe.runtime import make_run_folder
 
 
 def record_verdict(verdict: Verdict) -> None:
     """Count a request, and record its verdict if that is worth it and there are not too many. Never raises."""
-    worth = worth_a_record(verdict)
-    total = outcome(verdict)
+    worth = needs_record(verdict)
+    total = count_key(verdict)
 
     def count(counts: Counts) -> Admitted:
-        counts = served(counts, total, int(time.time()))
+        counts = count_request(counts, total, int(time.time()))
         if worth:
             return admit(counts, str(verdict.action), verdict.caller.uid, _now())
-        left, due = settled(counts, _now(), AT_ONCE)
+        left, due = close_windows(counts, _now(), MAX_SUMMARIES)
         return left, False, due
 
     if _admitted(worth, count):
@@ -60,7 +71,7 @@ def write_due() -> tuple[Counts, tuple[Repeats, ...]]:
         pass
 
     def settle(counts: Counts) -> Admitted:
-        left, due = settled(counts, _now())
+        left, due = close_windows(counts, _now())
         return left, False, due
 
     left, _, due = _changed(settle)
@@ -86,7 +97,7 @@ def _record_repeats(due: tuple[Repeats, ...]) -> None:
 
 def _changed(change: Callable[[Counts], Admitted]) -> Admitted:
     """Change the counts, alone at it. Raises OSError."""
-    make_run(os.path.dirname(COUNTS))
+    make_run_folder(os.path.dirname(COUNTS))
     fd = os.open(COUNTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:
         lock(fd, fcntl.LOCK_EX)

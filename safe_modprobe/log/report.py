@@ -6,10 +6,10 @@ from safe_modprobe.escape import escape
 from safe_modprobe.log import message_ids
 from safe_modprobe.log.counts import FAILURE, LEFT, LOAD, NOTHING, POLICY, SECONDS, Budget, Repeats, origin_label
 from safe_modprobe.model import Action, Caller, TargetState, Verdict
-from safe_modprobe.policy.dropins import FOLDERS, SITE
-from safe_modprobe.policy.text import remedy
+from safe_modprobe.policy.dropins import FOLDERS, SITE_FILE
+from safe_modprobe.policy.text import rule_line
 
-ADMIN_FILE = f"{FOLDERS[-1]}/{SITE}"
+ADMIN_FILE = f"{FOLDERS[-1]}/{SITE_FILE}"
 
 MOST_GROUPS = 256
 """A caller may have 65,536 groups (NGROUPS_MAX); more than these are not recorded, and a cut list would be a lie."""
@@ -20,13 +20,13 @@ _YES_NO = ("no", "yes")
 _PRIORITY = {Action.ALLOW: 6, Action.LOG: 5, Action.DENY: 4}  # LOG_INFO, LOG_NOTICE, LOG_WARNING
 
 
-def modules(verdict: Verdict) -> list[str]:
+def module_names(verdict: Verdict) -> list[str]:
     """The modules to be inserted, each once, in order."""
     steps = (judged.step.module for target in verdict.targets for judged in target.steps)
     return list(dict.fromkeys(steps))
 
 
-def refused(verdict: Verdict) -> list[str]:
+def refused_modules(verdict: Verdict) -> list[str]:
     """The modules that an admin would have to allow, each once, in order: soft ones that were skipped, too."""
     return list(
         dict.fromkeys(
@@ -38,7 +38,7 @@ def refused(verdict: Verdict) -> list[str]:
     )
 
 
-def skipped(verdict: Verdict) -> list[str]:
+def skipped_modules(verdict: Verdict) -> list[str]:
     """The refused soft dependencies of targets that go on without them."""
     return [
         judged.step.module
@@ -53,7 +53,7 @@ def barred(verdict: Verdict) -> str:
     return next((judged.barred for target in verdict.targets for judged in target.steps if judged.barred), "")
 
 
-def who(caller: Caller) -> str:
+def describe_caller(caller: Caller) -> str:
     """The caller in a few words."""
     if not caller.known:
         return f"an unknown caller ({caller.source})"
@@ -79,9 +79,9 @@ def user_namespace(caller: Caller) -> str | None:
 
 def headline(verdict: Verdict) -> str:
     """What was decided for whom, why, and where that is written."""
-    names = modules(verdict)
+    names = module_names(verdict)
     what = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
-    return f"{_DONE[verdict.action]} {what} to {who(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
+    return f"{_DONE[verdict.action]} {what} to {describe_caller(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
 
 
 def line(verdict: Verdict) -> str:
@@ -89,7 +89,7 @@ def line(verdict: Verdict) -> str:
     text = headline(verdict)
     if verdict.action is Action.DENY:
         return f"{text}; to let it through: {_remedy(verdict)}"
-    left_out = skipped(verdict)
+    left_out = skipped_modules(verdict)
     return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
 
 
@@ -97,15 +97,15 @@ def _remedy(verdict: Verdict) -> str:
     """The line that would let it through and where it goes, or what to change where no new rule can help."""
     if bar := barred(verdict):
         return f"change {bar}"
-    return f"{remedy(refused(verdict), verdict.caller)} in {FOLDERS[-1]}/10-NAME.toml, a file of its own"
+    return f"{rule_line(refused_modules(verdict), verdict.caller)} in {FOLDERS[-1]}/10-NAME.toml, a file of its own"
 
 
-def worth_a_record(verdict: Verdict) -> bool:
+def needs_record(verdict: Verdict) -> bool:
     """Whether anything was to be decided: a new module, and a policy that does not want it quiet."""
     return _anything_new(verdict) and not verdict.quiet
 
 
-def outcome(verdict: Verdict) -> tuple[str, str, str]:
+def count_key(verdict: Verdict) -> tuple[str, str, str]:
     """What the request is counted by: see counts.Total."""
     if not _anything_new(verdict):
         return NOTHING, str(verdict.caller.source), NOTHING
@@ -129,14 +129,14 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
         "SAFE_MODPROBE_VERDICT": str(verdict.action),
         "SAFE_MODPROBE_ALIAS": escape(verdict.request.alias),
         "SAFE_MODPROBE_KERNEL_ARGS": " ".join(map(escape, verdict.request.kernel_args)),
-        "SAFE_MODPROBE_MODULES": " ".join(map(escape, modules(verdict))),
-        "SAFE_MODPROBE_REFUSED": " ".join(map(escape, refused(verdict))),
+        "SAFE_MODPROBE_MODULES": " ".join(map(escape, module_names(verdict))),
+        "SAFE_MODPROBE_REFUSED": " ".join(map(escape, refused_modules(verdict))),
         "SAFE_MODPROBE_REASON": verdict.reason,
         "SAFE_MODPROBE_ORIGIN": str(verdict.origin),
         "SAFE_MODPROBE_BARRED": barred(verdict),
         "SAFE_MODPROBE_REMEDY": "" if verdict.action is Action.ALLOW else _remedy(verdict),
         "SAFE_MODPROBE_SOURCE": str(caller.source),
-        "SAFE_MODPROBE_CALLER": who(caller),
+        "SAFE_MODPROBE_CALLER": describe_caller(caller),
         "SAFE_MODPROBE_CALLER_UID": _text(caller.uid),
         "SAFE_MODPROBE_CALLER_EUID": _text(caller.euid),
         "SAFE_MODPROBE_CALLER_GROUPS": _numbers(caller.gids),
@@ -190,7 +190,7 @@ _REPEATED: Mapping[str, tuple[int, str]] = {
 
 def repeats_line(repeats: Repeats) -> str:
     """How many were not recorded one by one."""
-    what = _REPEATED[repeats.budget.kind][1].format(users(repeats.budget))
+    what = _REPEATED[repeats.budget.kind][1].format(describe_budget(repeats.budget))
     return f"{repeats.times} {what} within {SECONDS} s; they were only counted"
 
 
@@ -207,14 +207,14 @@ def repeats_fields(repeats: Repeats) -> Mapping[str, str]:
         "SAFE_MODPROBE_KIND": kind,
         "SAFE_MODPROBE_VERDICT": kind if kind in list(Action) else "",
         "SAFE_MODPROBE_TIMES": str(repeats.times),
-        "SAFE_MODPROBE_CALLER": users(repeats.budget),
+        "SAFE_MODPROBE_CALLER": describe_budget(repeats.budget),
         "SAFE_MODPROBE_CALLER_UID": str(first) if 0 <= first == last else "",
         "SAFE_MODPROBE_CALLER_UIDS": f"{first}-{last}" if first < last else "",
     }
     return {key: value for key, value in named.items() if value}
 
 
-def users(budget: Budget) -> str:
+def describe_budget(budget: Budget) -> str:
     """Whose budget it is, in a few words."""
     if budget.first < 0:
         return "unknown callers"

@@ -33,7 +33,7 @@ def load(verdict: Verdict, extra_options: str = "", tree: Tree = RUNNING) -> dic
     return outcome
 
 
-def everything_is_in(verdict: Verdict, outcome: dict[str, OSError | None]) -> bool:
+def all_loaded(verdict: Verdict, outcome: dict[str, OSError | None]) -> bool:
     """Whether all that the alias needs is in the kernel: at least one target, and none refused or failed."""
     wanted = [each for each in verdict.targets if each.target.state is not TargetState.BLACKLISTED]
     return bool(wanted) and all(

@@ -3,7 +3,7 @@
 import os
 from _collections_abc import Sequence
 
-from safe_modprobe.capability import SYS_MODULE, named
+from safe_modprobe.capability import SYS_MODULE, parse_capability
 from safe_modprobe.errors import UntrustedInputError, UsageError
 from safe_modprobe.kmod import (
     KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY,
@@ -35,7 +35,7 @@ def read_plan(request: Request, folder: str | None = None, config: Sequence[str]
     The descriptors stay open for the load; the process ends soon after. Raises OSError (KmodError) when
     libkmod cannot read its indexes, UsageError when the folder is not there.
     """
-    return Reader(request, kmod_of(folder, config)).plan()
+    return PlanReader(request, kmod_of(folder, config)).plan()
 
 
 def kmod_of(folder: str | None, config: Sequence[str] | None) -> Kmod:
@@ -50,7 +50,7 @@ def kmod_of(folder: str | None, config: Sequence[str] | None) -> Kmod:
     return Kmod(folder, config)
 
 
-class Reader:
+class PlanReader:
     """Plans for one request; a subclass may look at modules with other eyes."""
 
     def __init__(self, request: Request, kmod: Kmod) -> None:
@@ -104,10 +104,10 @@ class Reader:
             try:
                 step = self._opened(step, module.path)
             except (OSError, UntrustedInputError) as error:
-                return step._replace(marker=doubt(f"unreadable ({_text(error)})"))
+                return step._replace(marker=doubtful_marker(f"unreadable ({_text(error)})"))
         if install:
             # A shell command of modprobe.d: what it would load as root cannot be inspected.
-            return step._replace(marker=doubt("unknown, it has an install command"))
+            return step._replace(marker=doubtful_marker("unknown, it has an install command"))
         return step
 
     def _opened(self, step: Step, path: str) -> Step:
@@ -140,7 +140,7 @@ class Reader:
             raise
 
     def _marker(self, fd: int) -> Marker:
-        return marker(self.kmod.module_from_path(f"/proc/self/fd/{fd}").info)
+        return parse_marker(self.kmod.module_from_path(f"/proc/self/fd/{fd}").info)
 
     def _with_filesystem(self, step: Step, target: str) -> Step:
         """Whether the target registers a file system, by its symbols as grsecurity's simplify_symbols() does."""
@@ -156,23 +156,25 @@ class Reader:
 _NO_ALIAS = (2, 22, 36)  # ENOENT, EINVAL, ENAMETOOLONG: libkmod's words for what is no alias
 
 
-def doubt(why: str) -> Marker:
+def doubtful_marker(why: str) -> Marker:
     """Doubt is privilege."""
     return Marker(why, SYS_MODULE)
 
 
-def marker(info: list[tuple[str, str]]) -> Marker:
+def parse_marker(info: list[tuple[str, str]]) -> Marker:
     """The marker of all .modinfo pairs: "Y", "N" or a capability's name; anything else counts as Y."""
     values = sorted({value for key, value in info if key == "privileged"})
     if not values:
         return UNMARKED
     if len(values) > 1:
-        return doubt(f"several values ({_shown(values)})")
+        return doubtful_marker(f"several values ({_shown(values)})")
     value = values[0]
     if value == "N":
         return Marker("N")
-    capability = SYS_MODULE if value == "Y" else named(value)
-    return Marker(value, capability) if capability is not None else doubt(f"no known value ({_shown(values)})")
+    capability = SYS_MODULE if value == "Y" else parse_capability(value)
+    return (
+        Marker(value, capability) if capability is not None else doubtful_marker(f"no known value ({_shown(values)})")
+    )
 
 
 def _shown(values: list[str]) -> str:

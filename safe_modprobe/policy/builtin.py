@@ -1,11 +1,11 @@
 """The policy where there is none, or a broken one: every module needs privilege."""
 
-from safe_modprobe.capability import named
+from safe_modprobe.capability import parse_capability
 from safe_modprobe.model import BUILT_IN, CallSite, Mode, Policy, Settings
 
 
 def _sites(capability: str, *aliases: str) -> CallSite:
-    return CallSite(BUILT_IN, aliases, named(capability))
+    return CallSite(BUILT_IN, aliases, parse_capability(capability))
 
 
 BUILTIN_POLICY = Policy(

@@ -39,12 +39,12 @@ def snapshot(folders: Sequence[str]) -> Snapshot:
     return _look((*folders, *_ACCOUNTS, *files), taken)
 
 
-def again(before: Snapshot) -> Snapshot:
+def retake(before: Snapshot) -> Snapshot:
     """The same paths, as they are now."""
     return _look(before.paths, before.taken)
 
 
-def changed_at(folders: Sequence[str]) -> float | None:
+def last_change(folders: Sequence[str]) -> float | None:
     """When a file of these folders, or which files there are, changed last, in seconds of the epoch. Raises OSError."""
     taken = snapshot(folders)
     ours = tuple(folders)

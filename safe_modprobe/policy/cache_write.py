@@ -4,35 +4,37 @@ import marshal
 import os
 
 from safe_modprobe.model import Policy
-from safe_modprobe.policy.cache import CACHE, Snapshot, again, snapshot
+from safe_modprobe.policy.cache import CACHE, Snapshot, retake, snapshot
 from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.policy.files import read_policy
 from safe_modprobe.policy.packed import SHAPE, pack
-from safe_modprobe.runtime import make_run
+from safe_modprobe.runtime import make_run_folder
 
 _FINE_NS, _WHOLE_NS = 10_000_000, 2_000_000_000
 """In these steps file systems count st_ctime at most: where it is no multiple of the first, and where it is one (the
 full seconds of an old ext4, the two of FAT)."""
 
 
-def read_anew() -> Policy:
+def read_and_cache() -> Policy:
     """The files' policy, parsed, and remembered as far as that can be. Raises PolicyError, OSError."""
     before = snapshot(FOLDERS)
     policy = read_policy()
-    remember(policy, before)
+    save(policy, before)
     return policy
 
 
-def remember(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:
+def save(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:
     """Keep it, if all that it was made from is as it was `before` that was read. False where it was not kept.
 
     Never raises: without the cache, a request only takes longer.
     """
-    if again(before).state != before.state or not all(_settled(each[4], before.taken) for each in before.state if each):
+    if retake(before).state != before.state or not all(
+        _settled(each[4], before.taken) for each in before.state if each
+    ):
         return False
     part = f"{cache}.{os.getpid()}"
     try:
-        make_run(os.path.dirname(cache))
+        make_run_folder(os.path.dirname(cache))
         _write(part, marshal.dumps((SHAPE, before.paths, before.state, pack(policy))))
         os.rename(part, cache)
         return True

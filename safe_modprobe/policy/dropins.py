@@ -14,17 +14,17 @@ SUFFIX = ".toml"
 MAX_BYTES = 1 << 20
 """Of one drop-in."""
 
-TRIAL = "00-trial.toml"
+TRIAL_FILE = "00-trial.toml"
 """In /run: what `safe-modprobectl enable --trial` writes. While it is there, nobody is refused anything."""
 
-SITE = "10-site.toml"
+SITE_FILE = "10-site.toml"
 """In /etc: the admin's own rows, by hand or by `safe-modprobectl mark`, `unmark` and `allow`."""
 
-UNTIL_REBOOT = "09-until-reboot.toml"
+UNTIL_REBOOT_FILE = "09-until-reboot.toml"
 """In /run: what those write with --until-reboot. Just before the admin's own, so that it counts while it lasts."""
 
 
-def effective(folders: Sequence[Sequence[str]]) -> list[tuple[str, int]]:
+def effective_files(folders: Sequence[Sequence[str]]) -> list[tuple[str, int]]:
     """(name, index of its folder) in the order of precedence.
 
     `folders` are the names in each, the admin's folder last: a name there replaces the same name before it.

@@ -8,7 +8,7 @@ from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Policy
 from safe_modprobe.policy.accounts import Accounts
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
-from safe_modprobe.policy.dropins import FOLDERS, MAX_BYTES, TRIAL, UNTIL_REBOOT, effective
+from safe_modprobe.policy.dropins import FOLDERS, MAX_BYTES, TRIAL_FILE, UNTIL_REBOOT_FILE, effective_files
 
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
@@ -18,10 +18,10 @@ def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = No
 
     Raises PolicyError: for a wrong file, one that others may write, one that cannot be read.
     """
-    return policy_of(read_drop_ins(folders), accounts)
+    return parse_policy(read_drop_ins(folders), accounts)
 
 
-def need_parser() -> None:
+def check_parser_installed() -> None:
     """Raises ModuleNotFoundError where it is gone: the next edit needs it, while a remembered policy does without."""
     from importlib.util import find_spec  # no request asks
 
@@ -29,7 +29,7 @@ def need_parser() -> None:
         raise ModuleNotFoundError("No module named 'tomli'", name="tomli")
 
 
-def policy_of(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = None) -> Policy:
+def parse_policy(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = None) -> Policy:
     """What read_policy() makes of the files that read_drop_ins() found. Raises PolicyError."""
     from safe_modprobe.policy.schema import build  # and tomli, which nobody needs for a policy that was remembered
 
@@ -48,7 +48,7 @@ def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes]
     try:
         opened += [open_folder(path) for path in folders]
         files = []
-        names = effective(_listings(folders, opened, instead))
+        names = effective_files(_listings(folders, opened, instead))
         if opened[0] is None and folders[0] == FOLDERS[0] and _without_a_default(names):
             raise PolicyError(f"{folders[0]}: the default policy is not there; install the package anew")
         for name, index in names:
@@ -67,7 +67,7 @@ def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes]
 
 def _without_a_default(names: Sequence[tuple[str, int]]) -> bool:
     """Whether the admin's rows are all there is, as in the middle of an upgrade: they let through what it marks."""
-    return bool(names) and all(index == 2 or name in (TRIAL, UNTIL_REBOOT) for name, index in names)
+    return bool(names) and all(index == 2 or name in (TRIAL_FILE, UNTIL_REBOOT_FILE) for name, index in names)
 
 
 def _listings(folders: Sequence[str], opened: Sequence[int | None], instead: Mapping[str, bytes]) -> list[list[str]]:

@@ -19,7 +19,7 @@ def glob(pattern: str, text: str) -> bool:
 
 def alias_glob(pattern: str, text: str) -> bool:
     """glob() for aliases and module names: - is _ outside of brackets, as in libkmod's alias_normalize()."""
-    return _any_name((pattern,), normalize(text))
+    return _matches_any((pattern,), normalize(text))
 
 
 def normalize(name: str) -> str:
@@ -27,28 +27,28 @@ def normalize(name: str) -> str:
     return name.replace("-", "_")
 
 
-def _any_name(patterns: tuple[str, ...], normal: str) -> bool:
+def _matches_any(patterns: tuple[str, ...], normal: str) -> bool:
     """alias_glob() for any of them, of a name that is normalized already."""
-    names, globs = _sorted_out(patterns)
+    names, globs = _split_patterns(patterns)
     return normal in names or (bool(globs) and any(glob(pattern, normal) for pattern in globs))
 
 
-_KEPT: dict[tuple[str, ...], tuple[frozenset[str], tuple[str, ...]]] = {}
-_MOST_KEPT = 1024
+_SPLIT_CACHE: dict[tuple[str, ...], tuple[frozenset[str], tuple[str, ...]]] = {}
+_MAX_CACHED = 1024
 """Rows: more than a policy has."""
 
 
-def _sorted_out(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
+def _split_patterns(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
     """(what stands for itself, globs), normalized: a policy names hundreds of modules, and is asked of each anew."""
-    kept = _KEPT.get(patterns)
+    kept = _SPLIT_CACHE.get(patterns)
     if kept is None:
         names: list[str] = []
         globs: list[str] = []
         for pattern in patterns:
             (globs if "*" in pattern or "?" in pattern or "[" in pattern else names).append(normalize_pattern(pattern))
-        if len(_KEPT) >= _MOST_KEPT:
-            _KEPT.clear()
-        kept = _KEPT[patterns] = frozenset(names), tuple(globs)
+        if len(_SPLIT_CACHE) >= _MAX_CACHED:
+            _SPLIT_CACHE.clear()
+        kept = _SPLIT_CACHE[patterns] = frozenset(names), tuple(globs)
     return kept
 
 
@@ -67,8 +67,8 @@ def first_mark(policy: Policy, alias: str, module: str) -> Mark | None:
     """The mark for a module that would be loaded for this alias."""
     alias, module = normalize(alias), normalize(module)
     for mark in policy.marks:
-        if (not mark.modules or _any_name(mark.modules, module)) and (
-            not mark.aliases or _any_name(mark.aliases, alias)
+        if (not mark.modules or _matches_any(mark.modules, module)) and (
+            not mark.aliases or _matches_any(mark.aliases, alias)
         ):
             return mark
     return None
@@ -78,7 +78,7 @@ def call_site(policy: Policy, alias: str) -> CallSite | None:
     """The row that says which capability suffices for the alias, or that its asker is a deputy."""
     alias = normalize(alias)
     for site in policy.call_sites:
-        if _any_name(site.aliases, alias):
+        if _matches_any(site.aliases, alias):
             return site
     return None
 
@@ -90,23 +90,23 @@ def first_rule(policy: Policy, request: Request, caller: Caller, module: str) ->
     """
     alias, module = normalize(request.alias), normalize(module)
     for rule in policy.rules:
-        if (rule.modules is None or _any_name(rule.modules, module)) and matches_alias(rule, alias):
+        if (rule.modules is None or _matches_any(rule.modules, module)) and matches_alias(rule, alias):
             who = matches_caller(rule, caller)
             if who or (who is None and rule.action is Action.DENY):
                 return rule
     return None
 
 
-_NOT_IN_WORDS = ("groups", "units", "executables", "call_sites", "user_namespace", "no_new_privs")
+_BEYOND_KERNEL_ARGS = ("groups", "units", "executables", "call_sites", "user_namespace", "no_new_privs")
 
 
-def not_in_words(rule: Rule) -> list[str]:
+def keys_beyond_kernel_args(rule: Rule) -> list[str]:
     """The rule's keys of which a patched kernel's words (kernel_args.py) say too little.
 
     A grant goes by the real uid and the call site's capability. A refusal would have to know that neither the effective
     uid nor another capability is meant.
     """
-    keys = [key for key in _NOT_IN_WORDS if getattr(rule, key) is not None]
+    keys = [key for key in _BEYOND_KERNEL_ARGS if getattr(rule, key) is not None]
     if rule.action is Action.DENY:
         keys += ["users"] if rule.users is not None else []
         keys += ["capabilities"] if (rule.capabilities or frozenset()) - {SYS_MODULE} else []
@@ -115,7 +115,7 @@ def not_in_words(rule: Rule) -> list[str]:
 
 def matches_alias(rule: Rule, alias: str) -> bool:
     """Return whether the rule's `aliases`, if it has any, match a normalized alias."""
-    return rule.aliases is None or _any_name(rule.aliases, alias)
+    return rule.aliases is None or _matches_any(rule.aliases, alias)
 
 
 def matches_caller(rule: Rule, caller: Caller) -> bool | None:
@@ -126,22 +126,22 @@ def matches_caller(rule: Rule, caller: Caller) -> bool | None:
     if rule.callers is not None and (rule.callers == "known") is not caller.known:
         return False
     if not caller.known:
-        return all(key is None for key in (*_who(rule), rule.user_namespace, rule.no_new_privs))
+        return all(key is None for key in (*_caller_keys(rule), rule.user_namespace, rule.no_new_privs))
     initial = None if rule.user_namespace is None else rule.user_namespace == "initial"
     answers = (
         _matches_users(rule, caller),
         _matches_groups(rule, caller),
         _matches_capabilities(rule, caller),
-        _same(initial, caller.initial_user_namespace),
-        _same(rule.no_new_privs, caller.no_new_privs),
-        _any(rule.units, caller.unit, caller.seen),
-        _any(rule.executables, caller.executable, caller.seen),
-        _any_site(rule.call_sites, caller.call_site, caller.seen),
+        _equals(initial, caller.initial_user_namespace),
+        _equals(rule.no_new_privs, caller.no_new_privs),
+        _matches_glob(rule.units, caller.unit, caller.seen),
+        _matches_glob(rule.executables, caller.executable, caller.seen),
+        _matches_call_site(rule.call_sites, caller.call_site, caller.seen),
     )
     return False if False in answers else None if None in answers else True
 
 
-def _who(rule: Rule) -> tuple[object, ...]:
+def _caller_keys(rule: Rule) -> tuple[object, ...]:
     return (rule.users, rule.groups, rule.capabilities, rule.units, rule.executables, rule.call_sites)
 
 
@@ -179,11 +179,11 @@ def _matches_capabilities(rule: Rule, caller: Caller) -> bool | None:
     return None if any(holds(caller.may_hold, each) for each in rule.capabilities) else False
 
 
-def _same(wanted: bool | None, found: bool | None) -> bool | None:
+def _equals(wanted: bool | None, found: bool | None) -> bool | None:
     return True if wanted is None else None if found is None else wanted is found
 
 
-def _any(patterns: tuple[str, ...] | None, text: str | None, seen: bool) -> bool | None:
+def _matches_glob(patterns: tuple[str, ...] | None, text: str | None, seen: bool) -> bool | None:
     if patterns is None:
         return True
     if text is None:
@@ -191,9 +191,9 @@ def _any(patterns: tuple[str, ...] | None, text: str | None, seen: bool) -> bool
     return any(glob(each, text) for each in patterns)
 
 
-def _any_site(patterns: tuple[str, ...] | None, site: str | None, seen: bool) -> bool | None:
+def _matches_call_site(patterns: tuple[str, ...] | None, site: str | None, seen: bool) -> bool | None:
     """`name` or `name [module]`, as the kernel's stack has it; "" for a stack that nobody could read."""
     if patterns is not None and site == "":
         return None
-    whole = _any(patterns, site, seen)
-    return _any(patterns, site.partition(" ")[0], seen) if site is not None and not whole else whole
+    whole = _matches_glob(patterns, site, seen)
+    return _matches_glob(patterns, site.partition(" ")[0], seen) if site is not None and not whole else whole

@@ -5,7 +5,7 @@ from typing import Any, NoReturn, Protocol
 
 import tomli
 
-from safe_modprobe.capability import NAMES, SYS_MODULE, Capability, named
+from safe_modprobe.capability import NAMES, SYS_MODULE, Capability, parse_capability
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import (
@@ -43,7 +43,7 @@ class PlacedError(PolicyError):
         self.path, self.line, self.key, self.message = path, line, key, message
 
 
-class WrongError(Exception):
+class InvalidValueError(Exception):
     """What a value was and what it may be; where it stands is known further out."""
 
 
@@ -127,7 +127,7 @@ class Document:
                 self.fail((*path, key), f"no such key; {nearest} has {', '.join(map(repr, checks))}")
             try:
                 values[key] = checks[key](untrusted_value, accounts)
-            except WrongError as wrong:
+            except InvalidValueError as wrong:
                 self.fail((*path, key), str(wrong))
         return values
 
@@ -143,23 +143,23 @@ def _toml_error(path: str, text: str, message: str) -> PlacedError:
 Check = Callable[[Any, Accounts], Any]
 """A value of the file -> a value of the model's. Raises WrongError."""
 
-PARTS: dict[Check, Sequence[str] | Check] = {}
+CHECK_PARTS: dict[Check, Sequence[str] | Check] = {}
 """What a check was made of: the words that it takes, or the check of each member of a list; see json_schema.py."""
 
 
 def flag(value: Any, accounts: Accounts) -> bool:
     """true or false."""
     if not isinstance(value, bool):
-        raise WrongError(f"{shown(value)} is not true or false")
+        raise InvalidValueError(f"{quote_value(value)} is not true or false")
     return value
 
 
 def string(value: Any, accounts: Accounts) -> str:
     """Any text of one line."""
     if not isinstance(value, str):
-        raise WrongError(f"{shown(value)} is not a string")
+        raise InvalidValueError(f"{quote_value(value)} is not a string")
     if any(char < " " or char == "\x7f" for char in value):
-        raise WrongError(f"{shown(value)} holds a control character, which no name or reason needs")
+        raise InvalidValueError(f"{quote_value(value)} holds a control character, which no name or reason needs")
     return value
 
 
@@ -168,10 +168,12 @@ def one_of(*words: str) -> Check:
 
     def check(value: Any, accounts: Accounts) -> str:
         if not isinstance(value, str) or value not in words:
-            raise WrongError(f"{shown(value)} is not one of {', '.join(repr(str(word)) for word in words)}")
+            raise InvalidValueError(
+                f"{quote_value(value)} is not one of {', '.join(repr(str(word)) for word in words)}"
+            )
         return value
 
-    PARTS[check] = words
+    CHECK_PARTS[check] = words
     return check
 
 
@@ -180,12 +182,12 @@ def list_of(of: Check) -> Check:
 
     def check(value: Any, accounts: Accounts) -> tuple[Any, ...]:
         if not isinstance(value, list):
-            raise WrongError(f"{shown(value)} is not a list; write [{shown(value)}]")
+            raise InvalidValueError(f"{quote_value(value)} is not a list; write [{quote_value(value)}]")
         if not value:
-            raise WrongError("[] matches nothing; name at least one, or leave the key out to match any")
+            raise InvalidValueError("[] matches nothing; name at least one, or leave the key out to match any")
         return tuple(of(each, accounts) for each in value)
 
-    PARTS[check] = of
+    CHECK_PARTS[check] = of
     return check
 
 
@@ -196,7 +198,7 @@ def set_of(of: Check) -> Check:
     def check(value: Any, accounts: Accounts) -> frozenset[Any]:
         return frozenset(members(value, accounts))
 
-    PARTS[check] = of
+    CHECK_PARTS[check] = of
     return check
 
 
@@ -204,7 +206,7 @@ def pattern(value: Any, accounts: Accounts) -> str:
     """A pattern of glob(7)."""
     text = string(value, accounts)
     if not text:
-        raise WrongError("'' is not a pattern; '*' matches everything")
+        raise InvalidValueError("'' is not a pattern; '*' matches everything")
     rest = text
     while "[" in rest:
         body = rest.partition("[")[2]
@@ -212,19 +214,21 @@ def pattern(value: Any, accounts: Accounts) -> str:
         start = 2 if body.startswith("!") else 1
         end = body.find("]", start)
         if end < 0:
-            raise WrongError(f"{shown(value)} is not a pattern: a [ has no ]; write [[] for the character itself")
+            raise InvalidValueError(
+                f"{quote_value(value)} is not a pattern: a [ has no ]; write [[] for the character itself"
+            )
         rest = body[end + 1 :]
     return text
 
 
 def capability(value: Any, accounts: Accounts) -> Capability:
     """A name of capabilities(7)."""
-    found = named(value) if isinstance(value, str) else None
+    found = parse_capability(value) if isinstance(value, str) else None
     if found is None:
         near = value.upper() if isinstance(value, str) else ""
         near = near if near.startswith("CAP_") else f"CAP_{near}"
         hint = f"; did you mean '{near}'?" if near in NAMES else " such as 'CAP_NET_ADMIN', see capabilities(7)"
-        raise WrongError(f"{shown(value)} is not a capability{hint}")
+        raise InvalidValueError(f"{quote_value(value)} is not a capability{hint}")
     return found
 
 
@@ -236,22 +240,22 @@ def privilege(value: Any, accounts: Accounts) -> Capability | str | None:
     if isinstance(value, bool):
         return SYS_MODULE if value else None
     if not isinstance(value, str):
-        raise WrongError(f"{shown(value)} is not {_PRIVILEGES}")
+        raise InvalidValueError(f"{quote_value(value)} is not {_PRIVILEGES}")
     return BY_MARKER if value == BY_MARKER else capability(value, accounts)
 
 
 def _account(kind: str, file: str) -> Check:
     def check(value: Any, accounts: Accounts) -> int:
         if isinstance(value, bool) or not isinstance(value, int | str):
-            raise WrongError(f"{shown(value)} is not a {kind}'s name or number")
+            raise InvalidValueError(f"{quote_value(value)} is not a {kind}'s name or number")
         if isinstance(value, int):
             if not 0 <= value <= UID_MAX:
-                raise WrongError(f"{value} is not a {kind}'s number, which is from 0 to {UID_MAX}")
+                raise InvalidValueError(f"{value} is not a {kind}'s number, which is from 0 to {UID_MAX}")
             return value
         number = accounts.uid(value) if kind == "user" else accounts.gid(value)
         if number is None:
-            raise WrongError(
-                f"{shown(value)} is not a {kind} in {file}; name services are not asked, so give the number"
+            raise InvalidValueError(
+                f"{quote_value(value)} is not a {kind} in {file}; name services are not asked, so give the number"
             )
         return number
 
@@ -343,10 +347,10 @@ class Builder:
         if key not in KEYS:
             self._fail((key,), f"no such table; a policy has {', '.join(map(repr, KEYS))}")
         if key == "settings" and not isinstance(value, dict):
-            self._fail((key,), f"{shown(value)} is not a table; write [settings]")
+            self._fail((key,), f"{quote_value(value)} is not a table; write [settings]")
         rows = value if isinstance(value, list) else [None]
         if key != "settings" and not all(isinstance(row, dict) for row in rows):
-            self._fail((key,), f"{shown(value)} is not an array of tables; write [[{key}]]")
+            self._fail((key,), f"{quote_value(value)} is not an array of tables; write [[{key}]]")
 
     def settings(self) -> dict[str, tuple[Any, Origin]]:
         """Fields of model.Settings: the value, and where it was set."""
@@ -397,7 +401,7 @@ class Builder:
         rule = Rule(self._origin(path), **{**values, "action": Action(values["action"])})
         if rule.name:
             if rule.name in names:
-                self._fail((*path, "name"), f"{shown(rule.name)} is the name of {names[rule.name]} already")
+                self._fail((*path, "name"), f"{quote_value(rule.name)} is the name of {names[rule.name]} already")
             names[rule.name] = rule.origin
         return rule
 
@@ -416,7 +420,7 @@ class Builder:
         self.document.fail(path, message)
 
 
-def shown(value: Any) -> str:
+def quote_value(value: Any) -> str:
     """A value as the file might have it, cut to what a line can hold."""
     text = str(value).lower() if isinstance(value, bool) else ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def remedy(modules: Sequence[str], caller: Caller) -> str:
+def rule_line(modules: Sequence[str], caller: Caller) -> str:
     """One line of a drop-in that allows these modules to this caller."""
     uids = sorted({uid for uid in (caller.uid, caller.euid) if uid is not None})
     power = 'capabilities = ["CAP_SYS_MODULE"]' if caller.known else 'callers = "unknown"'

@@ -27,7 +27,7 @@ from safe_modprobe.log.counts import Budget, Counts, Window, admit
 from safe_modprobe.log.counts import dump as dump_counts
 from safe_modprobe.log.counts import parse as parse_counts
 from safe_modprobe.model import UID_MAX, Caller, Source
-from safe_modprobe.modules.plan import marker
+from safe_modprobe.modules.plan import parse_marker
 from tests.fuzz.mutate import inputs
 from tests.tree.build import Mod, build_tree
 from tests.unit.callers.test_ring import FORMAT, HEADER, LAYOUT, extend, large, padding, page, record, small, stamp
@@ -250,7 +250,7 @@ def read_all(every: list[bytes], start: int, here: mmap.mmap) -> None:
                 continue
             if attribute == "info":
                 readable += 1
-                written = marker(found).written
+                written = parse_marker(found).written
                 assert written is None or (written.isascii() and "\n" not in written)
         os.close(fd)
         del module  # libkmod gives out a living one again for the same path, and the next descriptor has the same

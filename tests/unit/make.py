@@ -2,7 +2,7 @@
 
 from safe_modprobe.callers.find import find_callers
 from safe_modprobe.callers.kernel_args import parse
-from safe_modprobe.capability import ALL, SYS_MODULE, Capability, named
+from safe_modprobe.capability import ALL, SYS_MODULE, Capability, parse_capability
 from safe_modprobe.decide import caller_query, decide
 from safe_modprobe.model import (
     UNMARKED,
@@ -35,7 +35,7 @@ def policy(text: str) -> Policy:
 
 
 def cap(name: str) -> Capability:
-    found = named(name)
+    found = parse_capability(name)
     assert found is not None
     return found
 

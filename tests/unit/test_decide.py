@@ -4,9 +4,9 @@ from itertools import permutations
 
 import pytest
 
-from safe_modprobe.callers.kernel_args import SILENT, named, parse
+from safe_modprobe.callers.kernel_args import UNNAMED_CALLER, claimed_caller, parse
 from safe_modprobe.decide import IN_DOUBT, IN_TRIAL, combine, decide
-from safe_modprobe.log.report import worth_a_record
+from safe_modprobe.log.report import needs_record
 from safe_modprobe.model import Caller, Plan, Policy, Source, Target, TargetState
 from tests.unit.make import NET, ROOT, UNKNOWN, USER, N, Y, caller, cap, plan, policy, step
 
@@ -102,28 +102,28 @@ ROWS = [
     # deputies
     ("crypto-x", KTHREAD, DEPUTY, MY, "deny", "/m/m.ko"),
     ("crypto-x", KTHREAD, DEPUTY, M, "allow", "built-in"),
-    ("crypto-x", KTHREAD._replace(behind=(USER,)), DEPUTY, MY, "deny", "/m/m.ko"),
-    ("crypto-x", KTHREAD._replace(behind=(USER, ROOT)), DEPUTY, MY, "allow", "/m/m.ko"),
-    ("crypto-x", KTHREAD._replace(behind=(USERNS_ROOT,)), DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(working_for=(USER,)), DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(working_for=(USER, ROOT)), DEPUTY, MY, "allow", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(working_for=(USERNS_ROOT,)), DEPUTY, MY, "deny", "/m/m.ko"),
     ("crypto-x", ROOT, DEPUTY, MY, "allow", "/m/m.ko"),
     ("crypto-x", USER, DEPUTY, MY, "deny", "/m/m.ko"),
-    ("crypto-x", KTHREAD._replace(behind=(UNKNOWN,)), DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(working_for=(UNKNOWN,)), DEPUTY, MY, "deny", "/m/m.ko"),
     # A deputy's uid and capabilities are no more its callers' for a rule than for a marker.
     ("crypto-x", KTHREAD, RULE.format('users = [0], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
-    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('users = [0], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
-    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('capabilities = ["CAP_SYS_MODULE"], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
-    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('users = [1000], action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
-    ("crypto-x", KTHREAD._replace(behind=(USER,)), RULE.format('users = [1000], action = "allow"') + "\n" + DEPUTY, MY, "allow", "50-test.toml:1"),
+    ("crypto-x", KTHREAD._replace(working_for=(USER,)), RULE.format('users = [0], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(working_for=(USER,)), RULE.format('capabilities = ["CAP_SYS_MODULE"], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
+    ("crypto-x", KTHREAD._replace(working_for=(USER,)), RULE.format('users = [1000], action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
+    ("crypto-x", KTHREAD._replace(working_for=(USER,)), RULE.format('users = [1000], action = "allow"') + "\n" + DEPUTY, MY, "allow", "50-test.toml:1"),
     ("crypto-x", KTHREAD, RULE.format('callers = "unknown", action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
     ("y", KTHREAD, RULE.format('users = [0], action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
     ("y", KTHREAD, DEPUTY, MY, "allow", "/m/m.ko"),
     # the kernel's silence, which may be a deputy's unless the kernel sees through it
-    ("crypto-x", SILENT, DEPUTY, MY, "allow", "/m/m.ko"),
-    ("cryptomgr", SILENT, DEPUTY, MY, "allow", "/m/m.ko"),
-    ("deputy-x", SILENT, DEPUTIES, MY, "deny", "/m/m.ko"),
-    ("deputy-x", SILENT, DEPUTIES, M, "allow", "built-in"),
-    ("deputy-x", SILENT, DEPUTIES + '\n[settings]\nunknown_caller = "privileged"', MY, "deny", "/m/m.ko"),
-    ("x", SILENT, DEPUTIES, MY, "allow", "/m/m.ko"),
+    ("crypto-x", UNNAMED_CALLER, DEPUTY, MY, "allow", "/m/m.ko"),
+    ("cryptomgr", UNNAMED_CALLER, DEPUTY, MY, "allow", "/m/m.ko"),
+    ("deputy-x", UNNAMED_CALLER, DEPUTIES, MY, "deny", "/m/m.ko"),
+    ("deputy-x", UNNAMED_CALLER, DEPUTIES, M, "allow", "built-in"),
+    ("deputy-x", UNNAMED_CALLER, DEPUTIES + '\n[settings]\nunknown_caller = "privileged"', MY, "deny", "/m/m.ko"),
+    ("x", UNNAMED_CALLER, DEPUTIES, MY, "allow", "/m/m.ko"),
     ("deputy-x", USER._replace(source=Source.KERNEL_ARGS), DEPUTIES, MY, "deny", "/m/m.ko"),
     # an install command is a doubtful marker already; a mark opens it
     ("x", USER, "", plan(step("m", Y, install=True)), "deny", "/m/m.ko"),
@@ -208,7 +208,7 @@ CLAIMED = [
 @pytest.mark.parametrize(("alias", "words", "text", "steps", "action"), CLAIMED)
 def test_what_the_kernel_says_of_a_caller(alias: str, words: str, text: str, steps: Plan, action: str) -> None:
     request = parse(["--", alias, *words.split()]).request
-    assert decide(policy(text), request, named(request.claim), steps).action == action
+    assert decide(policy(text), request, claimed_caller(request.claim), steps).action == action
 
 
 SAID = [
@@ -230,7 +230,7 @@ SAID = [
 
 @pytest.mark.parametrize(("text", "steps", "action", "in_doubt"), SAID)
 def test_root_loses_no_more_than_such_a_rule_names(text: str, steps: Plan, action: str, in_doubt: bool) -> None:
-    verdict = decide(policy(text), parse(["--", "x"]).request, SILENT, steps)
+    verdict = decide(policy(text), parse(["--", "x"]).request, UNNAMED_CALLER, steps)
     assert (verdict.action, verdict.reason.endswith(f"; {IN_DOUBT}")) == (action, in_doubt)
 
 
@@ -248,7 +248,7 @@ def test_a_trial_refuses_nothing_of_all_that(
     assert all(judged.action != "deny" for judged in steps_judged)
     if action == "deny":
         assert (verdict.action, str(verdict.origin)) == ("log", origin)
-        assert verdict.reason.endswith(f"; {IN_TRIAL}") and worth_a_record(verdict)
+        assert verdict.reason.endswith(f"; {IN_TRIAL}") and needs_record(verdict)
     elif all(judged.action == "allow" for judged in decide(policy(text), verdict.request, who, steps).targets[0].steps):
         assert verdict == decide(policy(text), verdict.request, who, steps)
 
@@ -262,7 +262,7 @@ def test_a_trial_lets_through_whatever_a_patched_kernel_says(argument: str, text
     caller_said = Caller(Source.KERNEL_ARGS)
     assert decide(policy(text), request, caller_said, MY).action == "deny"
     verdict = decide(on_trial(text), request, caller_said, MY)
-    assert verdict.action == "log" and worth_a_record(verdict)
+    assert verdict.action == "log" and needs_record(verdict)
 
 
 def test_soft_step_is_skipped_and_so_is_what_it_brings() -> None:
@@ -296,7 +296,7 @@ def test_nothing_answers() -> None:
 )
 def test_a_deputys_verdict_is_on_behalf_of_whoever_asked(behind: tuple[Caller, ...], asker: Caller) -> None:
     """What the module's init asks for next is judged for this caller, so it must not be the kernel's thread."""
-    verdict = decide(policy(DEPUTY), parse(["crypto-x"]).request, KTHREAD._replace(behind=behind), MY)
+    verdict = decide(policy(DEPUTY), parse(["crypto-x"]).request, KTHREAD._replace(working_for=behind), MY)
     assert verdict.caller == asker
 
 

@@ -98,7 +98,7 @@ def test_rooms_import_downwards_only(path: Path) -> None:
     [
         ("model", {"safe_modprobe.decide"}, ["decide"]),
         ("decide", {"safe_modprobe.log.report.headline", "os"}, ["log.report.headline"]),
-        ("decide", {"safe_modprobe.policy.match.first_rule", "safe_modprobe.callers.kernel_args.SILENT"}, []),
+        ("decide", {"safe_modprobe.policy.match.first_rule", "safe_modprobe.callers.kernel_args.UNNAMED_CALLER"}, []),
         ("callers.find", {"safe_modprobe.decide.decide"}, ["decide.decide"]),
         ("callers.find", {"safe_modprobe.policy.match.first_rule"}, ["policy.match.first_rule"]),
         ("callers.find", {"safe_modprobe.callers.proc", "safe_modprobe.runtime.read"}, []),

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from safe_modprobe.admin.switch import switch
-from safe_modprobe.runtime import make_run
+from safe_modprobe.runtime import make_run_folder
 
 TOP = Path(__file__).resolve().parents[2]
 PYTHON = "/usr/bin/python3"
@@ -15,9 +15,9 @@ PYTHON = "/usr/bin/python3"
 
 @pytest.fixture
 def aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(switch, "ASIDE", str(tmp_path / "last-resort"))
-    monkeypatch.setattr(switch, "make_run", lambda *folder: make_run(*folder) if folder else None)
-    switch.put_aside()
+    monkeypatch.setattr(switch, "LAST_RESORT_FOLDER", str(tmp_path / "last-resort"))
+    monkeypatch.setattr(switch, "make_run_folder", lambda *folder: make_run_folder(*folder) if folder else None)
+    switch.copy_last_resort()
     return tmp_path / "last-resort"
 
 
@@ -29,26 +29,26 @@ import safe_modprobe.last_resort
 print(*(name for name in sys.modules if name.startswith("safe_modprobe")))
 """
     done = subprocess.run([PYTHON, "-IBS", "-c", code], capture_output=True, text=True, check=True)
-    names = {name.replace("/", ".").removesuffix("__init__").rstrip(".") for name in switch.LAST_RESORT}
+    names = {name.replace("/", ".").removesuffix("__init__").rstrip(".") for name in switch.LAST_RESORT_FILES}
     assert set(done.stdout.split()) == {f"safe_modprobe.{name}".rstrip(".") for name in names}
 
 
 def test_nobody_else_may_change_it_whatever_the_umask(aside: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is code of root's."""
-    monkeypatch.setattr(switch, "ASIDE", str(aside / "another"))
+    monkeypatch.setattr(switch, "LAST_RESORT_FOLDER", str(aside / "another"))
     before = os.umask(0)
     try:
-        switch.put_aside()
+        switch.copy_last_resort()
     finally:
         os.umask(before)
     there = [aside / "another", *(aside / "another").rglob("*")]
-    assert len(there) > len(switch.LAST_RESORT)
+    assert len(there) > len(switch.LAST_RESORT_FILES)
     assert [path for path in there if path.stat().st_mode & 0o022] == []
 
 
 def test_it_is_a_copy_and_another_time_as_well(aside: Path) -> None:
-    switch.put_aside()
-    for name in switch.LAST_RESORT:
+    switch.copy_last_resort()
+    for name in switch.LAST_RESORT_FILES:
         assert (aside / f"safe_modprobe/{name}.py").read_bytes() == (TOP / f"safe_modprobe/{name}.py").read_bytes()
     assert not list(aside.rglob("*.new"))
 

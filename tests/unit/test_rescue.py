@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.rescue import rescue
+from safe_modprobe.rescue import rescue_word
 
 ROWS = [
     ("quiet safe_modprobe=off ro\n", "off"),
@@ -27,8 +27,8 @@ ROWS = [
 def test_rescue(text: str, word: str, tmp_path: Path) -> None:
     path = tmp_path / "cmdline"
     path.write_bytes(text.encode(errors="surrogateescape"))
-    assert rescue(str(path)) == word
+    assert rescue_word(str(path)) == word
 
 
 def test_without_proc_there_is_none(tmp_path: Path) -> None:
-    assert rescue(str(tmp_path / "cmdline")) == ""
+    assert rescue_word(str(tmp_path / "cmdline")) == ""

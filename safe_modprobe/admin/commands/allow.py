@@ -34,17 +34,17 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when those callers get the modules, also if they did before."""
-    from safe_modprobe.admin.commands.edit_policy import Verb, Wish, carry_out, reason  # they bring tomlkit
+    from safe_modprobe.admin.commands.edit_policy import RequestedEdit, Verb, apply_edit, reason  # they bring tomlkit
 
     row: dict[str, Any] = {"users": [*arguments.user, *arguments.uid], "units": arguments.unit}
     row = {key: list(dict.fromkeys(value)) for key, value in row.items() if value}
     if not row:
         raise UsageError("allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone")
-    uids = (*map(machine.of(arguments).uid, arguments.user), *arguments.uid)
+    uids = (*map(machine.from_arguments(arguments).uid, arguments.user), *arguments.uid)
     for unit in arguments.unit:
         _check_unit(unit)
     row |= {"action": "allow", "reason": reason(arguments)}
-    return carry_out(arguments, Wish(Verb.ALLOW, row, None, uids, tuple(arguments.unit)))
+    return apply_edit(arguments, RequestedEdit(Verb.ALLOW, row, None, uids, tuple(arguments.unit)))
 
 
 def _check_unit(unit: str) -> None:

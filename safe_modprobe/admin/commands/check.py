@@ -11,13 +11,13 @@ import os
 from collections.abc import Sequence
 
 from safe_modprobe.admin.commands import machine
-from safe_modprobe.admin.commands.output import counted, print_json, printable, rows_counted
+from safe_modprobe.admin.commands.output import count_noun, print_json, printable, rows_counted
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json, add_machine
-from safe_modprobe.admin.policy.drop_ins import DropIns, draft, installed
-from safe_modprobe.admin.policy.findings import Finding, Severity, Sheet, read
+from safe_modprobe.admin.policy.drop_ins import DropIns, read_draft, read_installed
+from safe_modprobe.admin.policy.findings import Finding, ParsedPolicy, Severity, parse_and_check
 from safe_modprobe.admin.policy.lint import lint
-from safe_modprobe.admin.policy.names import Facts, asked
-from safe_modprobe.errors import UsageError, said
+from safe_modprobe.admin.policy.names import Facts, names_in
+from safe_modprobe.errors import UsageError, reason_of
 
 _EXAMPLES = """
   safe-modprobectl check                        the policy in force, and what in it is odd
@@ -51,8 +51,8 @@ def run(arguments: argparse.Namespace) -> int:
 
         print_json(json_schema())
         return 0
-    on = machine.of(arguments)
-    policies = [draft(path) for path in arguments.paths] or [installed(on.folders())]
+    on = machine.from_arguments(arguments)
+    policies = [read_draft(path) for path in arguments.paths] or [read_installed(on.folders())]
     checked = [_checked(policy, on) for policy in policies]
     sheets = [sheet for sheet, _ in checked if sheet is not None]
     facts, found = _facts(on, sheets) if sheets else (Facts(), [])
@@ -69,27 +69,27 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if Severity.ERROR in severities or (arguments.strict and Severity.WARNING in severities) else 0
 
 
-def _checked(policy: DropIns, on: machine.Machine) -> tuple[Sheet | None, list[Finding]]:
+def _checked(policy: DropIns, on: machine.Machine) -> tuple[ParsedPolicy | None, list[Finding]]:
     """The policy, None where it does not hold, and what was found so far."""
     found = list(policy.findings)
     try:
-        sheet = read(policy.files, on.accounts())
+        sheet = parse_and_check(policy.files, on.accounts())
     except OSError as error:  # /etc/passwd, which only a file with names in it asks for
         path = str(error.filename or "accounts")
-        return None, [*found, Finding(Severity.ERROR, path, 0, "", said(error))]
-    if not isinstance(sheet, Sheet):
+        return None, [*found, Finding(Severity.ERROR, path, 0, "", reason_of(error))]
+    if not isinstance(sheet, ParsedPolicy):
         return None, [*found, *sheet]
     return (None if any(each.severity is Severity.ERROR for each in found) else sheet), found
 
 
-def _facts(on: machine.Machine, sheets: Sequence[Sheet]) -> tuple[Facts, list[Finding]]:
+def _facts(on: machine.Machine, sheets: Sequence[ParsedPolicy]) -> tuple[Facts, list[Finding]]:
     """What the machine has; a finding where its modules are not to be found. Raises UsageError for a wrong --kernel."""
     from safe_modprobe.admin.health.machine_facts import read_facts
 
     folder = on.folder()
     if on.kernel is not None and not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
-    facts = read_facts(on.root, folder, on.config(), asked(sheet.policy for sheet in sheets))
+    facts = read_facts(on.root, folder, on.config(), names_in(sheet.policy for sheet in sheets))
     if facts.modules is not None:
         return facts, []
     message = (
@@ -110,7 +110,7 @@ def _is_hidden(finding: Finding, package: str) -> bool:
     return bool(package) and finding.severity is Severity.NOTE and finding.path.startswith(package)
 
 
-def _print(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence[Sheet]) -> None:
+def _print(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence[ParsedPolicy]) -> None:
     """A line for each finding, errors first, then the sum."""
     order = list(Severity)
     for finding in sorted(found, key=lambda each: order.index(each.severity)):
@@ -119,11 +119,11 @@ def _print(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence
     print(_summary(found, hidden, sheets))
 
 
-def _summary(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence[Sheet]) -> str:
+def _summary(found: Sequence[Finding], hidden: Sequence[Finding], sheets: Sequence[ParsedPolicy]) -> str:
     count = {severity: sum(each.severity is severity for each in found) for severity in Severity}
     policies = [sheet.policy for sheet in sheets]
-    what = ", ".join(counted(number, str(severity)) for severity, number in count.items())
+    what = ", ".join(count_noun(number, str(severity)) for severity, number in count.items())
     more = f" ({len(hidden)} on the package's own files, which --all shows)" if hidden else ""
     if not policies:
         return f"{what}{more}; the policy does not hold"
-    return f"{counted(sum(len(each.files) for each in policies), 'file')}, {rows_counted(*policies)}: {what}{more}"
+    return f"{count_noun(sum(len(each.files) for each in policies), 'file')}, {rows_counted(*policies)}: {what}{more}"

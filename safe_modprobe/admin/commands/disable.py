@@ -8,10 +8,10 @@ import os
 from collections.abc import Callable
 
 from safe_modprobe.admin.commands.output import print_json
-from safe_modprobe.admin.commands.own_kernel import refuse_anothers
+from safe_modprobe.admin.commands.own_kernel import refuse_foreign_kernel
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
 from safe_modprobe.admin.switch import switch, trial, unit
-from safe_modprobe.errors import SafeModprobeError, said
+from safe_modprobe.errors import SafeModprobeError, reason_of
 
 _EXAMPLES = """
   safe-modprobectl disable             plain modprobe is the kernel's helper again
@@ -34,19 +34,19 @@ def run(arguments: argparse.Namespace) -> int:
     """
     before = switch.helper()
     if switch.is_on():
-        refuse_anothers()
+        refuse_foreign_kernel()
     failed: list[str] = []
 
     def tried(step: Callable[[], object]) -> bool:
         try:
             return bool(step())
         except OSError as error:
-            failed.append(f"{error.filename}: {said(error)}" if error.filename else said(error))
+            failed.append(f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error))
         except SafeModprobeError as error:
             failed.append(str(error))
         return False
 
-    tried(switch.give_back)
+    tried(switch.restore_helper)
     lock: list[int] = []
     tried(lambda: lock.append(switch.wait_for_watch()))
     tried(_clear)
@@ -56,9 +56,9 @@ def run(arguments: argparse.Namespace) -> int:
     tried(trial.end)
     fresh = False
     if not arguments.runtime:
-        tried(lambda: trial.at_every_boot(False))
+        tried(lambda: trial.set_at_every_boot(False))
         fresh = tried(unit.disable)
-        tried(switch.give_back)  # a boot may have been under way until now
+        tried(switch.restore_helper)  # a boot may have been under way until now
     if failed:
         now = switch.helper() or "empty"
         raise SafeModprobeError(f"kernel.modprobe is {now} now, and this failed: {'; '.join(dict.fromkeys(failed))}")
@@ -67,8 +67,8 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _clear() -> None:
-    switch.give_back()  # a watch may have been at work; and if this fails, what the helper needs stays
-    switch.remove_what_was_prepared()
+    switch.restore_helper()  # a watch may have been at work; and if this fails, what the helper needs stays
+    switch.remove_prepared_files()
 
 
 def _say(arguments: argparse.Namespace, before: str, fresh: bool) -> None:

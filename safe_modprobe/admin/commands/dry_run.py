@@ -22,7 +22,7 @@ def dry_run(stderr: int | None = None) -> str:
     return "" if code == 1 and said.startswith(f"allowed '{_PROBE}'") else _why(code, said)
 
 
-def answers(alias: str) -> str:
+def dry_run_error(alias: str) -> str:
     """Why it gives no verdict about this alias, whichever; "" where it does."""
     code, said = _answer(alias)
     verdicts = tuple(f"{done} '{escape(alias)}'" for done in ("allowed", "allowed (log)", "denied"))

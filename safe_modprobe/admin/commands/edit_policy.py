@@ -15,20 +15,28 @@ from safe_modprobe.admin.commands import machine
 from safe_modprobe.admin.commands.machine import Machine
 from safe_modprobe.admin.commands.output import print_json, printable
 from safe_modprobe.admin.modules.indexes import read_indexes
-from safe_modprobe.admin.modules.inspect_plan import AsNew, read_as_new
+from safe_modprobe.admin.modules.inspect_plan import UnloadedModule, read_as_unloaded
 from safe_modprobe.admin.policy import atomic_write
 from safe_modprobe.admin.policy.edit import rows_of, same_name
-from safe_modprobe.admin.policy.edits import Candidate, Edit, Verb, Wish, check, planned, verdicts
+from safe_modprobe.admin.policy.edits import (
+    Candidate,
+    PlannedEdit,
+    RequestedEdit,
+    Verb,
+    check_result,
+    plan_edit,
+    verdicts,
+)
 from safe_modprobe.admin.policy.reach import MAX_REQUEST
 from safe_modprobe.capability import name_of
 from safe_modprobe.errors import PolicyError, SafeModprobeError, UsageError
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import BY_MARKER, Action, Policy, Step, StepVerdict, Target, TargetState, Verdict
-from safe_modprobe.policy.dropins import FOLDERS, SITE, UNTIL_REBOOT
+from safe_modprobe.policy.dropins import FOLDERS, SITE_FILE, UNTIL_REBOOT_FILE
 from safe_modprobe.policy.files import open_folder, read_drop_ins, read_file
 from safe_modprobe.policy.schema import Document, build
 
-__all__ = ["Verb", "Wish", "carry_out", "reason"]
+__all__ = ["RequestedEdit", "Verb", "apply_edit", "reason"]
 
 _MAX_REASON = 500  # characters; every record of the log repeats it, and tomlkit's time grows with its square
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
@@ -59,29 +67,29 @@ class _Drop(NamedTuple):
     in_force: Callable[[str], Policy]
 
 
-def carry_out(arguments: argparse.Namespace, wish: Wish) -> int:
+def apply_edit(arguments: argparse.Namespace, wish: RequestedEdit) -> int:
     """Write the row that the wish takes, if it takes one, and say what came of it. Raises SafeModprobeError."""
-    on = machine.of(arguments)
+    on = machine.from_arguments(arguments)
     found = [_known(on, name, arguments.force) for name in arguments.modules]
     known = list({each.target.module: each for each in found}.values())
     candidates = [Candidate(each.target, each.aliases) for each in known]
-    folder, name = (FOLDERS[1], UNTIL_REBOOT) if arguments.until_reboot else (FOLDERS[2], SITE)
+    folder, name = (FOLDERS[1], UNTIL_REBOOT_FILE) if arguments.until_reboot else (FOLDERS[2], SITE_FILE)
     path = on.path(f"{folder}/{name}")
 
-    def plan() -> tuple[_Drop, Edit]:
+    def plan() -> tuple[_Drop, PlannedEdit]:
         try:
             drop = _read(on, path)
-            return drop, planned(drop.text, name, wish, candidates, drop.in_force)
+            return drop, plan_edit(drop.text, name, wish, candidates, drop.in_force)
         except (PolicyError, UsageError) as error:
             raise SafeModprobeError(f"{error}; nothing was changed") from None
 
     drop, change = plan()
     if change.text != drop.text and not arguments.dry_run:
-        with atomic_write.drafted(path) as draft:
+        with atomic_write.open_draft(path) as draft:
             drop, change = plan()
             draft.land(change.text.encode())
     policy = drop.in_force(change.text) if arguments.dry_run else on.policy()
-    check(policy, wish, candidates)  # what is on disk, not what was planned
+    check_result(policy, wish, candidates)  # what is on disk, not what was planned
     live = tuple(each.target.module for each in known if each.now is TargetState.LIVE)
     done = _Done(wish, drop, change, policy, tuple(_worst(policy, wish, each) for each in candidates), live)
     if arguments.json:
@@ -95,15 +103,15 @@ def carry_out(arguments: argparse.Namespace, wish: Wish) -> int:
 class _Done(NamedTuple):
     """What is to be said: `verdicts` are the modules' own in their order, `live` those in the kernel now."""
 
-    wish: Wish
+    wish: RequestedEdit
     drop: _Drop
-    change: Edit
+    change: PlannedEdit
     policy: Policy
     verdicts: tuple[Verdict, ...]
     live: tuple[str, ...]
 
 
-def _known(on: Machine, untrusted_name: str, force: bool) -> AsNew:
+def _known(on: Machine, untrusted_name: str, force: bool) -> UnloadedModule:
     """The module of this name on that machine. Raises UsageError."""
     if not _NAME.fullmatch(untrusted_name) or len(untrusted_name) > MAX_REQUEST:
         raise UsageError(
@@ -112,7 +120,7 @@ def _known(on: Machine, untrusted_name: str, force: bool) -> AsNew:
         )
     name = untrusted_name.replace("-", "_")
     try:
-        found = read_as_new(name, on.modules(), on.config())
+        found = read_as_unloaded(name, on.modules(), on.config())
     except UsageError:  # there are no modules at all
         if not force:
             raise
@@ -120,7 +128,7 @@ def _known(on: Machine, untrusted_name: str, force: bool) -> AsNew:
     if found is not None and found.now is not TargetState.BUILT_IN:
         return found
     if force:
-        return AsNew(Target(name, TargetState.NEW, (Step(name),)), (name,), TargetState.NEW)
+        return UnloadedModule(Target(name, TargetState.NEW, (Step(name),)), (name,), TargetState.NEW)
     wrong = "it is built in, so no policy keeps anybody from it" if found else f"no such module{_near(on, name)}"
     raise UsageError(f"{name}: {wrong}; --force writes the row all the same")
 
@@ -134,7 +142,7 @@ def _read(on: Machine, path: str) -> _Drop:
     """Raises PolicyError for a policy that is broken now, SafeModprobeError where the drop-in could not count."""
     folders, accounts = on.folders(), on.accounts()
     folder, _, name = path.rpartition("/")
-    atomic_write.refuse_what_is_no_file(path)
+    atomic_write.require_regular_file(path)
     content = _content(folder, name, path)
     files = read_drop_ins(folders, {path: content or b""})
     if path not in dict(files):
@@ -163,7 +171,7 @@ def _content(folder: str, name: str, path: str) -> bytes | None:
         finally:
             os.close(fd)
     except OSError as error:
-        raise atomic_write.cannot(path, error) from None
+        raise atomic_write.cannot_write(path, error) from None
 
 
 def _text(path: str, content: bytes) -> str:
@@ -190,7 +198,7 @@ def _as_text(done: _Done, arguments: argparse.Namespace) -> list[str]:
     return said
 
 
-def _diff(drop: _Drop, change: Edit) -> list[str]:
+def _diff(drop: _Drop, change: PlannedEdit) -> list[str]:
     before, after = _lines(drop.text), _lines(change.text)
     return list(difflib.unified_diff(before, after, drop.path, f"{drop.path} (not written)", lineterm=""))
 
@@ -205,7 +213,7 @@ def _row(done: _Done) -> list[str]:
     return lines[: len(done.wish.row) + 2] if lines[0].startswith("[[") else lines[:1]
 
 
-def _worst(policy: Policy, wish: Wish, candidate: Candidate) -> Verdict:
+def _worst(policy: Policy, wish: RequestedEdit, candidate: Candidate) -> Verdict:
     """Of all that a module can be asked for by, what is the least of what was wished."""
     order = [Action.ALLOW, Action.LOG, Action.DENY]
     if wish.verb is Verb.MARK:
@@ -219,7 +227,7 @@ def _own(verdict: Verdict) -> StepVerdict:
     return next(judged for judged in target.steps if judged.step.module == target.target.module)
 
 
-def _outcome(wish: Wish, verdict: Verdict) -> str:
+def _outcome(wish: RequestedEdit, verdict: Verdict) -> str:
     own = _own(verdict)
     word = "allowed" if verdict.action is Action.ALLOW else "denied"
     user = f"uid {verdict.caller.uid}" if wish.uids else "a user without privilege"
@@ -285,7 +293,7 @@ def _as_json(done: _Done) -> dict[str, Any]:
     }
 
 
-def _json_verdict(wish: Wish, verdict: Verdict) -> dict[str, Any]:
+def _json_verdict(wish: RequestedEdit, verdict: Verdict) -> dict[str, Any]:
     own = _own(verdict)
     return {
         "module": own.step.module,

@@ -17,14 +17,14 @@ from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
 from safe_modprobe.admin.switch import switch, trial, unit
 from safe_modprobe.admin.switch.boot import prepare
 from safe_modprobe.admin.switch.switch import HELPER
-from safe_modprobe.callers.find import promised
+from safe_modprobe.callers.find import kernel_names_unprivileged
 from safe_modprobe.errors import PolicyError, SafeModprobeError
 from safe_modprobe.model import Policy, Source
 from safe_modprobe.policy import cache_write
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.cache import cached_policy
 from safe_modprobe.policy.dropins import FOLDERS
-from safe_modprobe.policy.files import need_parser
+from safe_modprobe.policy.files import check_parser_installed
 
 _EXAMPLES = """
   safe-modprobectl enable                     now, and at every boot
@@ -49,12 +49,12 @@ def add_parser(commands: Commands) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """What is in the way, what it needs, a dry run; only then kernel.modprobe, and a request of root's own."""
     for_good = not arguments.runtime
-    preflight.refuse_what_is_in_the_way(for_good)
+    preflight.refuse_blockers(for_good)
     with _all_or_nothing():
         fresh = for_good and unit.enable()
         before, policy, about_trial = _begin_trial() if arguments.trial else _enable()
         if for_good:
-            trial.at_every_boot(arguments.trial)
+            trial.set_at_every_boot(arguments.trial)
             unit.start()
     at_boot = unit.at_boot()
     if arguments.json:
@@ -82,12 +82,12 @@ def _all_or_nothing() -> Iterator[None]:
         if unit.at_boot() and not at_boot:
             _put_back(unit.disable)
         if trial.is_at_every_boot() is not tried_at_boot:
-            _put_back(lambda: trial.at_every_boot(tried_at_boot))
+            _put_back(lambda: trial.set_at_every_boot(tried_at_boot))
         if trial.is_on() is not on_trial:
             _put_back(trial.start if on_trial else trial.end)
         if switch.helper() != helper:
             _put_back(lambda: switch.set_helper(helper))
-            _put_back(switch.remove_what_was_prepared)
+            _put_back(switch.remove_prepared_files)
         raise
 
 
@@ -125,8 +125,8 @@ def _enable() -> tuple[str, Policy, list[str]]:
 
 def _policy() -> Policy:
     """The files' own, as the helper comes by it: what is parsed here it need not parse once more."""
-    need_parser()
-    return cached_policy(FOLDERS) or cache_write.read_anew()
+    check_parser_installed()
+    return cached_policy(FOLDERS) or cache_write.read_and_cache()
 
 
 def _sound_policy() -> Policy:
@@ -159,21 +159,21 @@ def _switch_over(policy: Policy, root_asks: bool) -> str:
             raise SafeModprobeError(
                 f"{HELPER}: a dry run failed ({why}); kernel.modprobe stays as it was; run it by hand to see why"
             )
-        switch.take_over()
+        switch.install_helper()
         if root_asks:
-            preflight.ask_for_real(before)
+            preflight.request_as_root(before)
     except BaseException:
         if switch.helper() != before:
             switch.set_helper(before)
         if made:
-            switch.remove_what_was_prepared()
+            switch.remove_prepared_files()
         raise
     return before
 
 
 def _kernel_tells(policy: Policy) -> bool:
     try:
-        return Source.KERNEL_ARGS in policy.settings.sources and promised()
+        return Source.KERNEL_ARGS in policy.settings.sources and kernel_names_unprivileged()
     except OSError:
         return False
 

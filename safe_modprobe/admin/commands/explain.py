@@ -9,7 +9,7 @@ from typing import Any
 
 from safe_modprobe import capability
 from safe_modprobe.admin.commands import machine
-from safe_modprobe.admin.commands.output import local, print_json, printable
+from safe_modprobe.admin.commands.output import local_time, print_json, printable
 from safe_modprobe.admin.commands.parsers import (
     Commands,
     add_command,
@@ -24,7 +24,7 @@ from safe_modprobe.admin.commands.verdicts import as_json, as_text
 from safe_modprobe.admin.records.history import REFUSED, Event, caller_of, request_of
 from safe_modprobe.admin.records.journal import Journal
 from safe_modprobe.callers import kernel_args
-from safe_modprobe.callers.find import heard
+from safe_modprobe.callers.find import resolve_netdev_claim
 from safe_modprobe.callers.tasks import read_caller
 from safe_modprobe.decide import combine, decide
 from safe_modprobe.errors import SafeModprobeError, UsageError
@@ -69,14 +69,14 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 for allow and log, 1 for deny."""
-    on = machine.of(arguments)
+    on = machine.from_arguments(arguments)
     policy = on.policy()
     if arguments.alias is None:
         return _recorded(arguments, on, policy)
     if arguments.file:
         raise UsageError("--file: a recorded verdict is what it is for; give --last or --event with it, and no alias")
     request = kernel_args.parse(["--", arguments.alias, *arguments.kernel_arg]).request
-    request = heard(request) if on.running() else request
+    request = resolve_netdev_claim(request) if on.running() else request
     plan = on.plan(request)
     callers = _callers(arguments, request, policy, on)
     verdict = combine(tuple(decide(policy, request, caller, plan) for caller in callers))
@@ -93,7 +93,7 @@ def _recorded(arguments: argparse.Namespace, on: machine.Machine, policy: Policy
             raise UsageError(f"{option}: the record says who asked; leave it out, or give an ALIAS instead")
     journal = Journal(arguments.root, arguments.file)
     event = _latest(journal) if arguments.event is None else journal.at(arguments.event)
-    request = heard(request_of(event)) if on.running() else request_of(event)
+    request = resolve_netdev_claim(request_of(event)) if on.running() else request_of(event)
     verdict = decide(policy, request, caller_of(event), on.plan(request, as_if_new=True))
     loaded = [each.module for each in on.plan(request).targets if each.state is TargetState.LIVE]
     value = {"recorded": event_as_json(event), "changed": verdict.action is not event.verdict, "loaded": loaded}
@@ -111,7 +111,7 @@ def _latest(journal: Journal) -> Event:
 
 def _then(event: Event, verdict: Verdict, loaded: list[str]) -> list[str]:
     """What was recorded, where it differs from now, and why the verdict may not matter any more."""
-    when = local(event.time)
+    when = local_time(event.time)
     if (event.verdict, event.reason, event.origin) == (verdict.action, verdict.reason, str(verdict.origin)):
         lines = [f"then     the same, {when}"]
     else:
@@ -138,7 +138,7 @@ def _callers(
     arguments: argparse.Namespace, request: Request, policy: Policy, on: machine.Machine
 ) -> tuple[Caller, ...]:
     if request.claim.unprivileged:
-        return (kernel_args.named(request.claim),)
+        return (kernel_args.claimed_caller(request.claim),)
     uid = arguments.uid if arguments.user is None else on.uid(arguments.user)
     mask = sum({1 << each for each in arguments.cap or ()})
     if uid is None:

@@ -10,12 +10,21 @@ from collections.abc import Iterable
 from typing import Any, TextIO
 
 from safe_modprobe.admin.commands import machine
-from safe_modprobe.admin.commands.output import local, print_json, print_table, printable
+from safe_modprobe.admin.commands.output import local_time, print_json, print_table, printable
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json, add_root
-from safe_modprobe.admin.commands.records import Filters, add_file, add_filters, as_json, left_out, names_of
-from safe_modprobe.admin.records.history import REFUSED, Event, Group, Repeated, caller_of, counted, group, who
+from safe_modprobe.admin.commands.records import Filters, add_file, add_filters, as_json, report_skipped, user_names
+from safe_modprobe.admin.records.history import (
+    REFUSED,
+    Event,
+    Group,
+    Repeated,
+    caller_of,
+    describe_requester,
+    group,
+    sum_repeated,
+)
 from safe_modprobe.admin.records.journal import Journal
-from safe_modprobe.admin.records.remedy import comment, snippet, whom
+from safe_modprobe.admin.records.remedy import comment, snippet, subject_of
 from safe_modprobe.escape import escape
 from safe_modprobe.log.report import ADMIN_FILE
 
@@ -43,7 +52,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0, also where nothing is recorded; --follow ends with the terminal's interrupt."""
-    on = machine.of(arguments)
+    on = machine.from_arguments(arguments)
     filters = Filters(arguments, on.accounts())
     journal = Journal(arguments.root, arguments.file)
     if arguments.follow:
@@ -52,11 +61,11 @@ def run(arguments: argparse.Namespace) -> int:
                 print(json.dumps(as_json(event)) if arguments.json else _line(event), flush=True)
         except KeyboardInterrupt:
             pass
-        left_out(journal)
+        report_skipped(journal)
         return 0
     events = list(_wanted(arguments, filters.let(journal.events(arguments.since))))
     repeated = filters.let_counts(journal.repeated(arguments.since), arguments.refused)
-    names = {} if arguments.file and arguments.root is None else names_of(events, on)
+    names = {} if arguments.file and arguments.root is None else user_names(events, on)
     if arguments.json:
         key, values = (
             ("events", map(as_json, events)) if arguments.each else ("groups", map(_json_group, group(events)))
@@ -71,12 +80,12 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         _print_groups(group(events), names)
     _print_counted(repeated, sys.stderr if arguments.each else sys.stdout)  # of --each every line is a verdict
-    left_out(journal)
+    report_skipped(journal)
     return 0
 
 
 def _print_counted(repeated: Iterable[Repeated], to: TextIO) -> None:
-    lines = [f"  {number} more: {kind}, {users}" for kind, users, number in counted(repeated)]
+    lines = [f"  {number} more: {kind}, {users}" for kind, users, number in sum_repeated(repeated)]
     if lines:
         print("\nCounted, and not recorded one by one ('safe-modprobectl repeats'):", *lines, sep="\n", file=to)
 
@@ -87,8 +96,8 @@ def _wanted(arguments: argparse.Namespace, events: Iterable[Event]) -> Iterable[
 
 def _line(event: Event) -> str:
     what = f"{escape(event.alias)} ({', '.join(map(escape, event.modules))})"
-    said = f"{who(event)}: {event.reason} [{event.origin}]"
-    return printable(f"{local(event.time)} {event.verdict} {what} to {said} {event.cursor}")
+    said = f"{describe_requester(event)}: {event.reason} [{event.origin}]"
+    return printable(f"{local_time(event.time)} {event.verdict} {what} to {said} {event.cursor}")
 
 
 def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
@@ -100,11 +109,11 @@ def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
             (
                 number,
                 str(each.latest.verdict),
-                who(each.latest, names),
+                describe_requester(each.latest, names),
                 ", ".join(each.modules),
                 ", ".join(each.aliases),
                 each.times,
-                local(each.latest.time),
+                local_time(each.latest.time),
             )
             for number, each in numbered
         ],
@@ -124,7 +133,7 @@ def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
 def _remedy(each: Group) -> str:
     if each.latest.barred:
         return "".join(comment(f"No new rule comes before that; change {printable(each.latest.barred)}."))
-    return snippet(whom(caller_of(each.latest)), each.modules)
+    return snippet(subject_of(caller_of(each.latest)), each.modules)
 
 
 def _json_group(each: Group) -> dict[str, Any]:

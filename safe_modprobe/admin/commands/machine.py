@@ -12,7 +12,7 @@ from safe_modprobe.policy.accounts import Accounts
 from safe_modprobe.policy.cache import cached_policy
 from safe_modprobe.policy.dropins import FOLDERS
 from safe_modprobe.policy.files import read_policy
-from safe_modprobe.rescue import LOG, rescue
+from safe_modprobe.rescue import LOG, rescue_word
 
 _CONFIG = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/usr/lib/modprobe.d", "/lib/modprobe.d")
 
@@ -45,7 +45,7 @@ class Machine(NamedTuple):
     def policy(self) -> Policy:
         """That machine's policy; the running one's as its kernel's command line has it. Raises PolicyError."""
         policy = (cached_policy(FOLDERS) if self.root is None else None) or read_policy(self.folders(), self.accounts())
-        return policy.in_trial(COMMAND_LINE) if self.root is None and rescue() == LOG else policy
+        return policy.in_trial(COMMAND_LINE) if self.root is None and rescue_word() == LOG else policy
 
     def modules(self) -> str | None:
         """The folder of its modules; None, libkmod's own choice, for the running kernel."""
@@ -75,7 +75,7 @@ class Machine(NamedTuple):
         return next(read_plans([request], self.modules(), self.config(), as_if_new or not self.running()))
 
 
-def of(arguments: argparse.Namespace) -> Machine:
+def from_arguments(arguments: argparse.Namespace) -> Machine:
     """The machine that the options name. Raises UsageError for a root that is no folder, a kernel that is no name."""
     root, kernel = arguments.root, getattr(arguments, "kernel", None)
     if root is not None and not os.path.isdir(root):

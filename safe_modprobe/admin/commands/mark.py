@@ -27,8 +27,8 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when the modules are marked, also if they were so before."""
-    from safe_modprobe.admin.commands.edit_policy import Verb, Wish, carry_out, reason  # they bring tomlkit
+    from safe_modprobe.admin.commands.edit_policy import RequestedEdit, Verb, apply_edit, reason  # they bring tomlkit
 
     privileged = True if arguments.cap is None else name_of(arguments.cap)
     row = {"privileged": privileged, "reason": reason(arguments)}
-    return carry_out(arguments, Wish(Verb.MARK, row, arguments.cap))
+    return apply_edit(arguments, RequestedEdit(Verb.MARK, row, arguments.cap))

@@ -12,12 +12,12 @@ from typing import Any
 from safe_modprobe import __version__
 from safe_modprobe.admin.commands.output import print_json
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
-from safe_modprobe.admin.commands.status import look
-from safe_modprobe.admin.policy.atomic_write import drafted
+from safe_modprobe.admin.commands.status import assess_machine
+from safe_modprobe.admin.policy.atomic_write import open_draft
 from safe_modprobe.admin.records.metrics import Metric, metrics
 from safe_modprobe.errors import UsageError
 from safe_modprobe.log.counts_file import read_counts
-from safe_modprobe.policy.cache import changed_at
+from safe_modprobe.policy.cache import last_change
 from safe_modprobe.policy.dropins import FOLDERS
 
 _EXAMPLES = """
@@ -43,8 +43,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("metrics: what is in /run/safe-modprobe is root's alone to see; run it as root")
     if arguments.json and arguments.output is not None:
         raise UsageError("--output: it is for the text format; let the shell write what --json prints")
-    facts, health = look()
-    every = metrics(facts, health, read_counts(), changed_at(FOLDERS), __version__)
+    facts, health = assess_machine()
+    every = metrics(facts, health, read_counts(), last_change(FOLDERS), __version__)
     if arguments.json:
         print_json({each.name + "_total" * each.counter: _as_json(each) for each in every})
     elif arguments.output is None:
@@ -89,5 +89,5 @@ def _write(path: str, text: str) -> None:
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):
         raise UsageError(f"--output: {folder}: no such folder; give node_exporter's --collector.textfile.directory")
-    with drafted(path) as draft:
+    with open_draft(path) as draft:
         draft.land(text.encode())

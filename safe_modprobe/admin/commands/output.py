@@ -6,7 +6,7 @@ rich is imported where a table is drawn: switching on and off, and JSON, must no
 import sys
 from collections.abc import Iterable, Sequence
 
-from safe_modprobe.admin.commands.parsers import columns_wide
+from safe_modprobe.admin.commands.parsers import terminal_width
 from safe_modprobe.escape import escape
 from safe_modprobe.light_types import TYPE_CHECKING
 from safe_modprobe.model import Policy
@@ -52,7 +52,7 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else escape(char) for char in text)
 
 
-def counted(number: int, thing: str) -> str:
+def count_noun(number: int, thing: str) -> str:
     """`no files`, `1 file`, `2 files`."""
     return f"{number or 'no'} {thing}{'s' if number != 1 else ''}"
 
@@ -64,10 +64,10 @@ def row_counts(*policies: Policy) -> dict[str, int]:
 
 def rows_counted(*policies: Policy) -> str:
     """`12 rules, 1 mark, no call sites`."""
-    return ", ".join(counted(count, key[:-1].replace("_", " ")) for key, count in row_counts(*policies).items())
+    return ", ".join(count_noun(count, key[:-1].replace("_", " ")) for key, count in row_counts(*policies).items())
 
 
-def local(time: "datetime") -> str:
+def local_time(time: "datetime") -> str:
     """A time for people, in the local time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
@@ -78,4 +78,4 @@ def console(errors: bool = False) -> "Console":
 
     terminal = (sys.stderr if errors else sys.stdout).isatty()
     # rich itself takes 0 in COLUMNS for no room at all, and cannot start with some of what is there for no number.
-    return Console(stderr=errors, highlight=False, width=columns_wide() if terminal else _WIDE, height=_HIGH)
+    return Console(stderr=errors, highlight=False, width=terminal_width() if terminal else _WIDE, height=_HIGH)

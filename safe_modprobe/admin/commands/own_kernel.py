@@ -8,7 +8,7 @@ PROGRAM = "/usr/libexec/safe-modprobe/own-kernel"
 _NOT_OURS = 1
 
 
-def refuse_anothers() -> None:
+def refuse_foreign_kernel() -> None:
     """Raises SafeModprobeError in a container and in a chroot, where nothing is to be switched.
 
     Where the program is not there, or cannot say, it counts as our own: else nobody could switch off.

@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from safe_modprobe.capability import Capability, named
+from safe_modprobe.capability import Capability, parse_capability
 from safe_modprobe.light_types import TYPE_CHECKING
 from safe_modprobe.model import UID_MAX
 
@@ -23,10 +23,10 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
     """As wide as the terminal, by os instead of shutil, which brings all compressors to every start of a parser."""
 
     def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=columns_wide() - 2)
+        super().__init__(prog, width=terminal_width() - 2)
 
 
-def columns_wide() -> int:
+def terminal_width() -> int:
     """How wide the terminal is, or whatever standard output is: COLUMNS says so where it is a number above 0."""
     try:
         columns = int(os.environ.get("COLUMNS", ""))
@@ -93,7 +93,7 @@ def uid_number(text: str) -> int:
 
 def capability_named(text: str) -> Capability:
     """An option's capability. Raises ArgumentTypeError."""
-    found = named(text.upper())
+    found = parse_capability(text.upper())
     if found is None:
         raise argparse.ArgumentTypeError(f"{text!r} is not a capability such as CAP_NET_ADMIN")
     return found

@@ -3,10 +3,10 @@
 import os
 
 from safe_modprobe.admin.commands import own_kernel
-from safe_modprobe.admin.commands.dry_run import answers
-from safe_modprobe.admin.health.helper_checks import on_the_way
+from safe_modprobe.admin.commands.dry_run import dry_run_error
+from safe_modprobe.admin.health.helper_checks import check_helper
 from safe_modprobe.admin.health.problem import Severity
-from safe_modprobe.admin.health.read import changeable_by_others, read_way
+from safe_modprobe.admin.health.read import changeable_by_others, read_helper_facts
 from safe_modprobe.admin.switch import unit
 from safe_modprobe.admin.switch.switch import HELPER
 from safe_modprobe.callers import self_test
@@ -14,7 +14,7 @@ from safe_modprobe.callers.kernel_args import SELF_TEST
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.kmod import Kmod, KmodError
 from safe_modprobe.policy.dropins import FOLDERS
-from safe_modprobe.rescue import OFF, rescue
+from safe_modprobe.rescue import OFF, rescue_word
 
 _CODE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -39,16 +39,16 @@ _REAL = """net-pf-38 net-pf-15 net-pf-29 net-pf-31 net-pf-40 net-pf-2-proto-132-
 _ENOUGH = 5
 
 
-def refuse_what_is_in_the_way(for_good: bool) -> None:
+def refuse_blockers(for_good: bool) -> None:
     """Raises SafeModprobeError, before anything was changed; `for_good`: with five real requests, dry."""
-    if rescue() == OFF:
+    if rescue_word() == OFF:
         raise SafeModprobeError(
             "the kernel's command line says safe_modprobe=off, by which the helper leaves every request to modprobe;"
             " nothing was changed, boot without it"
         )
-    facts = read_way(HELPER, _CODE)
-    own_kernel.refuse_anothers()
-    for problem in on_the_way(facts):
+    facts = read_helper_facts(HELPER, _CODE)
+    own_kernel.refuse_foreign_kernel()
+    for problem in check_helper(facts):
         if problem.severity is Severity.MOOT and problem.key in _IN_THE_WAY:
             raise SafeModprobeError(f"{problem.what}; nothing was changed: {problem.mend}")
     for path in (*_OTHERS, *FOLDERS):
@@ -63,7 +63,7 @@ def refuse_what_is_in_the_way(for_good: bool) -> None:
 
 def _answer_real_requests() -> None:
     for alias in _known_here():
-        if why := answers(alias):
+        if why := dry_run_error(alias):
             raise SafeModprobeError(
                 f"{HELPER}: a dry run for {alias} failed ({why}); nothing was changed: run '{HELPER} -n -- {alias}'"
             )
@@ -83,7 +83,7 @@ def _known_here() -> list[str]:
     return found
 
 
-def ask_for_real(before: str) -> None:
+def request_as_root(before: str) -> None:
     """Have the kernel ask for what no module answers, as root. Raises SafeModprobeError if root would not be served.
 
     `before` is kernel.modprobe as it was, and as it will be after that.

@@ -64,7 +64,7 @@ def _uid(text: str, accounts: Accounts) -> int:
     return uid
 
 
-def names_of(events: Iterable[Event], on: Machine) -> dict[int, str]:
+def user_names(events: Iterable[Event], on: Machine) -> dict[int, str]:
     """The users' names, for people; none where that machine has no /etc/passwd."""
     accounts = on.accounts()
     try:
@@ -82,7 +82,7 @@ def as_json(event: Event) -> dict[str, Any]:
     return {key: value for key, value in values.items() if value not in (None, "", ())}
 
 
-def left_out(journal: Journal) -> None:
+def report_skipped(journal: Journal) -> None:
     """Say on standard error how many records were passed over."""
     for count, what in ((journal.forged, "not written by safe-modprobe"), (journal.malformed, "damaged")):
         if count:

@@ -2,9 +2,9 @@
 
 import argparse
 
-from safe_modprobe.admin.commands.output import counted, print_json, row_counts, rows_counted
+from safe_modprobe.admin.commands.output import count_noun, print_json, row_counts, rows_counted
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
-from safe_modprobe.policy.cache_write import read_anew
+from safe_modprobe.policy.cache_write import read_and_cache
 
 _EXAMPLES = """
   safe-modprobectl reload   after an edit
@@ -20,9 +20,9 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 and a line of what was read; PolicyError for a broken one."""
-    policy = read_anew()
+    policy = read_and_cache()
     if arguments.json:
         print_json({"files": policy.files, **row_counts(policy), "mode": policy.settings.mode})
     else:
-        print(f"{counted(len(policy.files), 'file')}: {rows_counted(policy)}; mode {policy.settings.mode}")
+        print(f"{count_noun(len(policy.files), 'file')}: {rows_counted(policy)}; mode {policy.settings.mode}")
     return 0

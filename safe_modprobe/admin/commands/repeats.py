@@ -12,10 +12,10 @@ import time
 from safe_modprobe.admin.commands.output import print_json, print_table
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
 from safe_modprobe.errors import UsageError
-from safe_modprobe.log.counts import SECONDS, Counts, waits
+from safe_modprobe.log.counts import SECONDS, Counts, seconds_until_due
 from safe_modprobe.log.counts_file import read_counts
 from safe_modprobe.log.rate_limited import write_due
-from safe_modprobe.log.report import users
+from safe_modprobe.log.report import describe_budget
 
 _EXAMPLES = """
   safe-modprobectl repeats                what was counted since boot, and what of it is not in the log yet
@@ -42,7 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise UsageError("repeats: what is counted in /run/safe-modprobe is root's alone to see; run it as root")
     if arguments.write:
         counts, due = write_due()
-        while (seconds := waits(counts, _now())) is not None:
+        while (seconds := seconds_until_due(counts, _now())) is not None:
             time.sleep(max(1, seconds))
             counts, more = write_due()
             due += more
@@ -60,7 +60,7 @@ def run(arguments: argparse.Namespace) -> int:
 def as_json(counts: Counts) -> dict[str, object]:
     """For machines; a user is a range of one, and -1 stands for callers whom nobody knows."""
     return {
-        "counted": dict(counts.kept_back),
+        "counted": dict(counts.suppressed),
         "pending": [
             {**budget._asdict(), "written": window.written, "counted": window.counted, "seconds": left(window.start)}
             for budget, window in counts.windows.items()
@@ -75,17 +75,20 @@ def left(start: int) -> int:
 
 
 def _print(counts: Counts) -> None:
-    if not counts.kept_back:
+    if not counts.suppressed:
         print("nothing was only counted since boot; every record is in the log")
         return
-    for kind, number in counts.kept_back.items():
+    for kind, number in counts.suppressed.items():
         print(f"{kind}: {number} since boot")
     pending = [(each, window) for each, window in counts.windows.items() if window.counted]
     if pending:
         print("\nnot in the log yet:\n")
         print_table(
             ("kind", "who", "recorded", "only counted", "seconds left"),
-            [(each.kind, users(each), window.written, window.counted, left(window.start)) for each, window in pending],
+            [
+                (each.kind, describe_budget(each), window.written, window.counted, left(window.start))
+                for each, window in pending
+            ],
         )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from safe_modprobe.admin.commands import machine, output
 from safe_modprobe.admin.commands.machine import Machine
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json, add_machine
-from safe_modprobe.admin.policy.reach import ORDER, TITLES, Reach, Reached, requests, weakest
+from safe_modprobe.admin.policy.reach import ORDER, TITLES, Reach, Reached, requests_for, weakest
 from safe_modprobe.capability import name_of
 from safe_modprobe.light_types import NamedTuple
 
@@ -48,7 +48,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 without a finding, 1 with one."""
-    on = machine.of(arguments)
+    on = machine.from_arguments(arguments)
     found = _scan(on, quiet=arguments.json)
     if arguments.json:
         output.print_json(as_json(on, found))
@@ -76,7 +76,7 @@ def _with_a_bar(scanned: Iterator["Scanned"], total: int) -> Iterable["Scanned"]
 
 
 def _found(scanned: "Scanned") -> Found:
-    asked = requests(scanned.module, scanned.aliases)
+    asked = requests_for(scanned.module, scanned.aliases)
     return Found(scanned, asked, weakest(asked))
 
 

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Iterator, Sequence
 
 from safe_modprobe.admin.commands.dry_run import dry_run
-from safe_modprobe.admin.commands.output import console, local, print_json, printable, row_counts, rows_counted
+from safe_modprobe.admin.commands.output import console, local_time, print_json, printable, row_counts, rows_counted
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
 from safe_modprobe.admin.health.assess import Health, State, assess
 from safe_modprobe.admin.health.facts import Facts
@@ -28,7 +28,7 @@ from safe_modprobe.admin.records.history import Event, caller_of
 from safe_modprobe.admin.switch.switch import HELPER
 from safe_modprobe.errors import SafeModprobeError, UsageError
 from safe_modprobe.escape import escape
-from safe_modprobe.log.report import who
+from safe_modprobe.log.report import describe_caller
 from safe_modprobe.model import Policy
 
 _EXAMPLES = """
@@ -59,7 +59,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0: on and nothing moot; 1: on, and something is; 3: not on."""
     if os.geteuid() != 0:
         raise UsageError("status: tracing and what is in /run/safe-modprobe are root's alone to see; run it as root")
-    facts, health = look()
+    facts, health = assess_machine()
     verdicts, missing = _last_verdicts()
     if arguments.json:
         print_json(as_json(facts, health, verdicts, missing))
@@ -68,7 +68,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 3 if health.state is State.OFF else 0 if health.protects else 1
 
 
-def look() -> tuple[Facts, Health]:
+def assess_machine() -> tuple[Facts, Health]:
     """The machine as it is, with a dry run of the helper, and what is to be said of it. Raises OSError."""
     facts = read_facts(HELPER, _CODE)
     # Not what somebody else may have written; and a broken policy the helper would record once more.
@@ -190,7 +190,7 @@ def _by_folder(policy: Policy) -> dict[str, list[str]]:
 
 def _verdict(event: Event) -> str:
     what = f"'{escape(event.alias)}'" + (f" ({', '.join(map(escape, event.modules))})" if event.modules else "")
-    return f"{local(event.time)} {event.verdict} {what} to {who(caller_of(event))}"
+    return f"{local_time(event.time)} {event.verdict} {what} to {describe_caller(caller_of(event))}"
 
 
 def _problems(health: Health) -> Iterator[Row]:

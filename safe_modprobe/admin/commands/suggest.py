@@ -11,7 +11,7 @@ from typing import Any
 from safe_modprobe.admin.commands import machine
 from safe_modprobe.admin.commands.output import print_json
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json, add_root
-from safe_modprobe.admin.commands.records import Filters, add_file, add_filters, left_out, names_of
+from safe_modprobe.admin.commands.records import Filters, add_file, add_filters, report_skipped, user_names
 from safe_modprobe.admin.records.journal import Journal
 from safe_modprobe.admin.records.suggest import Evidence, Proposal, Suggestion, as_toml, suggest
 from safe_modprobe.policy.text import rule_table
@@ -35,12 +35,12 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0, also where there is nothing to propose."""
-    on = machine.of(arguments)
+    on = machine.from_arguments(arguments)
     policy = on.policy()
     filters = Filters(arguments, on.accounts())
     journal = Journal(arguments.root, arguments.file)
     events = list(filters.let(journal.events(arguments.since)))
-    names = {} if arguments.file and arguments.root is None else names_of(events, on)
+    names = {} if arguments.file and arguments.root is None else user_names(events, on)
     suggestion = suggest(events, policy, names)
     counted = sum(each.times for each in filters.let_counts(journal.repeated(arguments.since), refused=True))
     if arguments.json:
@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(as_toml(suggestion), end="")
         if counted:
             print(f"safe-modprobectl: only counted, so nobody knows for what: {counted}", file=sys.stderr)
-    left_out(journal)
+    report_skipped(journal)
     return 0
 
 

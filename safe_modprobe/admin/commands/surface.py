@@ -18,14 +18,14 @@ from safe_modprobe.admin.commands.machine import Machine
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json, add_machine
 from safe_modprobe.admin.modules.indexes import read_indexes
 from safe_modprobe.admin.modules.inspect_plan import read_plans
-from safe_modprobe.admin.modules.surface import FamilyRow, Kind, Row, Surface, Tally, askable, kinds, survey
+from safe_modprobe.admin.modules.surface import FamilyRow, Kind, Row, Surface, Tally, kinds, reachable_requests, survey
 from safe_modprobe.admin.policy.digest import digest
-from safe_modprobe.admin.policy.reach import TITLES, requests
+from safe_modprobe.admin.policy.reach import TITLES, requests_for
 from safe_modprobe.capability import names_of
 from safe_modprobe.errors import UsageError
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Policy, Request, TargetState
-from safe_modprobe.policy.files import policy_of, read_drop_ins
+from safe_modprobe.policy.files import parse_policy, read_drop_ins
 
 _EXAMPLES = """
   safe-modprobectl surface                              the numbers, and what each family of requests brings in
@@ -66,7 +66,7 @@ def run(arguments: argparse.Namespace) -> int:
     """0."""
     if arguments.json and arguments.html == "-":
         raise UsageError("--html: standard output is taken by --json; name a file")
-    on = machine.of(arguments)
+    on = machine.from_arguments(arguments)
     if arguments.html is None:
         report = look(on)
     else:
@@ -86,11 +86,13 @@ def run(arguments: argparse.Namespace) -> int:
 def look(on: Machine) -> Report:
     """Read the policy and the modules, and judge all that can be asked for. Raises PolicyError, UsageError, OSError."""
     drop_ins = read_drop_ins(on.folders())
-    policy = policy_of(drop_ins, on.accounts())
+    policy = parse_policy(drop_ins, on.accounts())
     indexes = read_indexes(on.modules(), on.config())
     callers = kinds(policy)
     everything = chain(indexes.modules.items(), (indexes.built_in or {}).items())
-    asked = askable(chain.from_iterable(requests(name, aliases) for name, aliases in everything), callers)
+    asked = reachable_requests(
+        chain.from_iterable(requests_for(name, aliases) for name, aliases in everything), callers
+    )
     plans = read_plans((Request(each.request) for each in asked), on.modules(), on.config(), as_if_new=not on.running())
     return Report(
         tool=f"safe-modprobe {__version__}",

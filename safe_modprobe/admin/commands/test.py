@@ -12,11 +12,11 @@ import argparse
 from typing import Any
 
 from safe_modprobe.admin.commands import machine
-from safe_modprobe.admin.commands.output import counted, print_json, printable
+from safe_modprobe.admin.commands.output import count_noun, print_json, printable
 from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json, add_machine
-from safe_modprobe.admin.policy.case_files import FOLDERS, case_files, draft_policy, installed_case_files
-from safe_modprobe.admin.policy.cases import Case, Outcome, cases, judge
-from safe_modprobe.errors import SafeModprobeError, UsageError, said
+from safe_modprobe.admin.policy.case_files import FOLDERS, draft_policy, read_case_files, read_installed_case_files
+from safe_modprobe.admin.policy.cases import Case, Outcome, judge, parse_cases
+from safe_modprobe.errors import SafeModprobeError, UsageError, reason_of
 from safe_modprobe.model import Plan, Policy
 
 _EXAMPLES = """
@@ -51,11 +51,11 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when every case came out as expected; 1 when one did not, and where there was none to fail."""
-    on = machine.of(arguments)
+    on = machine.from_arguments(arguments)
     accounts = on.accounts()
     folders = list(map(on.path, FOLDERS))
-    files = case_files(arguments.files) if arguments.files else installed_case_files(folders)
-    wanted = [case for path, content in files for case in cases(path, content, accounts)]
+    files = read_case_files(arguments.files) if arguments.files else read_installed_case_files(folders)
+    wanted = [case for path, content in files for case in parse_cases(path, content, accounts)]
     if not wanted:
         looked = ", ".join(arguments.files or folders)
         raise UsageError(f"{looked}: no [[case]] is there, so nothing was tested; see safe-modprobe.toml(5)")
@@ -81,7 +81,7 @@ def _planned(case: Case, on: machine.Machine) -> Plan:
     try:
         return on.plan(case.request)
     except (OSError, UsageError) as error:
-        what = f"{case.place}: {case.name}: no plan for this kernel ({said(error)})"
+        what = f"{case.place}: {case.name}: no plan for this kernel ({reason_of(error)})"
         raise SafeModprobeError(f"{what}; give 'modules', or --root and --kernel") from None
 
 
@@ -95,9 +95,11 @@ def _print(outcomes: list[Outcome], verbose: bool) -> None:
             print(printable(f"{each.case.place}: {each.case.name}: ok, {text}"))
     failed = sum(1 for each in outcomes if each.problem)
     idle = sum(1 for each in outcomes if each.vacuous)
-    print(f"{counted(len(outcomes), 'case')}, {failed or 'none'} failed")
+    print(f"{count_noun(len(outcomes), 'case')}, {failed or 'none'} failed")
     if idle:
-        print(f"{counted(idle, 'case')} with nothing to decide on this kernel; 'modules' makes it independent of that")
+        print(
+            f"{count_noun(idle, 'case')} with nothing to decide on this kernel; 'modules' makes it independent of that"
+        )
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

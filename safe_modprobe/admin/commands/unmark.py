@@ -25,7 +25,7 @@ def add_parser(commands: Commands) -> None:
 
 def run(arguments: argparse.Namespace) -> int:
     """0 when users get the modules, also if they did before."""
-    from safe_modprobe.admin.commands.edit_policy import Verb, Wish, carry_out, reason  # they bring tomlkit
+    from safe_modprobe.admin.commands.edit_policy import RequestedEdit, Verb, apply_edit, reason  # they bring tomlkit
 
     privileged = False if arguments.over_marker else BY_MARKER
-    return carry_out(arguments, Wish(Verb.UNMARK, {"privileged": privileged, "reason": reason(arguments)}))
+    return apply_edit(arguments, RequestedEdit(Verb.UNMARK, {"privileged": privileged, "reason": reason(arguments)}))

@@ -5,7 +5,7 @@ from typing import Any
 from safe_modprobe import capability
 from safe_modprobe.admin.records.remedy import remedy
 from safe_modprobe.escape import escape
-from safe_modprobe.log.report import ADMIN_FILE, barred, headline, skipped, user_namespace, who
+from safe_modprobe.log.report import ADMIN_FILE, barred, describe_caller, headline, skipped_modules, user_namespace
 from safe_modprobe.model import CallSite, Mark, Policy, StepVerdict, TargetVerdict, Verdict
 from safe_modprobe.policy.match import call_site, first_mark
 
@@ -61,7 +61,7 @@ def _json_step(mark: Mark | None, judged: StepVerdict, target: TargetVerdict) ->
 def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> list[str]:
     """The caller, what the call site grants, each target with its steps, the verdict, and what would change it."""
     site = call_site(policy, verdict.request.alias)
-    lines = [f"request  {escape(verdict.request.alias)}", f"caller   {who(verdict.caller)}"]
+    lines = [f"request  {escape(verdict.request.alias)}", f"caller   {describe_caller(verdict.caller)}"]
     held = capability.names_of(verdict.caller.capabilities)
     every = len(held) == len(capability.NAMES)
     lines.append(f"         holds {'every capability' if every else ' '.join(held) or 'no capability'}")
@@ -82,7 +82,7 @@ def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> l
                 f"  step   {judged.step.module:<20} marker {judged.step.marker.written or '-':<6} mark {written}"
             )
             lines.append(f"         {judged.action}: {judged.reason} [{judged.origin}]")
-    left_out = skipped(verdict)
+    left_out = skipped_modules(verdict)
     without = f"; without its soft dependencies {', '.join(left_out)}" if left_out else ""
     return [*lines, f"verdict  {headline(verdict)}{without}", *_remedy(policy, verdict, admin_file)]
 

@@ -2,10 +2,10 @@
 
 from enum import StrEnum
 
-from safe_modprobe.admin.health.caller_checks import who_asks
+from safe_modprobe.admin.health.caller_checks import check_callers
 from safe_modprobe.admin.health.facts import Facts
-from safe_modprobe.admin.health.helper_checks import on_the_way
-from safe_modprobe.admin.health.policy_checks import what_is_refused
+from safe_modprobe.admin.health.helper_checks import check_helper
+from safe_modprobe.admin.health.policy_checks import check_policy
 from safe_modprobe.admin.health.problem import Problem, Severity
 from safe_modprobe.admin.health.sources import SourceUse, sources
 from safe_modprobe.light_types import NamedTuple
@@ -32,7 +32,7 @@ class Health(NamedTuple):
         return self.state is State.ON and all(each.severity is not Severity.MOOT for each in self.problems)
 
 
-_CHECKS = (on_the_way, what_is_refused, who_asks)
+_CHECKS = (check_helper, check_policy, check_callers)
 _WEIGHT = list(Severity)
 
 

@@ -2,25 +2,25 @@
 
 from collections.abc import Iterator
 
-from safe_modprobe.admin.health.facts import TO_LOOK, Facts
+from safe_modprobe.admin.health.facts import INSPECTION_CAPABILITIES, Facts
 from safe_modprobe.admin.health.problem import Problem, moot, note, weaker
 from safe_modprobe.admin.health.sources import CALLER_ARGS, MODHARDEN, Use, passes_kernel_args, sources, why_no_trace
-from safe_modprobe.admin.policy.sentence import listed
+from safe_modprobe.admin.policy.sentence import join_names
 from safe_modprobe.model import Action, Mode, Source
-from safe_modprobe.policy.match import not_in_words
+from safe_modprobe.policy.match import keys_beyond_kernel_args
 
 AUTOLOAD_DUPS = "MODULE_DEBUG_AUTOLOAD_DUPS"
 _INSTANCE = "instances/safe-modprobe"
 
 
-def who_asks(facts: Facts) -> Iterator[Problem]:
+def check_callers(facts: Facts) -> Iterator[Problem]:
     """What keeps a source from answering, or makes the policy believe too much."""
     settings = facts.policy.settings
     by_kernel = (settings.kernel_args_always or facts.promised) and Source.KERNEL_ARGS in settings.sources
     # Without `always` or the kernel's promise, its argument tells of users alone.
     tells = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
     # Without the capabilities to look, nothing else about the sources matters; whether_it_can_load() says that.
-    if not facts.lacking(*TO_LOOK):
+    if not facts.lacking(*INSPECTION_CAPABILITIES):
         if not by_kernel:
             yield from _of_trace(facts) if tells else (_nobody_tells(facts),)
         elif all(each.why for each in sources(facts) if each.source is not Source.KERNEL_ARGS):
@@ -62,7 +62,7 @@ def _of_words_alone(facts: Facts) -> Iterator[Problem]:
         f" {why}",
         mend,
     )
-    rules = [each for each in facts.policy.rules if not_in_words(each)]
+    rules = [each for each in facts.policy.rules if keys_beyond_kernel_args(each)]
     if rules:
         deny = any(each.action is Action.DENY for each in rules)
         others = any(each.action is not Action.DENY for each in rules)
@@ -70,7 +70,7 @@ def _of_words_alone(facts: Facts) -> Iterator[Problem]:
         yield weaker(
             "words-short",
             f"rules ask for more than the kernel's words say, so that {' and '.join(then)}: {why}"
-            f" [{listed([str(each.origin) for each in rules])}]",
+            f" [{join_names([str(each.origin) for each in rules])}]",
             mend,
         )
 

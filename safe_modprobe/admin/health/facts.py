@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from safe_modprobe.capability import Capability, holds, named
+from safe_modprobe.capability import Capability, holds, parse_capability
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Origin, Policy
 
@@ -10,7 +10,7 @@ ALL_CAPABILITIES = (1 << 64) - 1
 """As kernel.usermodehelper.bset has it when nobody has changed it: bits that no capability has yet, too."""
 
 
-TO_LOOK = tuple(filter(None, map(named, ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"))))
+INSPECTION_CAPABILITIES = tuple(filter(None, map(parse_capability, ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"))))
 """What /proc/TID/stack of another user's task asks of its reader (fs/proc/base.c)."""
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from safe_modprobe.admin.health.facts import TO_LOOK, Facts, Lkrg, Program
+from safe_modprobe.admin.health.facts import INSPECTION_CAPABILITIES, Facts, Lkrg, Program
 from safe_modprobe.admin.health.problem import Problem, moot, note, weaker
 from safe_modprobe.capability import NAMES, SYS_MODULE, Capability
 
@@ -11,7 +11,7 @@ _LABELS = ("kmod_exec_t", "insmod_exec_t")
 """The types of modprobe's own file, in newer and in older policies."""
 
 
-def on_the_way(facts: Facts) -> Iterator[Problem]:
+def check_helper(facts: Facts) -> Iterator[Problem]:
     """All of it."""
     yield from _who_is_asked(facts)
     yield from _whether_it_runs(facts)
@@ -170,7 +170,7 @@ def _whether_it_can_load(facts: Facts) -> Iterator[Problem]:
             f"the modules of the running kernel, {facts.kernel}, are not there, so nothing can be loaded",
             "boot the kernel that was installed since, or install this one's modules again",
         )
-    if lacking := facts.lacking(SYS_MODULE, *TO_LOOK):
+    if lacking := facts.lacking(SYS_MODULE, *INSPECTION_CAPABILITIES):
         yield _of_bset(lacking)
 
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from safe_modprobe.admin.modules.indexes import aliases, built_in_aliases, built_in_names, indexed, module_name
-from safe_modprobe.admin.policy.names import Asked, Facts
+from safe_modprobe.admin.modules.indexes import aliases, built_in_aliases, built_in_names, loadable_paths, module_name
+from safe_modprobe.admin.policy.names import Facts, NamesInPolicy
 from safe_modprobe.kmod import Kmod
 from safe_modprobe.policy.accounts import parse_numbers
 from safe_modprobe.policy.match import normalize_pattern
@@ -35,12 +35,12 @@ _MAX_BYTES = 64 << 20
 _T = TypeVar("_T")
 
 
-def read_facts(root: str | None, modules: str, config: Sequence[str] | None, asked: Asked) -> Facts:
+def read_facts(root: str | None, modules: str, config: Sequence[str] | None, asked: NamesInPolicy) -> Facts:
     """The facts of the system below `root` (None: the running one), with the modules of that folder.
 
     `config` are the folders of modprobe.d, None for this system's. What is not there, or cannot be read, is not known.
     """
-    loadable = _seen(lambda: frozenset(map(module_name, indexed(modules))))
+    loadable = _seen(lambda: frozenset(map(module_name, loadable_paths(modules))))
     built_in = _seen(lambda: built_in_names(modules))
     named = _seen(lambda: list(aliases(modules))) or []
     configured = _seen(lambda: Kmod(modules, config).config()["aliases"]) or []

@@ -4,17 +4,17 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from safe_modprobe.admin.health.facts import Facts
 from safe_modprobe.admin.health.problem import Problem, moot, note, weaker
-from safe_modprobe.admin.policy.globs import literal
-from safe_modprobe.admin.policy.sentence import listed
+from safe_modprobe.admin.policy.globs import is_literal
+from safe_modprobe.admin.policy.sentence import join_names
 from safe_modprobe.model import BUILT_IN, COMMAND_LINE, Action, Mode, Origin, Policy
-from safe_modprobe.policy.dropins import FOLDERS, TRIAL
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL_FILE
 from safe_modprobe.policy.match import first_mark, glob, normalize_pattern
 
 _LDISC = ("tty-ldisc-21", "n_gsm")
 """One of the line disciplines, which stands for the class: CVE-2023-6546."""
 
 
-def what_is_refused(facts: Facts) -> Iterator[Problem]:
+def check_policy(facts: Facts) -> Iterator[Problem]:
     """The policy as a whole, and what is in the kernel already whatever it says."""
     if facts.policy_error:
         what = "the trial goes on" if facts.policy.settings.trial else "the built-in one is in force, mode privileged"
@@ -69,7 +69,7 @@ def _of_settings(policy: Policy) -> Iterator[Problem]:
 def _end_of_trial(where: Origin) -> str:
     if where == COMMAND_LINE:
         return "boot without it"
-    return f"'rm {FOLDERS[1]}/{TRIAL}' ends it" if where.file in (TRIAL, BUILT_IN.file) else "set it to false"
+    return f"'rm {FOLDERS[1]}/{TRIAL_FILE}' ends it" if where.file in (TRIAL_FILE, BUILT_IN.file) else "set it to false"
 
 
 def marked_by_name(policy: Policy, modules: Iterable[str]) -> dict[str, bool]:
@@ -82,7 +82,7 @@ def marked_by_name(policy: Policy, modules: Iterable[str]) -> dict[str, bool]:
     in_full: dict[str, int] = {}
     globs = []
     for place, (pattern, _) in enumerate(patterns):
-        if literal(pattern):
+        if is_literal(pattern):
             in_full.setdefault(pattern, place)
         else:
             globs.append((place, pattern))
@@ -116,7 +116,7 @@ def _of_present(facts: Facts) -> Iterator[Problem]:
 def _named(modules: Mapping[str, bool]) -> str:
     """Those named in full first: they are what somebody had in mind."""
     names = sorted(modules, key=lambda name: not modules[name])
-    return f"{listed(names)} {'are' if len(names) > 1 else 'is'}"
+    return f"{join_names(names)} {'are' if len(names) > 1 else 'is'}"
 
 
 def _of_line_disciplines(facts: Facts) -> Iterator[Problem]:

@@ -14,20 +14,29 @@ from contextlib import suppress
 
 from safe_modprobe.admin.health.facts import ALL_CAPABILITIES, Facts, Lkrg, Program, Selinux, Setting, Tracing
 from safe_modprobe.admin.modules.indexes import built_in_names
-from safe_modprobe.admin.policy.globs import literal
-from safe_modprobe.callers.find import PROMISE
+from safe_modprobe.admin.policy.globs import is_literal
+from safe_modprobe.callers.find import CALLER_ARGS_SYSCTL
 from safe_modprobe.callers.proc import parse_stack
-from safe_modprobe.callers.tracefs import CLOCK, EVENT, INSTANCE, LOSS_LASTS, MEMORY, STOOD_DOWN, TRACEFS, parse_memory
-from safe_modprobe.errors import PolicyError, said
+from safe_modprobe.callers.tracefs import (
+    CLOCK,
+    EVENT,
+    INSTANCE,
+    LOSS_WINDOW_NS,
+    MEMORY,
+    STOOD_DOWN,
+    TRACEFS,
+    parse_memory,
+)
+from safe_modprobe.errors import PolicyError, reason_of
 from safe_modprobe.kmod import Kmod
 from safe_modprobe.model import COMMAND_LINE, Origin, Policy
 from safe_modprobe.modules.plan import modules_folder
 from safe_modprobe.policy.accounts import Accounts
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
 from safe_modprobe.policy.cache import cached_policy
-from safe_modprobe.policy.dropins import FOLDERS, TRIAL
-from safe_modprobe.policy.files import need_parser, policy_of, read_drop_ins
-from safe_modprobe.rescue import CMDLINE, LOG, rescue
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL_FILE
+from safe_modprobe.policy.files import check_parser_installed, parse_policy, read_drop_ins
+from safe_modprobe.rescue import CMDLINE, LOG, rescue_word
 from safe_modprobe.runtime import read
 
 _SYSCTL_FOLDERS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
@@ -46,14 +55,14 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
 
     Raises OSError.
     """
-    facts = read_way(own, code, top, kernel)
+    facts = read_helper_facts(own, code, top, kernel)
     policy, error, policy_digest = _policy(top)
     return facts._replace(
         policy=policy,
         policy_error=error,
         digest=policy_digest,
         tracing=_tracing(top),
-        promised=_line(f"{top}{PROMISE}") == "1",
+        promised=_line(f"{top}{CALLER_ARGS_SYSCTL}") == "1",
         stacks=_stacks(top),
         lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
         ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),
@@ -62,7 +71,7 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
     )
 
 
-def read_way(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
+def read_helper_facts(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
     """What health.on_the_way judges, of which no policy is a part: it is the built-in one here. As read_facts()."""
     kernel = kernel or os.uname().release
     current = _line(f"{top}/proc/sys/kernel/modprobe")
@@ -71,7 +80,7 @@ def read_way(own: str, code: str, top: str = "", kernel: str | None = None) -> F
         own=own,
         current=current,
         ours=bool(current) and _same(f"{top}{current}", f"{top}{own}"),
-        rescue=rescue(f"{top}{CMDLINE}"),
+        rescue=rescue_word(f"{top}{CMDLINE}"),
         stood_down=os.path.exists(f"{top}{STOOD_DOWN}"),
         at_boot=os.path.lexists(f"{top}{_AT_BOOT}"),
         kernel=kernel,
@@ -120,7 +129,7 @@ def _same(one: str, other: str) -> bool:
 def _policy(top: str) -> tuple[Policy, str, str]:
     """What a helper would make of the files and the kernel's command line: the policy, what is wrong, the digest."""
     policy, error, of_files = _policy_of_files(top)
-    if rescue(f"{top}{CMDLINE}") == LOG:
+    if rescue_word(f"{top}{CMDLINE}") == LOG:
         policy = policy.in_trial(COMMAND_LINE)
     return policy, error, of_files
 
@@ -132,12 +141,12 @@ def _policy_of_files(top: str) -> tuple[Policy, str, str]:
     files: list[tuple[str, bytes]] = []
     try:
         files = read_drop_ins(folders)
-        need_parser()
+        check_parser_installed()
         policy = None if top else cached_policy(folders)
         accounts = Accounts(f"{top}/etc/passwd", f"{top}/etc/group")
-        return policy or policy_of(files, accounts), "", digest(files)
+        return policy or parse_policy(files, accounts), "", digest(files)
     except PolicyError as error:
-        trial = os.path.exists(f"{top}{FOLDERS[1]}/{TRIAL}")
+        trial = os.path.exists(f"{top}{FOLDERS[1]}/{TRIAL_FILE}")
         settings = BUILTIN_POLICY.settings._replace(trial=trial)
         return BUILTIN_POLICY._replace(settings=settings), str(error), digest(files)
 
@@ -148,7 +157,7 @@ def _built_in(folder: str, policy: Policy) -> frozenset[str]:
         if names := built_in_names(folder):
             return names
     kmod = Kmod(folder, [])
-    in_full = {name for mark in policy.marks for name in mark.modules if literal(name)}
+    in_full = {name for mark in policy.marks for name in mark.modules if is_literal(name)}
     return frozenset(name.replace("-", "_") for name in in_full if kmod.module_from_name(name).initstate == "builtin")
 
 
@@ -235,9 +244,9 @@ def _tracing(top: str) -> Tracing:
         clock = read(f"{folder}/trace_clock")
         stats = [read(f"{folder}/per_cpu/{name}/stats") for name in os.listdir(f"{folder}/per_cpu")]
     except OSError as error:
-        return Tracing(refused=said(error))
+        return Tracing(refused=reason_of(error))
     lost_at = parse_memory(_bytes(f"{top}{MEMORY}"))[1]
-    recent = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - LOSS_LASTS
+    recent = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - LOSS_WINDOW_NS
     return Tracing(
         event=event.startswith(b"1"),
         recording=recording.startswith(b"1"),

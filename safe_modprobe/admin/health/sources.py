@@ -2,7 +2,7 @@
 
 from enum import StrEnum
 
-from safe_modprobe.admin.health.facts import TO_LOOK, Facts
+from safe_modprobe.admin.health.facts import INSPECTION_CAPABILITIES, Facts
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Source
 
@@ -80,6 +80,6 @@ def _why_not(facts: Facts, source: Source) -> str:
         return "no program that records callers is attached; this version has none"
     if not facts.stacks:
         return "/proc/TID/stack, which both tracefs and proc need, cannot be read here"
-    if facts.lacking(*TO_LOOK):
+    if facts.lacking(*INSPECTION_CAPABILITIES):
         return "kernel.usermodehelper.bset leaves helpers without the capabilities to look"
     return why_no_trace(facts) if source is Source.TRACEFS else ""

@@ -15,7 +15,7 @@ from elftools.common.utils import struct_parse
 from elftools.construct import ConstructError
 from elftools.elf.elffile import ELFFile
 
-from safe_modprobe.errors import UntrustedInputError, said
+from safe_modprobe.errors import UntrustedInputError, reason_of
 from safe_modprobe.light_types import NamedTuple
 
 _SECTION = b".modinfo\0"
@@ -56,7 +56,7 @@ def read_modinfo(fd: int) -> Modinfo:
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as stream:
             return _read(stream)
     except _ESCAPES as error:
-        raise UntrustedInputError(": ".join(filter(None, (type(error).__name__, said(error))))) from None
+        raise UntrustedInputError(": ".join(filter(None, (type(error).__name__, reason_of(error))))) from None
 
 
 def _read(stream: mmap.mmap) -> Modinfo:

@@ -23,7 +23,7 @@ def read_indexes(folder: str | None, config: Sequence[str] | None) -> Indexes:
     kmod = Kmod(folder, config)
     folder = kmod.dirname
     try:
-        modules: dict[str, list[str]] = {module_name(path): [] for path in indexed(folder)}
+        modules: dict[str, list[str]] = {module_name(path): [] for path in loadable_paths(folder)}
         for alias, module in aliases(folder):
             modules.setdefault(module, []).append(alias)
     except FileNotFoundError as error:
@@ -43,7 +43,7 @@ def module_name(path: str) -> str:
     return path.rpartition("/")[2].partition(".")[0].replace("-", "_")
 
 
-def indexed(folder: str) -> Iterator[str]:
+def loadable_paths(folder: str) -> Iterator[str]:
     """The paths of the modules that can be loaded, below the folder (modules.dep). Raises OSError."""
     for line in _lines(f"{folder}/modules.dep"):
         path, colon, _ = line.partition(":")

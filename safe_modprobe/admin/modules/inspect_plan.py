@@ -16,7 +16,7 @@ from safe_modprobe.kmod import (
 )
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Plan, Request, Step, Target, TargetState
-from safe_modprobe.modules.plan import Reader, kmod_of
+from safe_modprobe.modules.plan import PlanReader, kmod_of
 
 
 def read_plans(
@@ -32,10 +32,10 @@ def read_plans(
     kmod = kmod_of(folder, config)
     steps: dict[str, Step] = {}
     for request in requests:
-        yield _Onlooker(request, kmod, steps, as_if_new).plan()
+        yield _PlanInspector(request, kmod, steps, as_if_new).plan()
 
 
-class AsNew(NamedTuple):
+class UnloadedModule(NamedTuple):
     """A module as if nothing of it were in the kernel, with every alias that it answers, its own name first."""
 
     target: Target
@@ -43,12 +43,14 @@ class AsNew(NamedTuple):
     now: TargetState
 
 
-def read_as_new(name: str, folder: str | None = None, config: Sequence[str] | None = None) -> AsNew | None:
+def read_as_unloaded(
+    name: str, folder: str | None = None, config: Sequence[str] | None = None
+) -> UnloadedModule | None:
     """The module of this name, None where this kernel has none. Raises as read_plan() does."""
-    return _Onlooker(Request(name), kmod_of(folder, config), {}, True).as_new(name)
+    return _PlanInspector(Request(name), kmod_of(folder, config), {}, True).as_new(name)
 
 
-class _Onlooker(Reader):
+class _PlanInspector(PlanReader):
     """Shares its steps with the readers of other requests, and keeps no file open."""
 
     def __init__(self, request: Request, kmod: Kmod, steps: dict[str, Step], as_if_new: bool) -> None:
@@ -57,16 +59,16 @@ class _Onlooker(Reader):
         self.as_if_new = as_if_new
         self.aliases: dict[str, tuple[str, ...]] = {}
 
-    def as_new(self, name: str) -> AsNew | None:
+    def as_new(self, name: str) -> UnloadedModule | None:
         module = self.kmod.module_from_name(name)
         if module.initstate == "builtin":
-            return AsNew(Target(module.name, TargetState.BUILT_IN), (module.name,), TargetState.BUILT_IN)
+            return UnloadedModule(Target(module.name, TargetState.BUILT_IN), (module.name,), TargetState.BUILT_IN)
         if module.path is None:
             return None
         steps = tuple(self.step_of(each.module, each.options, each.install) for each in self.actions_of(module))
         now = TargetState.LIVE if module.initstate == "live" else TargetState.NEW
         aliases = self.aliases.get(module.name, ())
-        return AsNew(Target(module.name, TargetState.NEW, steps), (module.name, *aliases), now)
+        return UnloadedModule(Target(module.name, TargetState.NEW, steps), (module.name, *aliases), now)
 
     def state_of(self, module: Module) -> str | None:
         state = super().state_of(module)

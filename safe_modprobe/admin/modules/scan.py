@@ -15,14 +15,14 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 
 from safe_modprobe.admin.modules.elf import read_modinfo
-from safe_modprobe.admin.modules.indexes import indexed, module_name
+from safe_modprobe.admin.modules.indexes import loadable_paths, module_name
 from safe_modprobe.capability import SYS_MODULE
-from safe_modprobe.errors import UntrustedInputError, UsageError, said
+from safe_modprobe.errors import UntrustedInputError, UsageError, reason_of
 from safe_modprobe.kmod import Kmod, KmodError
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Marker
 from safe_modprobe.modules.image import compression, sealed_copy
-from safe_modprobe.modules.plan import doubt, marker
+from safe_modprobe.modules.plan import doubtful_marker, parse_marker
 
 _ENDINGS = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 _CHUNK = 25
@@ -60,7 +60,7 @@ def module_files(folder: str) -> list[str]:
         raise UsageError(f"{folder}: no such folder of modules; give the right --root and --kernel")
     found: set[str] = set()
     with suppress(FileNotFoundError):  # which an image may still lack
-        found.update(indexed(folder))
+        found.update(loadable_paths(folder))
     for top, _, names in os.walk(folder, onerror=_raise):
         found |= {os.path.relpath(os.path.join(top, name), folder) for name in names if name.endswith(_ENDINGS)}
     return sorted(found)
@@ -182,7 +182,7 @@ def _scan(path: str) -> Scanned:
 
 
 def _failed(path: str, finding: str) -> Scanned:
-    return Scanned(path, module_name(path), (), doubt(finding), (finding,))
+    return Scanned(path, module_name(path), (), doubtful_marker(finding), (finding,))
 
 
 def _both(path: str, fd: int) -> Scanned:
@@ -192,7 +192,7 @@ def _both(path: str, fd: int) -> Scanned:
     try:
         kmod_pairs = _kmod.module_from_path(f"/proc/self/fd/{fd}").info
     except KmodError as error:
-        findings.append(f"libkmod cannot read it: {said(error)}")
+        findings.append(f"libkmod cannot read it: {reason_of(error)}")
     try:
         modinfo = read_modinfo(fd)
         findings += modinfo.findings
@@ -200,10 +200,10 @@ def _both(path: str, fd: int) -> Scanned:
     except UntrustedInputError as error:
         findings.append(f"pyelftools cannot read it: {error}")
     if kmod_pairs is None:
-        return Scanned(path, module_name(path), (), doubt(findings[0]), tuple(findings))
+        return Scanned(path, module_name(path), (), doubtful_marker(findings[0]), tuple(findings))
     if elf_pairs is not None:
         findings += _differences(kmod_pairs, elf_pairs)
-    found = marker(kmod_pairs)
+    found = parse_marker(kmod_pairs)
     if found.capability == SYS_MODULE and found.written not in ("Y", "CAP_SYS_MODULE"):
         findings.append(f"its marker privileged= has {found.written}")
     aliases = tuple(value for key, value in kmod_pairs if key == "alias")
@@ -225,4 +225,4 @@ def _of(pairs: list[tuple[str, str]], key: str) -> list[str]:
 
 
 def _text(error: Exception) -> str:
-    return "too big, more than a module can have" if isinstance(error, MemoryError) else said(error)
+    return "too big, more than a module can have" if isinstance(error, MemoryError) else reason_of(error)

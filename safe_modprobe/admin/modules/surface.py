@@ -6,7 +6,16 @@ helper would, dependencies and all.
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from safe_modprobe.admin.policy.reach import FAMILIES, ORDER, Family, Reach, Reached, may_ask, stranger, weaker
+from safe_modprobe.admin.policy.reach import (
+    FAMILIES,
+    ORDER,
+    Family,
+    Reach,
+    Reached,
+    may_ask,
+    unprivileged_caller,
+    weaker,
+)
 from safe_modprobe.capability import ALL, NAMES
 from safe_modprobe.decide import decide
 from safe_modprobe.light_types import NamedTuple
@@ -37,7 +46,7 @@ class Kind(NamedTuple):
 
 def kinds(policy: Policy) -> tuple[Kind, ...]:
     """The three that an audit asks for, the weakest first."""
-    uid = stranger(policy)
+    uid = unprivileged_caller(policy)
     caller = Caller(Source.NONE, uid, uid, frozenset(), initial_user_namespace=True, no_new_privs=False)
     return (
         Kind("user", "Any user", "a process without a capability, in the initial namespaces", caller),
@@ -117,7 +126,7 @@ class Surface(NamedTuple):
         return tuple(reach for reach in ORDER if any(row.reach is reach for row in self.rows))
 
 
-def askable(reached: Iterable[Reached], kinds: Iterable[Kind]) -> tuple[Reached, ...]:
+def reachable_requests(reached: Iterable[Reached], kinds: Iterable[Kind]) -> tuple[Reached, ...]:
     """The requests that any of these callers gets through to, each once."""
     callers = [kind.caller for kind in kinds]
     found = {each.request: each for each in reached if any(may_ask(caller, each.family) for caller in callers)}

@@ -32,7 +32,7 @@ class Draft:
             os.fsync(self._fd)
             os.rename(self._part, self.path)
         except OSError as error:
-            raise cannot(self.path, error) from None
+            raise cannot_write(self.path, error) from None
         _sync_folder(self.path)
 
     def drop(self) -> None:
@@ -45,7 +45,7 @@ class Draft:
 
 
 @contextmanager
-def drafted(path: str, patience_s: float = _PATIENCE_S) -> Iterator[Draft]:
+def open_draft(path: str, patience_s: float = _PATIENCE_S) -> Iterator[Draft]:
     """The right to write this drop-in; its folder is made, 0755, where there is none.
 
     Raises SafeModprobeError: for a link or something else that is no file, where nothing can be written, and where
@@ -57,14 +57,14 @@ def drafted(path: str, patience_s: float = _PATIENCE_S) -> Iterator[Draft]:
         _make_folder(folder)
         fd = _locked(part, patience_s)
     except OSError as error:
-        raise cannot(path, error) from None
+        raise cannot_write(path, error) from None
     if fd is None:
         raise SafeModprobeError(
             f"{path}: another safe-modprobectl has been writing it for {patience_s:g} s; nothing was changed, try again"
         )
     draft = Draft(path, fd, part)
     try:
-        refuse_what_is_no_file(path)
+        require_regular_file(path)
         yield draft
     finally:
         draft.drop()
@@ -77,19 +77,19 @@ def remove(path: str) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise cannot(path, error) from None
+        raise cannot_write(path, error) from None
     _sync_folder(path)
     return True
 
 
-def refuse_what_is_no_file(path: str) -> None:
+def require_regular_file(path: str) -> None:
     """A link may lead out of the folder, and renaming over it would lose it. Raises SafeModprobeError."""
     try:
         about = os.lstat(path)
     except FileNotFoundError:
         return
     except OSError as error:
-        raise cannot(path, error) from None
+        raise cannot_write(path, error) from None
     if stat.S_ISLNK(about.st_mode):
         raise SafeModprobeError(
             f"{path}: it is a link to {ascii(os.readlink(path))[1:-1]}, which is not followed; nothing was changed,"
@@ -99,7 +99,7 @@ def refuse_what_is_no_file(path: str) -> None:
         raise SafeModprobeError(f"{path}: it is not a file; nothing was changed, remove it")
 
 
-def cannot(path: str, error: OSError) -> SafeModprobeError:
+def cannot_write(path: str, error: OSError) -> SafeModprobeError:
     """The sentence for a drop-in that the system does not let us write."""
     hint = "; run it as root" if isinstance(error, PermissionError) and os.geteuid() else ""
     return SafeModprobeError(f"{path}: it cannot be written: {error.strerror}; nothing was changed{hint}")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from safe_modprobe.errors import UsageError
 from safe_modprobe.model import Policy
-from safe_modprobe.policy.dropins import MAX_BYTES, SUFFIX, effective
+from safe_modprobe.policy.dropins import MAX_BYTES, SUFFIX, effective_files
 from safe_modprobe.policy.files import is_mask
 from safe_modprobe.policy.schema import Accounts, build
 from safe_modprobe.runtime import read
@@ -20,12 +20,12 @@ FOLDERS = ("/usr/lib/safe-modprobe/tests.d", "/etc/safe-modprobe/tests.d")
 Files = list[tuple[str, bytes]]
 
 
-def case_files(paths: Sequence[str]) -> Files:
+def read_case_files(paths: Sequence[str]) -> Files:
     """(path, content) of these files, and of the files in these folders by name. Raises OSError and UsageError."""
     return [file for path in paths for file in (_effective([path]) if os.path.isdir(path) else _contents([path]))]
 
 
-def installed_case_files(folders: Sequence[str]) -> Files:
+def read_installed_case_files(folders: Sequence[str]) -> Files:
     """(path, content) of those that count in FOLDERS, as far as these are there. Raises OSError and UsageError."""
     return _effective([folder for folder in folders if os.path.isdir(folder)])
 
@@ -43,7 +43,7 @@ def draft_policy(folders: Sequence[str], accounts: Accounts) -> Policy:
 
 def _effective(folders: Sequence[str]) -> Files:
     """By name, the last folder first in rank."""
-    names = effective([os.listdir(folder) for folder in folders])
+    names = effective_files([os.listdir(folder) for folder in folders])
     return _contents([os.path.join(folders[index], name) for name, index in names])
 
 

@@ -16,11 +16,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from safe_modprobe.callers import kernel_args
-from safe_modprobe.capability import ALL, SYS_MODULE, named
+from safe_modprobe.capability import ALL, SYS_MODULE, parse_capability
 from safe_modprobe.decide import combine, decide
 from safe_modprobe.errors import UsageError
 from safe_modprobe.light_types import NamedTuple
-from safe_modprobe.log.report import skipped, who, worth_a_record
+from safe_modprobe.log.report import describe_caller, needs_record, skipped_modules
 from safe_modprobe.model import (
     UNKNOWN_CALLER,
     UNMARKED,
@@ -41,14 +41,14 @@ from safe_modprobe.policy.schema import (
     Accounts,
     Check,
     Document,
-    WrongError,
+    InvalidValueError,
     capability,
     flag,
     group,
     list_of,
     one_of,
+    quote_value,
     set_of,
-    shown,
     string,
     user,
 )
@@ -111,8 +111,8 @@ def _words(case: Case) -> str:
 def _got(case: Case, verdict: Verdict) -> str:
     return _described(
         verdict.action,
-        None if case.skipped is None else frozenset(skipped(verdict)),
-        None if case.quiet is None else not worth_a_record(verdict),
+        None if case.skipped is None else frozenset(skipped_modules(verdict)),
+        None if case.quiet is None else not needs_record(verdict),
     )
 
 
@@ -125,7 +125,7 @@ def _described(action: Action, left_out: frozenset[str] | None, quiet: bool | No
     return " ".join(parts)
 
 
-def cases(path: str, content: bytes, accounts: Accounts) -> tuple[Case, ...]:
+def parse_cases(path: str, content: bytes, accounts: Accounts) -> tuple[Case, ...]:
     """The cases of a file, in its order.
 
     Raises PolicyError, one sentence `path:line: key: what it was, what it may be`.
@@ -141,16 +141,16 @@ def _anything(value: Any, accounts: Accounts) -> Any:
 def _alias(value: Any, accounts: Accounts) -> str:
     """Any bytes that UTF-8 can hold: attackers name what they like."""
     if not isinstance(value, str):
-        raise WrongError(f"{shown(value)} is not a string such as 'net-pf-38'")
+        raise InvalidValueError(f"{quote_value(value)} is not a string such as 'net-pf-38'")
     return value
 
 
 def _marker(value: Any, accounts: Accounts) -> Marker:
     if value == "N":
         return Marker("N")
-    need = SYS_MODULE if value == "Y" else named(value) if isinstance(value, str) else None
+    need = SYS_MODULE if value == "Y" else parse_capability(value) if isinstance(value, str) else None
     if need is None:
-        raise WrongError(f"{shown(value)} is not 'Y', 'N' or a capability such as 'CAP_NET_ADMIN'")
+        raise InvalidValueError(f"{quote_value(value)} is not 'Y', 'N' or a capability such as 'CAP_NET_ADMIN'")
     return Marker(value, need)
 
 
@@ -206,9 +206,9 @@ class _Reader:
                 self._fail((key,), "no such table; a file of tests has 'callers' and 'case'")
         named, rows = tables.get("callers", {}), tables.get("case", [])
         if not isinstance(named, dict):
-            self._fail(("callers",), f"{shown(named)} is not a table; write [callers]")
+            self._fail(("callers",), f"{quote_value(named)} is not a table; write [callers]")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-            self._fail(("case",), f"{shown(rows)} is not an array of tables; write [[case]]")
+            self._fail(("case",), f"{quote_value(rows)} is not an array of tables; write [[case]]")
         for name, row in named.items():
             if name == UNKNOWN:
                 self._fail(("callers", name), "that name stands for the caller whom nobody knows; take another")
@@ -248,21 +248,21 @@ class _Reader:
             at = (*path, index) if isinstance(value, list) else path
             try:
                 requests.append(kernel_args.parse(["--", _alias(alias, self.accounts), *args]).request)
-            except (WrongError, UsageError) as error:
+            except (InvalidValueError, UsageError) as error:
                 self._fail(at, str(error))
         return requests
 
     def _steps(self, path: Path, value: Any) -> list[tuple[Step, bool]]:
         """Each module as a step, and whether it is only a soft dependency of the last one."""
         if not isinstance(value, list):
-            self._fail(path, f"{shown(value)} is not a list; write [{shown(value)}]")
+            self._fail(path, f"{quote_value(value)} is not a list; write [{quote_value(value)}]")
         steps = [self._step((*path, index), each) for index, each in enumerate(value)]
         if not steps:
             self._fail(path, "[] loads nothing; name at least one, or leave the key out for what this kernel needs")
         names = [step.module for step, _ in steps]
         twice = next((name for name in names if names.count(name) > 1), None)
         if twice is not None:
-            self._fail(path, f"{shown(twice)} is there twice; a module is inserted once")
+            self._fail(path, f"{quote_value(twice)} is there twice; a module is inserted once")
         if steps[-1][1]:
             self._fail(path, "the last one is what the request stands for, so it cannot be a soft dependency")
         return steps
@@ -270,7 +270,9 @@ class _Reader:
     def _step(self, path: Path, value: Any) -> tuple[Step, bool]:
         row = {"name": value} if isinstance(value, str) else value
         if not isinstance(row, dict):
-            self._fail(path, f"{shown(value)} is not a module; write 'af_alg', or {{ name = 'af_alg', marker = 'Y' }}")
+            self._fail(
+                path, f"{quote_value(value)} is not a module; write 'af_alg', or {{ name = 'af_alg', marker = 'Y' }}"
+            )
         values = self.document.checked(path, row, _MODULE, self.accounts)
         if not values.get("name"):
             self._fail(path, "'name' is missing; it is the module's")
@@ -283,7 +285,7 @@ class _Reader:
         if request.claim.unprivileged:
             if "caller" in values:
                 self._fail((*path, "caller"), "'kernel_args' say who asks already; leave one of them out")
-            return (kernel_args.named(request.claim),)
+            return (kernel_args.claimed_caller(request.claim),)
         if "caller" not in values:
             self._fail(path, "'caller' is missing; it is a table such as { uid = 1000 }")
         return self._callers((*path, "caller"), values["caller"])
@@ -300,8 +302,8 @@ class _Reader:
         if isinstance(value, str) and value in self.named:
             return self.named[value]
         if not isinstance(value, dict):
-            known = ", ".join(map(shown, self.named))
-            self._fail(path, f"{shown(value)} is not a caller; write {{ uid = 1000 }}, or one of {known}")
+            known = ", ".join(map(quote_value, self.named))
+            self._fail(path, f"{quote_value(value)} is not a caller; write {{ uid = 1000 }}, or one of {known}")
         values = self.document.checked(path, value, _CALLER, self.accounts)
         thread = values.get("kernel_thread", False)
         if "uid" not in values and not thread:
@@ -323,7 +325,7 @@ class _Reader:
             executable=values.get("executable"),
             unit=values.get("unit"),
             call_site=values.get("call_site"),
-            behind=self._callers((*path, "behind"), values["behind"]) if "behind" in values else (),
+            working_for=self._callers((*path, "behind"), values["behind"]) if "behind" in values else (),
         )
 
     def _fail(self, path: Path, message: str) -> NoReturn:
@@ -333,8 +335,8 @@ class _Reader:
 def _name(given: str, request: Request, caller: Caller, of_several: bool, to_several: bool) -> str:
     """What a person reads: the case's name, and which of its requests and callers this is."""
     if not given:
-        return f"{request.alias} to {who(caller)}"
-    parts = [request.alias] * of_several + [f"to {who(caller)}"] * to_several
+        return f"{request.alias} to {describe_caller(caller)}"
+    parts = [request.alias] * of_several + [f"to {describe_caller(caller)}"] * to_several
     return f"{given} ({' '.join(parts)})" if parts else given
 
 

@@ -8,9 +8,9 @@ import stat
 from collections.abc import Sequence
 
 from safe_modprobe.admin.policy.findings import Finding, Severity
-from safe_modprobe.errors import PolicyError, said
+from safe_modprobe.errors import PolicyError, reason_of
 from safe_modprobe.light_types import NamedTuple
-from safe_modprobe.policy.dropins import MAX_BYTES, SUFFIX, effective
+from safe_modprobe.policy.dropins import MAX_BYTES, SUFFIX, effective_files
 from safe_modprobe.policy.files import is_mask, open_folder, read_file
 from safe_modprobe.runtime import read
 
@@ -22,14 +22,14 @@ class DropIns(NamedTuple):
     findings: tuple[Finding, ...]
 
 
-def installed(folders: Sequence[str]) -> DropIns:
+def read_installed(folders: Sequence[str]) -> DropIns:
     """What is in force with these folders, the admin's last, or what keeps it from being so."""
     found: list[Finding] = []
     opened = [_open(path, found) for path in folders]
     try:
         listings = [[] if fd is None else sorted(os.listdir(fd)) for fd in opened]
         files = []
-        for name, index in effective(listings):
+        for name, index in effective_files(listings):
             path = f"{folders[index]}/{name}"
             others = [f"{folders[each]}/{name}" for each in range(index) if name in listings[each]]
             try:
@@ -52,7 +52,7 @@ def installed(folders: Sequence[str]) -> DropIns:
     return DropIns(tuple(files), tuple(found))
 
 
-def draft(path: str) -> DropIns:
+def read_draft(path: str) -> DropIns:
     """A file, or a folder's drop-ins, as if nothing else were there. Whoever owns it: it is not installed yet."""
     if not os.path.isdir(path):
         found = [] if path.endswith(SUFFIX) or not os.path.isfile(path) else _no_drop_ins(*_split(path))
@@ -62,7 +62,7 @@ def draft(path: str) -> DropIns:
     except OSError as error:
         return DropIns((), (_error(path, error),))
     top = path.rstrip("/") or "/"
-    drop_ins, found = effective([names]), _no_drop_ins(top, names)
+    drop_ins, found = effective_files([names]), _no_drop_ins(top, names)
     if not drop_ins:  # --strict in a pipeline must not take the wrong folder for a flawless policy
         found.append(Finding(Severity.WARNING, path, 0, "", f"no drop-in is there; their names end in {SUFFIX}"))
     return _drafts([os.path.join(top, name) for name, _ in drop_ins], found)
@@ -100,7 +100,7 @@ def _open(path: str, found: list[Finding]) -> int | None:
 
 
 def _error(path: str, error: Exception) -> Finding:
-    return Finding(Severity.ERROR, path, 0, "", said(error).removeprefix(f"{path}: "))
+    return Finding(Severity.ERROR, path, 0, "", reason_of(error).removeprefix(f"{path}: "))
 
 
 def _note_others(path: str, others: Sequence[str], masks: bool) -> list[Finding]:
@@ -115,5 +115,5 @@ def _note_others(path: str, others: Sequence[str], masks: bool) -> list[Finding]
 def _no_drop_ins(folder: str, names: Sequence[str]) -> list[Finding]:
     message = f"it is not read: a drop-in's name ends in {SUFFIX} and does not start with a dot"
     inside = folder if not folder or folder.endswith("/") else f"{folder}/"
-    wrong = [name for name in names if not effective([[name]]) and not os.path.isdir(f"{inside}{name}")]
+    wrong = [name for name in names if not effective_files([[name]]) and not os.path.isdir(f"{inside}{name}")]
     return [Finding(Severity.NOTE, f"{inside}{name}", 0, "", message) for name in wrong]

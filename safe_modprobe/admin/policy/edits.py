@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from safe_modprobe.admin.policy import edit
-from safe_modprobe.admin.policy.reach import stranger
+from safe_modprobe.admin.policy.reach import unprivileged_caller
 from safe_modprobe.capability import ALL, Capability
 from safe_modprobe.decide import decide
 from safe_modprobe.errors import UsageError
@@ -36,7 +36,7 @@ class Verb(StrEnum):
     ALLOW = "allow"
 
 
-class Wish(NamedTuple):
+class RequestedEdit(NamedTuple):
     """`row` is the row that it takes, but for its modules.
 
     `need` is the capability that a mark is to ask for, None for any. `uids` and `units` are whom to allow; with
@@ -67,7 +67,7 @@ class Candidate(NamedTuple):
         return self.target.module
 
 
-class Edit(NamedTuple):
+class PlannedEdit(NamedTuple):
     """A drop-in's next text. `line` is the new row's, 0 where none was needed; `added` are modules that others need."""
 
     text: str
@@ -77,25 +77,25 @@ class Edit(NamedTuple):
     taken_out: tuple[str, ...] = ()
 
 
-def planned(
-    text: str, name: str, wish: Wish, candidates: Sequence[Candidate], in_force: Callable[[str], Policy]
-) -> Edit:
+def plan_edit(
+    text: str, name: str, wish: RequestedEdit, candidates: Sequence[Candidate], in_force: Callable[[str], Policy]
+) -> PlannedEdit:
     """The edit of the drop-in `name`, which holds this text, after which all candidates are as wished.
 
     `in_force` is the whole policy with another text in the drop-in's place. Raises UsageError where no row of this
     drop-in could do it, and what `in_force` raises.
     """
     policy = in_force(text)
-    wanting = [each for each in candidates if not is_so(policy, wish, each)]
+    wanting = [each for each in candidates if not is_fulfilled(policy, wish, each)]
     if not wanting:
-        check(policy, wish, candidates)
-        return Edit(text)
+        check_result(policy, wish, candidates)
+        return PlannedEdit(text)
     text, taken_out = _without_opposites(text, wish, [each.name for each in wanting])
     policy = in_force(text)
-    modules = [each.name for each in wanting if not is_so(policy, wish, each)]
+    modules = [each.name for each in wanting if not is_fulfilled(policy, wish, each)]
     if not modules:
-        check(policy, wish, wanting)
-        return Edit(text, taken_out=taken_out)
+        check_result(policy, wish, wanting)
+        return PlannedEdit(text, taken_out=taken_out)
     asked = len(modules)
     at = len(edit.rows_of(text, wish.table))
     while True:
@@ -104,7 +104,7 @@ def planned(
         verdict = _first_other(policy, wish, wanting)
         if verdict is None:
             line = edit.line_of(after, wish.table, at)
-            return Edit(after, line, tuple(modules[:asked]), tuple(modules[asked:]), taken_out)
+            return PlannedEdit(after, line, tuple(modules[:asked]), tuple(modules[asked:]), taken_out)
         if missing := _refused_needs(verdict, modules):
             modules += missing
             continue
@@ -114,14 +114,14 @@ def planned(
         at = earlier
 
 
-def check(policy: Policy, wish: Wish, candidates: Sequence[Candidate]) -> None:
+def check_result(policy: Policy, wish: RequestedEdit, candidates: Sequence[Candidate]) -> None:
     """Raises UsageError with what decides otherwise, where the candidates are not as wished."""
     verdict = _first_other(policy, wish, candidates)
     if verdict is not None:
         raise UsageError(_why_not(wish, policy, verdict))
 
 
-def is_so(policy: Policy, wish: Wish, candidate: Candidate) -> bool:
+def is_fulfilled(policy: Policy, wish: RequestedEdit, candidate: Candidate) -> bool:
     """Whether it is as wished already, so that the same wish twice writes one row."""
     if wish.verb is Verb.MARK:
         # Of the marks and markers themselves: a rule or the mode that refuses today may be gone tomorrow.
@@ -129,7 +129,7 @@ def is_so(policy: Policy, wish: Wish, candidate: Candidate) -> bool:
     return _first_other(policy, wish, [candidate]) is None
 
 
-def verdicts(policy: Policy, wish: Wish, candidate: Candidate) -> Iterator[Verdict]:
+def verdicts(policy: Policy, wish: RequestedEdit, candidate: Candidate) -> Iterator[Verdict]:
     """What the callers that are meant get, for each alias: as if there were no trial, and mismatches were refused."""
     policy = policy._replace(settings=policy.settings._replace(trial=False, mismatch=Action.DENY))
     target = candidate.target
@@ -141,9 +141,9 @@ def verdicts(policy: Policy, wish: Wish, candidate: Candidate) -> Iterator[Verdi
             yield decide(policy, Request(alias), caller, Plan(alias, (target,)))
 
 
-def callers(policy: Policy, wish: Wish) -> list[Caller]:
+def callers(policy: Policy, wish: RequestedEdit) -> list[Caller]:
     """Those who are allowed; for a mark and where only units are, somebody without privilege whom no rule names."""
-    uids = wish.uids or (stranger(policy),)
+    uids = wish.uids or (unprivileged_caller(policy),)
     return [
         Caller(Source.NONE, uid, uid, frozenset(), 0 if uid else ALL, True, no_new_privs=False, unit=unit)
         for uid in uids
@@ -151,19 +151,19 @@ def callers(policy: Policy, wish: Wish) -> list[Caller]:
     ]
 
 
-def _first_other(policy: Policy, wish: Wish, candidates: Sequence[Candidate]) -> Verdict | None:
+def _first_other(policy: Policy, wish: RequestedEdit, candidates: Sequence[Candidate]) -> Verdict | None:
     every = (verdict for candidate in candidates for verdict in verdicts(policy, wish, candidate))
     return next((verdict for verdict in every if not _is_as_wished(wish, verdict)), None)
 
 
-def _is_as_wished(wish: Wish, verdict: Verdict) -> bool:
+def _is_as_wished(wish: RequestedEdit, verdict: Verdict) -> bool:
     if wish.verb is not Verb.MARK:
         return verdict.action is Action.ALLOW
     (judged,) = verdict.targets[0].steps
     return judged.action is Action.DENY and wish.need in (None, judged.need)
 
 
-def _without_opposites(text: str, wish: Wish, modules: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def _without_opposites(text: str, wish: RequestedEdit, modules: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     """Without these names in marks that say something else of them and nothing of an alias; and those found."""
     found = []
     for module in modules:
@@ -196,7 +196,7 @@ def _closure(module: str, judged: Mapping[str, StepVerdict]) -> set[str]:
     return found
 
 
-def _why_not(wish: Wish, policy: Policy, verdict: Verdict) -> str:
+def _why_not(wish: RequestedEdit, policy: Policy, verdict: Verdict) -> str:
     """What decides first, and where that can be changed."""
     where, why = verdict.origin, verdict.reason
     if wish.verb is Verb.MARK and policy.settings.mode is Mode.ALLOWED:

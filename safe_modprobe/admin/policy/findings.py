@@ -39,7 +39,7 @@ class Finding(NamedTuple):
         return ": ".join(filter(None, (place, what, self.key, self.message)))
 
 
-class Sheet(NamedTuple):
+class ParsedPolicy(NamedTuple):
     """The policy of some files, and where everything stands in them. The documents are in the order of precedence."""
 
     policy: Policy
@@ -69,7 +69,7 @@ class Place(NamedTuple):
         return f"{self.document.name}:{self.document.line(self.row)}"
 
 
-def read(files: Sequence[tuple[str, bytes]], accounts: Accounts) -> Sheet | list[Finding]:
+def parse_and_check(files: Sequence[tuple[str, bytes]], accounts: Accounts) -> ParsedPolicy | list[Finding]:
     """The sheet of (path, content) in the order of precedence, or everything that is wrong in them.
 
     Each row's keys are tried one by one, and the row as a whole where they all are right.
@@ -85,7 +85,7 @@ def read(files: Sequence[tuple[str, bytes]], accounts: Accounts) -> Sheet | list
         found += _of(Builder(document, accounts), names)
     if found:
         return found
-    return Sheet(build(files, accounts), tuple(documents))
+    return ParsedPolicy(build(files, accounts), tuple(documents))
 
 
 def _of(builder: Builder, names: dict[str, Origin]) -> list[Finding]:

@@ -22,12 +22,12 @@ _WILD = re.compile(r"[*?[]")
 _State = frozenset[int]
 
 
-def literal(pattern: str) -> bool:
+def is_literal(pattern: str) -> bool:
     """Whether it matches nothing but itself."""
     return not _WILD.search(pattern)
 
 
-def prefix(pattern: str) -> str:
+def literal_prefix(pattern: str) -> str:
     """What every text that it matches begins with."""
     return _WILD.split(pattern, 1)[0]
 
@@ -39,14 +39,14 @@ class PatternSet:
         self.patterns = tuple(dict.fromkeys(patterns))
         self._without = without
         self._every = frozenset(self.patterns)
-        self._wild = tuple(each for each in self.patterns if not literal(each))
+        self._wild = tuple(each for each in self.patterns if not is_literal(each))
         self._known: dict[str, bool] = {}
 
     def covers(self, narrow: str) -> bool:
         """Whether every text that this pattern matches is matched here. False where the comparison is too big."""
         if narrow in self._every or "*" in self._every:
             return True
-        if literal(narrow):
+        if is_literal(narrow):
             # First of all what most are asked: lists of thousands of names against each other.
             return any(glob(each, narrow) for each in self._wild) or bool(set(self._without) & set(narrow))
         if narrow not in self._known:
@@ -54,8 +54,8 @@ class PatternSet:
         return self._known[narrow]
 
     def _together(self, narrow: str) -> bool:
-        begin = prefix(narrow)
-        near = tuple(each for each in self.patterns if _near(prefix(each), begin))
+        begin = literal_prefix(narrow)
+        near = tuple(each for each in self.patterns if _near(literal_prefix(each), begin))
         # Whoever covers it takes this text of its too, which is quickly asked and mostly nobody does.
         text = _example(narrow)
         takers = near
@@ -71,12 +71,12 @@ class PatternSet:
 
 def overlap(one: str, other: str, without: str = "") -> bool:
     """Whether some text is matched by both. True where the comparison is too big."""
-    if not _near(prefix(one), prefix(other)):
+    if not _near(literal_prefix(one), literal_prefix(other)):
         return False
     if "*" in (one, other):
         return not matches_nothing(other if one == "*" else one, without)
-    if literal(one) or literal(other):
-        text, pattern = (one, other) if literal(one) else (other, one)
+    if is_literal(one) or is_literal(other):
+        text, pattern = (one, other) if is_literal(one) else (other, one)
         return not set(without) & set(text) and glob(pattern, text)
     return any(accepted is None or all(accepted) for accepted in _walk((one, other), without, needed=2))
 
@@ -93,16 +93,17 @@ class PatternIndex:
 
     def __init__(self, patterns: Iterable[str], without: str = "") -> None:
         self._without = without
-        self._sorted = sorted((prefix(each), each) for each in set(patterns))
+        self._sorted = sorted((literal_prefix(each), each) for each in set(patterns))
         self._open = frozenset(begin for begin, each in self._sorted if begin != each)
 
     def meets(self, pattern: str) -> bool:
         """Whether some text is matched by the pattern and by one of these."""
-        begin = prefix(pattern)
+        begin = literal_prefix(pattern)
         shorter = [begin[:length] for length in range(len(begin)) if begin[:length] in self._open]
         near = (each for start in shorter for each in self._from(start, exactly=True))
         return any(
-            overlap(pattern, each, self._without) for each in chain(near, self._from(begin, exactly=literal(pattern)))
+            overlap(pattern, each, self._without)
+            for each in chain(near, self._from(begin, exactly=is_literal(pattern)))
         )
 
     def _from(self, begin: str, exactly: bool) -> Iterator[str]:

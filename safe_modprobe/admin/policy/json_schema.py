@@ -11,7 +11,7 @@ from typing import Any
 from safe_modprobe.capability import NAMES
 from safe_modprobe.model import BY_MARKER, UID_MAX
 from safe_modprobe.policy import schema
-from safe_modprobe.policy.schema import KEYS, NOT_CONDITIONS, PARTS, Check
+from safe_modprobe.policy.schema import CHECK_PARTS, KEYS, NOT_CONDITIONS, Check
 
 TABLES = {
     "settings": "The switches. The first file that sets a key wins.",
@@ -143,7 +143,7 @@ def _value(check: Check) -> dict[str, Any]:
     """The schema of what a check lets through."""
     if check in _LEAVES:
         return dict(_LEAVES[check])
-    part = PARTS[check]
+    part = CHECK_PARTS[check]
     if isinstance(part, Sequence):
         return {"enum": [str(word) for word in part]}
     return {"type": "array", "minItems": 1, "items": _value(part)}

@@ -2,22 +2,22 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from safe_modprobe.admin.policy.findings import Finding, Place, Severity, Sheet
+from safe_modprobe.admin.policy.findings import Finding, ParsedPolicy, Place, Severity
 from safe_modprobe.admin.policy.names import Facts, Names
-from safe_modprobe.admin.policy.sentence import listed
-from safe_modprobe.admin.policy.shadow import Row, Shadow, impossible, patterns_of, shadows
+from safe_modprobe.admin.policy.sentence import join_names
+from safe_modprobe.admin.policy.shadow import Row, Shadow, find_shadows, impossible, patterns_of
 from safe_modprobe.model import Action, Mode, Rule, Settings, Source
-from safe_modprobe.policy.match import not_in_words
+from safe_modprobe.policy.match import keys_beyond_kernel_args
 
 NOTHING_KNOWN = Facts()
 
 
-def lint(sheet: Sheet, facts: Facts = NOTHING_KNOWN) -> list[Finding]:
+def lint(sheet: ParsedPolicy, facts: Facts = NOTHING_KNOWN) -> list[Finding]:
     """Warnings and notes, file by file in the order of precedence, from top to bottom."""
     places = _places(sheet)
     names = Names(facts)
     found = list(_settings(sheet))
-    for row, shadow in shadows(sheet.policy):
+    for row, shadow in find_shadows(sheet.policy):
         place = places[id(row)]
         found += _of_shadow(row, shadow, places)
         if not (shadow.never or shadow.before):
@@ -27,7 +27,7 @@ def lint(sheet: Sheet, facts: Facts = NOTHING_KNOWN) -> list[Finding]:
     return sorted(found, key=lambda finding: (order[finding.path], finding.line))
 
 
-def _places(sheet: Sheet) -> Mapping[int, Place]:
+def _places(sheet: ParsedPolicy) -> Mapping[int, Place]:
     """By id(): rows of different places may be equal."""
     policy = sheet.policy
     tables = (("mark", policy.marks), ("call_site", policy.call_sites), ("rule", policy.rules))
@@ -55,7 +55,7 @@ def _not_said(row: Row, place: Place, settings: Settings) -> Iterator[Finding]:
     """Of a rule by what a kernel does not say, where the policy asks nobody else."""
     if set(settings.sources) - {Source.BPF} != {Source.KERNEL_ARGS} or not isinstance(row, Rule):
         return
-    for key in not_in_words(row)[:1]:
+    for key in keys_beyond_kernel_args(row)[:1]:
         then = "it refuses in doubt, root as well" if row.action is Action.DENY else "it lets nobody through"
         yield place.finding(
             Severity.WARNING,
@@ -65,11 +65,11 @@ def _not_said(row: Row, place: Place, settings: Settings) -> Iterator[Finding]:
 
 
 def _first(before: Sequence[Row], places: Mapping[int, Place]) -> str:
-    where = listed([str(places[id(each)]) for each in before])
+    where = join_names([str(places[id(each)]) for each in before])
     return f"whatever it matches, {where} {'matches' if len(before) == 1 else 'match'} first"
 
 
-def _settings(sheet: Sheet) -> Iterator[Finding]:
+def _settings(sheet: ParsedPolicy) -> Iterator[Finding]:
     """Settings that an earlier file has already, and those that put other parts of the policy out of force."""
     settings, seen = sheet.policy.settings, set()
     only = "only rules refuse" if sheet.policy.rules else "nothing is refused"

@@ -7,15 +7,15 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from safe_modprobe.admin.policy.findings import Finding, Place, Severity
-from safe_modprobe.admin.policy.globs import PatternIndex, literal, prefix
-from safe_modprobe.admin.policy.sentence import listed
+from safe_modprobe.admin.policy.globs import PatternIndex, is_literal, literal_prefix
+from safe_modprobe.admin.policy.sentence import join_names
 from safe_modprobe.admin.policy.shadow import NO_DASH, Row, impossible
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Action, CallSite, Mark, Policy, Rule
 from safe_modprobe.policy.match import alias_glob, glob, normalize_pattern
 
 
-class Asked(NamedTuple):
+class NamesInPolicy(NamedTuple):
     """What of a policy has to be looked for one by one: numbers of users and groups, paths of programs."""
 
     users: frozenset[int]
@@ -42,13 +42,13 @@ class Facts(NamedTuple):
     programs: Mapping[str, str] = {}
 
 
-def asked(policies: Iterable[Policy]) -> Asked:
+def names_in(policies: Iterable[Policy]) -> NamesInPolicy:
     """What these policies name."""
     rules = [rule for policy in policies for rule in policy.rules]
-    return Asked(
+    return NamesInPolicy(
         frozenset(number for rule in rules for number in rule.users or ()),
         frozenset(number for rule in rules for number in rule.groups or ()),
-        frozenset(each for rule in rules for each in rule.executables or () if literal(each)),
+        frozenset(each for rule in rules for each in rule.executables or () if is_literal(each)),
     )
 
 
@@ -81,7 +81,7 @@ class Names:
         if absent:
             present = {name for names in matching.values() for name in names}
             hint = _hint(map(normalize_pattern, absent), [name for name in self.modules if name not in present])
-            message = f"no module of kernel {self.facts.kernel} is called {listed(map(ascii, absent))}{hint}"
+            message = f"no module of kernel {self.facts.kernel} is called {join_names(map(ascii, absent))}{hint}"
             yield place.finding(_of_absent(row, len(absent), len(row.modules or ())), "modules", message)
         if not _refuses(row):
             return
@@ -93,11 +93,11 @@ class Names:
     def _out_of_reach(self, patterns: Sequence[str]) -> str:
         them = "it is" if len(patterns) == 1 else "they are"
         kernel = self.facts.kernel
-        return f"{listed(map(ascii, patterns))}: built into kernel {kernel}, so {them} there for everybody already"
+        return f"{join_names(map(ascii, patterns))}: built into kernel {kernel}, so {them} there for everybody already"
 
     def _matching(self, pattern: str) -> list[str]:
         """The modules of this kernel that the pattern means."""
-        begin = prefix(normalize_pattern(pattern))
+        begin = literal_prefix(normalize_pattern(pattern))
         found = []
         for index in range(bisect_left(self.modules, begin), len(self.modules)):
             name = self.modules[index]
@@ -116,7 +116,7 @@ class Names:
         built_in = [each for each in silent if self.built_in_aliases.meets(normalize_pattern(each))]
         absent = [each for each in silent if each not in built_in]
         if absent:
-            message = f"no module of kernel {self.facts.kernel} answers {listed(map(ascii, absent))}"
+            message = f"no module of kernel {self.facts.kernel} answers {join_names(map(ascii, absent))}"
             yield place.finding(_of_absent(row, len(absent), len(row.aliases or ())), "aliases", message)
         if built_in and not isinstance(row, CallSite) and _refuses(row):
             yield place.finding(Severity.WARNING, "aliases", self._out_of_reach(built_in))
@@ -128,7 +128,7 @@ class Names:
         ):
             absent = sorted((numbers or frozenset()) - known) if known is not None else []
             if absent:
-                message = f"no {thing} here has the number {listed(map(str, absent))}"
+                message = f"no {thing} here has the number {join_names(map(str, absent))}"
                 yield place.finding(Severity.WARNING, key, message)
 
     def _units(self, rule: Rule, place: Place) -> Iterator[Finding]:
@@ -136,8 +136,8 @@ class Names:
             return
         absent = [each for each in rule.units or () if not impossible("units", each) and not self.units.meets(each)]
         if absent:
-            hint = _hint(absent, [each for each in self.facts.units if literal(each)])
-            message = f"no unit here is called {listed(map(ascii, absent))}{hint}"
+            hint = _hint(absent, [each for each in self.facts.units if is_literal(each)])
+            message = f"no unit here is called {join_names(map(ascii, absent))}{hint}"
             yield place.finding(Severity.WARNING, "units", message)
 
     def _executables(self, rule: Rule, place: Place) -> Iterator[Finding]:
@@ -169,7 +169,7 @@ def _hint(absent: Iterable[str], names: Sequence[str]) -> str:
 
     few = list(absent)
     for wrong in few if len(few) < 3 else ():
-        if not literal(wrong) or len(wrong) < 4:
+        if not is_literal(wrong) or len(wrong) < 4:
             continue
         alike = [name for name in names if name[:1] == wrong[:1]]
         as_long = [name for name in alike if len(name) == len(wrong)]

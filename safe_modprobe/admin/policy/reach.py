@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from enum import StrEnum
 from itertools import count
 
-from safe_modprobe.admin.policy.globs import literal, prefix
-from safe_modprobe.capability import Capability, holds, named
+from safe_modprobe.admin.policy.globs import is_literal, literal_prefix
+from safe_modprobe.capability import Capability, holds, parse_capability
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Caller, Policy
 from safe_modprobe.policy.match import alias_glob
@@ -75,8 +75,8 @@ class Reached(NamedTuple):
     family: Family
 
 
-_NET_ADMIN = named("CAP_NET_ADMIN")
-_SYS_ADMIN = named("CAP_SYS_ADMIN")
+_NET_ADMIN = parse_capability("CAP_NET_ADMIN")
+_SYS_ADMIN = parse_capability("CAP_SYS_ADMIN")
 
 
 def _user(patterns: str, site: str, condition: str = "") -> Family:
@@ -238,7 +238,7 @@ def representative(pattern: str) -> str:
     return "".join(shown).replace("*", "0").replace("?", "0")
 
 
-def requests(name: str, aliases: Iterable[str]) -> tuple[Reached, ...]:
+def requests_for(name: str, aliases: Iterable[str]) -> tuple[Reached, ...]:
     """The requests that bring a module in directly, the ones of the weakest callers first.
 
     The name is a request like any alias, since libkmod takes it for one. An alias with wildcards is asked by its
@@ -256,7 +256,7 @@ def requests(name: str, aliases: Iterable[str]) -> tuple[Reached, ...]:
 
 
 def _asked(alias: str) -> tuple[str, ...]:
-    if literal(alias):
+    if is_literal(alias):
         return (alias,)
     head = _head(alias)
     near = [each for normal, each in _EXAMPLES if normal.startswith(head)]
@@ -273,7 +273,7 @@ def weaker(one: Reach, other: Reach) -> Reach:
     return min(one, other, key=ORDER.index)
 
 
-def stranger(policy: Policy) -> int:
+def unprivileged_caller(policy: Policy) -> int:
     """The first uid from 60000 on that no rule names: what it gets, everybody gets."""
     known = {uid for rule in policy.rules for uid in rule.users or ()}
     return next(uid for uid in count(60_000) if uid not in known)
@@ -291,7 +291,7 @@ def may_ask(caller: Caller, family: Family) -> bool:
 
 def _head(pattern: str) -> str:
     """What every request of a pattern starts with; a module tree has tens of thousands of aliases to look up."""
-    return prefix(pattern).replace("-", "_")
+    return literal_prefix(pattern).replace("-", "_")
 
 
 _HEADS = tuple((tuple(map(_head, family.patterns)), family) for family in FAMILIES)

@@ -6,7 +6,7 @@ _MAX = 6
 """How many names a sentence holds."""
 
 
-def listed(names: Iterable[str]) -> str:
+def join_names(names: Iterable[str]) -> str:
     """As many as a sentence can hold."""
     every = list(names)
     more = len(every) - _MAX

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import product
 from typing import TypeAlias
 
-from safe_modprobe.admin.policy.globs import PatternSet, literal, matches_nothing, overlap, prefix
+from safe_modprobe.admin.policy.globs import PatternSet, is_literal, literal_prefix, matches_nothing, overlap
 from safe_modprobe.capability import SYS_MODULE
 from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Action, CallSite, Mark, Policy, Rule
@@ -33,7 +33,7 @@ class Shadow(NamedTuple):
     moot: str = ""
 
 
-def shadows(policy: Policy) -> Iterator[tuple[Row, Shadow]]:
+def find_shadows(policy: Policy) -> Iterator[tuple[Row, Shadow]]:
     """Every row: the marks, the call sites, the rules."""
     every: tuple[Sequence[Row], ...] = (policy.marks, policy.call_sites, policy.rules)
     for rows in every:
@@ -58,7 +58,7 @@ def impossible(key: str, pattern: str) -> str:
     if key == "units" and not overlap(pattern, "*.service") and not overlap(pattern, "*.scope"):
         return "a unit's name ends in .service or .scope"
     # The kernel's "(unreachable)" stands before what is mounted nowhere any more.
-    if key == "executables" and prefix(pattern)[:1] not in ("", "/", "("):
+    if key == "executables" and literal_prefix(pattern)[:1] not in ("", "/", "("):
         return "a program's path starts with /"
     return ""
 
@@ -154,8 +154,8 @@ def _covering(earlier: Sequence[_Asked], module: str, alias: str) -> list[Row]:
     for each in of_module:
         if each.aliases.covers(alias):
             return [each.row]
-    found = [] if literal(alias) else _together(of_module, lambda each: each.aliases, alias)
-    if found or literal(module):  # which several match only where one alone does
+    found = [] if is_literal(alias) else _together(of_module, lambda each: each.aliases, alias)
+    if found or is_literal(module):  # which several match only where one alone does
         return found
     of_alias = [each for each in earlier if each.aliases.covers(alias)]
     return _together(of_alias, lambda each: each.modules, module)

@@ -209,7 +209,7 @@ def caller_of(event: Event) -> Caller:
         unit=event.unit,
         call_site=event.call_site,
         pid=event.pid,
-        may_hold=kernel_args.named(claim).may_hold if claim.unprivileged else 0,
+        may_hold=kernel_args.claimed_caller(claim).may_hold if claim.unprivileged else 0,
     )
 
 
@@ -224,11 +224,11 @@ def plan_of(event: Event) -> Plan:
     return Plan(event.alias, tuple(Target(step.module, TargetState.NEW, (step,)) for step in steps))
 
 
-def who(event: Event, names: Mapping[int, str] = {}) -> str:
+def describe_requester(event: Event, names: Mapping[int, str] = {}) -> str:
     """The caller in a few words, without what changes from one request to the next; `names` are those of users."""
     caller = caller_of(event)._replace(tid=None, comm=None, unit=steady_unit(event.unit))
     name = None if event.uid is None else names.get(event.uid)
-    return report.who(caller) if name is None else f"{escape(name)}, {report.who(caller)}"
+    return report.describe_caller(caller) if name is None else f"{escape(name)}, {report.describe_caller(caller)}"
 
 
 _PASSING = re.compile(r"(run-|user@)|.*@\d+-")
@@ -252,21 +252,21 @@ def group(events: Iterable[Event]) -> tuple[Group, ...]:
         groups[key] = before._replace(
             latest=event,
             times=before.times + 1,
-            aliases=added(before.aliases, event.alias),
-            comms=added(before.comms, event.comm),
+            aliases=with_name(before.aliases, event.alias),
+            comms=with_name(before.comms, event.comm),
         )
     return tuple(groups.values())
 
 
-def counted(repeated: Iterable[Repeated]) -> list[tuple[str, str, int]]:
+def sum_repeated(repeated: Iterable[Repeated]) -> list[tuple[str, str, int]]:
     """(kind, who, how many), each kind for each user once, the most first."""
     sums: dict[Budget, int] = {}
     for each in repeated:
         sums[each.budget] = sums.get(each.budget, 0) + each.times
     ordered = sorted(sums.items(), key=lambda item: -item[1])
-    return [(budget.kind, report.users(budget), times) for budget, times in ordered]
+    return [(budget.kind, report.describe_budget(budget), times) for budget, times in ordered]
 
 
-def added(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:
+def with_name(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:
     """Each once, and not too many."""
     return names if name is None or name in names or len(names) >= _KEPT else (*names, name)

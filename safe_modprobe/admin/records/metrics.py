@@ -53,7 +53,7 @@ def _of_requests(counts: Counts) -> Iterator[Metric]:
     yield _metric(
         "records_suppressed",
         "Records since boot that were only counted, since one user had too many of a kind in a minute.",
-        *(({"kind": kind}, counts.kept_back.get(kind, 0)) for kind in KINDS),
+        *(({"kind": kind}, counts.suppressed.get(kind, 0)) for kind in KINDS),
         counter=True,
     )
     if counts.refused_at:

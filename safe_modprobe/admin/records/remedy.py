@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from safe_modprobe.admin.records.history import steady_unit
 from safe_modprobe.capability import SYS_MODULE, Capability
 from safe_modprobe.light_types import NamedTuple
-from safe_modprobe.log.report import barred, refused, user_namespace
+from safe_modprobe.log.report import barred, refused_modules, user_namespace
 from safe_modprobe.model import BUILT_IN, Action, Caller, Rule, Verdict
 from safe_modprobe.policy.text import rule_table
 
@@ -15,7 +15,7 @@ DYNAMIC = range(61184, 65520)
 _WIDTH = 116  # of a comment
 
 
-class Whom(NamedTuple):
+class RuleSubject(NamedTuple):
     """Who a rule is for; every part that is there must match. No users: whoever runs in the unit."""
 
     unit: str | None = None
@@ -25,23 +25,23 @@ class Whom(NamedTuple):
     capabilities: frozenset[Capability] | None = None
 
 
-def whom(caller: Caller) -> Whom:
+def subject_of(caller: Caller) -> RuleSubject:
     """A steady service and its users, or else the users; the real and the effective one, as a granting rule wants.
 
     Either namespace where none was recorded; of whom a kernel says nothing, only the power is known.
     """
     if not caller.known:
-        return Whom(known=False)
+        return RuleSubject(known=False)
     if caller.uid is None:
-        return Whom(capabilities=frozenset({SYS_MODULE}))
+        return RuleSubject(capabilities=frozenset({SYS_MODULE}))
     unit = steady_unit(caller.unit)
     users = frozenset({uid for uid in (caller.uid, caller.euid) if uid is not None})
     if unit is not None and any(uid in DYNAMIC for uid in users):
         users = frozenset()
-    return Whom(unit, users, user_namespace(caller))
+    return RuleSubject(unit, users, user_namespace(caller))
 
 
-def rule_for(for_whom: Whom, modules: Iterable[str], reason: str = "") -> Rule:
+def rule_for(for_whom: RuleSubject, modules: Iterable[str], reason: str = "") -> Rule:
     """The rule that allows just these modules to just these callers."""
     return Rule(
         BUILT_IN,
@@ -56,7 +56,7 @@ def rule_for(for_whom: Whom, modules: Iterable[str], reason: str = "") -> Rule:
     )
 
 
-def snippet(for_whom: Whom, modules: Iterable[str]) -> str:
+def snippet(for_whom: RuleSubject, modules: Iterable[str]) -> str:
     """The rule as a piece of a drop-in, with a warning where it lets in more than it says."""
     rule = rule_for(for_whom, modules)
     return "".join(warnings(rule)) + rule_table(rule)
@@ -64,8 +64,8 @@ def snippet(for_whom: Whom, modules: Iterable[str]) -> str:
 
 def remedy(verdict: Verdict) -> str | None:
     """The snippet that lets a verdict's request through; None where nothing was refused or no new rule can."""
-    modules = refused(verdict)
-    return snippet(whom(verdict.caller), modules) if modules and not barred(verdict) else None
+    modules = refused_modules(verdict)
+    return snippet(subject_of(verdict.caller), modules) if modules and not barred(verdict) else None
 
 
 def warnings(rule: Rule) -> list[str]:

@@ -3,8 +3,24 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 
-from safe_modprobe.admin.records.history import REFUSED, Event, added, caller_of, plan_of, request_of, who
-from safe_modprobe.admin.records.remedy import DYNAMIC, MODULES_LOAD, Whom, comment, rule_for, warnings, whom
+from safe_modprobe.admin.records.history import (
+    REFUSED,
+    Event,
+    caller_of,
+    describe_requester,
+    plan_of,
+    request_of,
+    with_name,
+)
+from safe_modprobe.admin.records.remedy import (
+    DYNAMIC,
+    MODULES_LOAD,
+    RuleSubject,
+    comment,
+    rule_for,
+    subject_of,
+    warnings,
+)
 from safe_modprobe.decide import decide
 from safe_modprobe.escape import escape
 from safe_modprobe.light_types import NamedTuple
@@ -58,7 +74,7 @@ def suggest(events: Iterable[Event], policy: Policy, names: Mapping[int, str] = 
     Nothing for unknown callers and for what no new rule changes. `names` are those of users, for people.
     """
     strict = policy._replace(settings=policy.settings._replace(trial=False, mismatch=Action.DENY))
-    wanted: list[tuple[Whom, _Asked]] = []
+    wanted: list[tuple[RuleSubject, _Asked]] = []
     refusals: dict[tuple[object, ...], Refusal] = {}
     settled = 0
     for asked in _asked(events):
@@ -67,9 +83,9 @@ def suggest(events: Iterable[Event], policy: Policy, names: Mapping[int, str] = 
         if now.action is not Action.DENY:
             settled += asked.times
             continue
-        for_whom = whom(caller_of(event))
+        for_whom = subject_of(caller_of(event))
         if why := _against(event, now, for_whom):
-            key = (why, who(event, names), event.refused)
+            key = (why, describe_requester(event, names), event.refused)
             before = refusals.get(key)
             refusals[key] = Refusal(event.refused, why, _evidence(before and before.evidence, asked, names))
         else:
@@ -95,12 +111,12 @@ def _asked(events: Iterable[Event]) -> list[_Asked]:
         if event.verdict in REFUSED and event.refused:
             same = event._replace(cursor="", time=datetime.min, tid=None, comm=None, message="")
             before = found.get(same, _Asked(event, 0, event.time, event.time, ()))
-            times, comms = before.times + 1, added(before.comms, event.comm)
+            times, comms = before.times + 1, with_name(before.comms, event.comm)
             found[same] = before._replace(times=times, last=event.time, comms=comms)
     return list(found.values())
 
 
-def _against(event: Event, now: Verdict, for_whom: Whom) -> str:
+def _against(event: Event, now: Verdict, for_whom: RuleSubject) -> str:
     """Why no rule is proposed; "" where one is."""
     if bar := event.barred or barred(now):
         place = event.origin if event.barred else str(now.origin)
@@ -132,7 +148,7 @@ class _Block(NamedTuple):
         return self != other and self.holds(other.unit, other.namespace, other.users)
 
 
-def _smallest(wanted: Sequence[tuple[Whom, _Asked]]) -> list[_Block]:
+def _smallest(wanted: Sequence[tuple[RuleSubject, _Asked]]) -> list[_Block]:
     """As few blocks as any way gives, each without a user or module that was not recorded together with the others.
 
     The fewest of all would be a search without a bound (a biclique cover), and these read more easily.
@@ -184,7 +200,7 @@ def _joined(blocks: Iterable[_Block], alike: Callable[[_Block], _Block]) -> list
     return list(joined.values())
 
 
-def _proposal(block: _Block, wanted: Iterable[tuple[Whom, _Asked]], names: Mapping[int, str]) -> Proposal:
+def _proposal(block: _Block, wanted: Iterable[tuple[RuleSubject, _Asked]], names: Mapping[int, str]) -> Proposal:
     found: dict[tuple[object, ...], Evidence] = {}
     for for_whom, asked in wanted:
         there = block.holds(for_whom.unit, for_whom.namespace, for_whom.users)
@@ -194,21 +210,21 @@ def _proposal(block: _Block, wanted: Iterable[tuple[Whom, _Asked]], names: Mappi
     evidence = tuple(found.values())
     last = max(each.last for each in evidence)
     times = sum(each.times for each in evidence)
-    reason = f"suggested: asked for {_often(times)}, last on {last:%Y-%m-%d}"
-    return Proposal(rule_for(Whom(block.unit, block.users, block.namespace), block.modules, reason), evidence)
+    reason = f"suggested: asked for {_times(times)}, last on {last:%Y-%m-%d}"
+    return Proposal(rule_for(RuleSubject(block.unit, block.users, block.namespace), block.modules, reason), evidence)
 
 
 def _evidence(before: Evidence | None, asked: _Asked, names: Mapping[int, str]) -> Evidence:
     if before is None:
-        before = Evidence(who(asked.event, names), 0, asked.first, asked.last, (), ())
+        before = Evidence(describe_requester(asked.event, names), 0, asked.first, asked.last, (), ())
     comms = before.comms
     for comm in asked.comms:
-        comms = added(comms, comm)
+        comms = with_name(comms, comm)
     return before._replace(
         times=before.times + asked.times,
         first=min(before.first, asked.first),
         last=max(before.last, asked.last),
-        aliases=added(before.aliases, asked.event.alias),
+        aliases=with_name(before.aliases, asked.event.alias),
         comms=comms,
     )
 
@@ -225,26 +241,26 @@ def as_toml(suggestion: Suggestion) -> str:
     else:
         lines += comment("No rule is proposed.")
     if suggestion.settled:
-        lines += comment(f"{_often(suggestion.settled).capitalize()} more, what was refused is let through by now.")
+        lines += comment(f"{_times(suggestion.settled).capitalize()} more, what was refused is let through by now.")
     for proposal in suggestion.proposals:
         lines.append("\n")
-        lines += [line for each in proposal.evidence for line in comment(_told(each))]
+        lines += [line for each in proposal.evidence for line in comment(_evidence_comment(each))]
         lines += warnings(proposal.rule)
         lines.append(rule_table(proposal.rule))
     if suggestion.refusals:
         lines.append("\n")
         lines += comment("Not proposed:")
     for each in suggestion.refusals:
-        lines += comment(f"- {', '.join(map(escape, each.modules))} to {_told(each.evidence)}: {each.why}")
+        lines += comment(f"- {', '.join(map(escape, each.modules))} to {_evidence_comment(each.evidence)}: {each.why}")
     return "".join(lines)
 
 
-def _told(evidence: Evidence) -> str:
+def _evidence_comment(evidence: Evidence) -> str:
     by = f" ({', '.join(map(escape, evidence.comms))})" if evidence.comms else ""
     first, last = evidence.first.strftime(_WHEN), evidence.last.strftime(_WHEN)
-    when = f"{_often(evidence.times)}, {first}" if first == last else f"{_often(evidence.times)}, {first} to {last}"
+    when = f"{_times(evidence.times)}, {first}" if first == last else f"{_times(evidence.times)}, {first} to {last}"
     return f"{evidence.who}{by}, {when}, for {', '.join(map(escape, evidence.aliases))}"
 
 
-def _often(count: int) -> str:
+def _times(count: int) -> str:
     return {1: "once", 2: "twice"}.get(count, f"{count} times")

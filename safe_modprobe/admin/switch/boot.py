@@ -13,9 +13,9 @@ from collections.abc import Sequence
 
 from safe_modprobe.admin.switch import switch
 from safe_modprobe.admin.switch.switch import HELPER
-from safe_modprobe.errors import SafeModprobeError, said
+from safe_modprobe.errors import SafeModprobeError, reason_of
 from safe_modprobe.modules.modprobe import ENVIRONMENT
-from safe_modprobe.rescue import OFF, rescue
+from safe_modprobe.rescue import OFF, rescue_word
 
 _WHOLE = b"safe-modprobe: no alias was given"
 """What the helper says without one, when all that it imports is there."""
@@ -33,11 +33,11 @@ def main(argv: Sequence[str] = ()) -> int:
         return _refresh() if list(argv) == ["refresh"] else _switch_on()
     except (OSError, SafeModprobeError) as error:
         where = f"{error.filename}: " if isinstance(error, OSError) and error.filename else ""
-        return _fail(f"{where}{said(error)}")
+        return _fail(f"{where}{reason_of(error)}")
 
 
 def _switch_on() -> int:
-    if rescue() == OFF:
+    if rescue_word() == OFF:
         return _fail("the kernel's command line says safe_modprobe=off, so it stays off")
     if os.path.exists(switch.TRIAL_AT_BOOT):
         from safe_modprobe.admin.switch import trial  # it writes a drop-in, which takes more than all the rest
@@ -50,7 +50,7 @@ def _switch_on() -> int:
             f"{HELPER} does not run ({words[:_SHOWN]!a}); kernel.modprobe stays {switch.helper() or 'empty'};"
             " install the package anew"
         )
-    switch.take_over()
+    switch.install_helper()
     if _WHOLE not in words:
         _fail(
             f"{HELPER} is broken ({words[:_SHOWN]!a}); until it is mended, root's modules are left to modprobe and"
@@ -80,7 +80,7 @@ def prepare(told: bool = False) -> bool:
                 " be refused while users ask"
             )
     try:
-        switch.put_aside()
+        switch.copy_last_resort()
     except OSError as error:
         _fail(
             f"{error.filename}: {error.strerror}: while an upgrade takes the package's files away, root's requests will"

@@ -6,7 +6,7 @@ import time
 
 from safe_modprobe.callers.tracefs import CLOCK, EVENT, INSTANCE, MEMORY, STOOD_DOWN, TRACEFS, dump_memory
 from safe_modprobe.modules.modprobe import MODPROBE
-from safe_modprobe.runtime import RUN, make_run, read
+from safe_modprobe.runtime import RUN, make_run_folder, read
 
 HELPER = "/usr/sbin/safe-modprobe"
 SYSCTL = "/proc/sys/kernel/modprobe"
@@ -15,10 +15,10 @@ TRIAL_AT_BOOT = "/etc/safe-modprobe/trial"
 
 _BEFORE = f"{RUN}/modprobe.before"
 _LOCK = f"{RUN}/watch.lock"
-ASIDE = f"{RUN}/last-resort"
+LAST_RESORT_FOLDER = f"{RUN}/last-resort"
 """Where packaging/safe-modprobe.in looks for the last resort, once the package's own is gone."""
 
-LAST_RESORT = (
+LAST_RESORT_FILES = (
     "__init__", "last_resort", "rescue", "runtime", "callers/__init__", "callers/proc", "log/__init__", "log/record",
     "modules/__init__", "modules/modprobe",
 )  # fmt: skip
@@ -54,21 +54,21 @@ def set_helper(path: str) -> None:
     _write(SYSCTL, path + "\n")
 
 
-def take_over() -> str:
+def install_helper() -> str:
     """Become the kernel's helper, and remember the one that was there; that one. Raises OSError."""
     before = helper()
     if not is_on():
-        remember(before)  # first: an empty one that nobody remembers would come back as modprobe
+        remember_helper(before)  # first: an empty one that nobody remembers would come back as modprobe
     if before != HELPER:
         set_helper(HELPER)
     forget(STOOD_DOWN)
     return before
 
 
-def give_back() -> None:
+def restore_helper() -> None:
     """The helper that was there before is the kernel's, and the watch does not bring ours back. Raises OSError."""
     if is_on():
-        set_helper(remembered())
+        set_helper(remembered_helper())
     forget(STOOD_DOWN)
 
 
@@ -79,7 +79,7 @@ def wait_for_watch() -> int:
     """
     import fcntl  # when switching off alone
 
-    make_run()
+    make_run_folder()
     fd = os.open(_LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
     end = time.monotonic() + _WATCH_SECONDS
     while time.monotonic() < end:
@@ -99,34 +99,34 @@ def forget(path: str) -> None:
         pass
 
 
-def put_aside() -> None:
+def copy_last_resort() -> None:
     """Copy the last resort to where no upgrade takes it away. Raises OSError."""
-    make_run()
-    for name in LAST_RESORT:
-        path = f"{ASIDE}/safe_modprobe/{name}.py"
-        for folder in (ASIDE, f"{ASIDE}/safe_modprobe", os.path.dirname(path)):
-            make_run(folder)  # makedirs() leaves those between to the umask
+    make_run_folder()
+    for name in LAST_RESORT_FILES:
+        path = f"{LAST_RESORT_FOLDER}/safe_modprobe/{name}.py"
+        for folder in (LAST_RESORT_FOLDER, f"{LAST_RESORT_FOLDER}/safe_modprobe", os.path.dirname(path)):
+            make_run_folder(folder)  # makedirs() leaves those between to the umask
         _write(f"{path}.new", os.fsdecode(read(f"{_CODE}/{name}.py", 1 << 20)), os.O_CREAT | os.O_TRUNC)
         os.rename(f"{path}.new", path)
 
 
-def remove_what_was_prepared() -> None:
+def remove_prepared_files() -> None:
     """The tracing instance, and what was put aside. Nothing there is no error; raises OSError."""
     import shutil  # when switching off alone
 
-    shutil.rmtree(ASIDE, ignore_errors=True)
+    shutil.rmtree(LAST_RESORT_FOLDER, ignore_errors=True)
     forget(STOOD_DOWN)
     remove_instance()
 
 
-def remember(path: str) -> None:
+def remember_helper(path: str) -> None:
     """Keep the helper that was there before, until the next boot."""
-    make_run()
+    make_run_folder()
     _write(f"{_BEFORE}.new", path, os.O_CREAT | os.O_TRUNC)
     os.rename(f"{_BEFORE}.new", _BEFORE)  # half of it would be the helper once: an empty one asks nobody
 
 
-def remembered() -> str:
+def remembered_helper() -> str:
     """The helper that was there before, or none; the kernel's usual one where nobody remembers, or it is gone."""
     try:
         before = os.fsdecode(read(_BEFORE))
@@ -147,7 +147,7 @@ def make_instance() -> bool:
         _write(f"{folder}/trace_clock", CLOCK)
     _write(f"{folder}/buffer_size_kb", _BUFFER_KB)
     if made:  # a memory that is not there counts as one that was lost
-        make_run()
+        make_run_folder()
         _write(MEMORY, dump_memory({}, 0).decode(), os.O_CREAT | os.O_TRUNC)
     _write(f"{folder}/{EVENT}/enable", "1")
     _write(f"{folder}/tracing_on", "1")

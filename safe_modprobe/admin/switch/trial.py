@@ -5,10 +5,10 @@ import os
 from safe_modprobe.admin.policy import atomic_write
 from safe_modprobe.admin.switch.switch import TRIAL_AT_BOOT
 from safe_modprobe.errors import SafeModprobeError
-from safe_modprobe.policy.dropins import FOLDERS, TRIAL
+from safe_modprobe.policy.dropins import FOLDERS, TRIAL_FILE
 
-PATH = f"{FOLDERS[1]}/{TRIAL}"
-_REPLACES = f"{FOLDERS[2]}/{TRIAL}"
+PATH = f"{FOLDERS[1]}/{TRIAL_FILE}"
+_REPLACES = f"{FOLDERS[2]}/{TRIAL_FILE}"
 _TEXT = b"""\
 # Nothing is refused, and what would be is recorded: until the next boot, 'safe-modprobectl enable' or 'disable'.
 [settings]
@@ -27,7 +27,7 @@ def start() -> bool:
             f"{_REPLACES}: it takes the place of {PATH}, so a trial would not hold; nothing was changed, remove it"
         )
     before = is_on()
-    with atomic_write.drafted(PATH) as draft:
+    with atomic_write.open_draft(PATH) as draft:
         draft.land(_TEXT)
     return not before
 
@@ -37,12 +37,12 @@ def end() -> bool:
     return atomic_write.remove(PATH)
 
 
-def at_every_boot(wanted: bool) -> None:
+def set_at_every_boot(wanted: bool) -> None:
     """Say so, or no more. Raises SafeModprobeError."""
     if not wanted:
         atomic_write.remove(TRIAL_AT_BOOT)
     elif not is_at_every_boot():
-        with atomic_write.drafted(TRIAL_AT_BOOT) as draft:
+        with atomic_write.open_draft(TRIAL_AT_BOOT) as draft:
             draft.land(_ABOUT_BOOT)
 
 

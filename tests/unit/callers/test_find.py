@@ -15,10 +15,10 @@ import pytest
 
 from safe_modprobe import last_resort
 from safe_modprobe.callers import find, nested, proc, tracefs
-from safe_modprobe.callers.kernel_args import SILENT, named, parse
+from safe_modprobe.callers.kernel_args import UNNAMED_CALLER, claimed_caller, parse
 from safe_modprobe.callers.nested import dump_caller, on_behalf_of
 from safe_modprobe.callers.ring import Event
-from safe_modprobe.callers.tracefs import Seen
+from safe_modprobe.callers.tracefs import TracedRequests
 from safe_modprobe.capability import ALL
 from safe_modprobe.decide import decide, principals
 from safe_modprobe.model import Caller, Claim, Policy, Settings, Source
@@ -69,7 +69,7 @@ LEFT = [
 
 def test_who_waits_is_who_asks(stacks: dict[str, list[bytes]], someone: int) -> None:
     stacks[f"/proc/{someone}/stack"] = STEADY
-    found = find._settled(someone, Source.TRACEFS)
+    found = find._read_blocked_caller(someone, Source.TRACEFS)
     assert found is not None
     assert (found.uid, found.tid, found.source, found.call_site) == (1000, someone, Source.TRACEFS, "f")
 
@@ -79,7 +79,7 @@ def test_who_does_not_wait_before_and_after_is_nobody(
     stacks: dict[str, list[bytes]], someone: int, looks: list[bytes]
 ) -> None:
     stacks[f"/proc/{someone}/stack"] = list(looks)
-    assert find._settled(someone, Source.TRACEFS) is None
+    assert find._read_blocked_caller(someone, Source.TRACEFS) is None
 
 
 def test_who_is_blocked_elsewhere_is_not_asked_for_a_stack(stacks: dict[str, list[bytes]], someone: int) -> None:
@@ -87,8 +87,8 @@ def test_who_is_blocked_elsewhere_is_not_asked_for_a_stack(stacks: dict[str, lis
     stacks[f"/proc/{someone}/stack"] = STEADY
     for where, found in (b"request_wait_answer", False), (b"call_usermodehelper_exec", True), (b"0", True), (b"", True):
         stacks[f"/proc/{someone}/wchan"] = [where]
-        assert (proc.waits(someone) is not None) is found, where
-        assert (find._settled(someone, Source.TRACEFS) is not None) is found, where
+        assert (proc.blocked_call_site(someone) is not None) is found, where
+        assert (find._read_blocked_caller(someone, Source.TRACEFS) is not None) is found, where
 
 
 @pytest.mark.parametrize(
@@ -106,7 +106,7 @@ def test_where_stacks_are_hidden_who_was_traced_is_believed(
         return where
 
     monkeypatch.setattr(proc, "read", read)
-    assert (proc.waits(1, traced=True), proc.waits(1)) == (traced, plain)
+    assert (proc.blocked_call_site(1, traced=True), proc.blocked_call_site(1)) == (traced, plain)
 
 
 @pytest.mark.parametrize(("euid", "known"), [(1000, True), (0, False)])
@@ -114,9 +114,9 @@ def test_where_stacks_are_hidden_a_set_user_id_program_is_nobody(
     monkeypatch: pytest.MonkeyPatch, someone: int, euid: int, known: bool
 ) -> None:
     """It may have taken over the TID of whoever asked, and wait for a key's helper."""
-    monkeypatch.setattr(proc, "frames", lambda tid, function: (function,))
+    monkeypatch.setattr(proc, "kernel_stack", lambda tid, function: (function,))
     monkeypatch.setattr(find, "read_caller", lambda tid, source, site: Caller(source, 1000, euid))
-    assert (find._settled(someone, Source.TRACEFS) is not None) is known
+    assert (find._read_blocked_caller(someone, Source.TRACEFS) is not None) is known
 
 
 @pytest.mark.parametrize(
@@ -141,12 +141,12 @@ def test_by_proc_helpers_that_come_and_go_are_looked_at_again(
     """One task waits, root's: how many helpers there were before it was looked at and afterwards, look after look."""
     stacks[f"/proc/{os.getpid()}/stack"] = STEADY
     for ask in (
-        lambda: find._by_proc(parse(["x"]).request, find._itself),
-        lambda: last_resort._all_privileged("x"),
+        lambda: find._from_proc(parse(["x"]).request, find._accept_any),
+        lambda: last_resort._all_requesters_privileged("x"),
     ):
         first, then = iter(before), iter(after)
-        monkeypatch.setattr(proc, "helpers", lambda then=then: next(then))
-        monkeypatch.setattr(proc, "everyone", lambda first=first: ([os.getpid()], next(first)))
+        monkeypatch.setattr(proc, "count_helpers", lambda then=then: next(then))
+        monkeypatch.setattr(proc, "blocked_requesters", lambda first=first: ([os.getpid()], next(first)))
         assert bool(ask()) is root
 
 
@@ -166,17 +166,17 @@ def test_by_proc_who_ends_while_it_is_looked_at_takes_nothing_from_root(
     with child(lambda: None) as gone:
         pass
     for ask in (
-        lambda: _known(find._by_proc(parse(["x"]).request, find._itself)),
-        lambda: last_resort._all_privileged("x"),
+        lambda: _known(find._from_proc(parse(["x"]).request, find._accept_any)),
+        lambda: last_resort._all_requesters_privileged("x"),
     ):
         first, then = iter(looks), iter(looks)
-        monkeypatch.setattr(proc, "helpers", lambda then=then: next(then)[2])
+        monkeypatch.setattr(proc, "count_helpers", lambda then=then: next(then)[2])
 
         def everyone(first: Iterator[tuple[bool, int, int]] = first) -> tuple[list[int], int]:
             other, helpers, _ = next(first)
             return [os.getpid(), *[gone] * other], helpers
 
-        monkeypatch.setattr(proc, "everyone", everyone)
+        monkeypatch.setattr(proc, "blocked_requesters", everyone)
         assert bool(ask()) is root
 
 
@@ -187,7 +187,7 @@ def _known(found: tuple[Caller, ...] | None) -> bool:
 def test_an_ended_task_is_nobody(stacks: dict[str, list[bytes]]) -> None:
     with child(lambda: None) as pid:
         stacks[f"/proc/{pid}/stack"] = STEADY
-    assert find._settled(pid, Source.TRACEFS) is None
+    assert find._read_blocked_caller(pid, Source.TRACEFS) is None
 
 
 INHERITED = [
@@ -209,7 +209,9 @@ def test_a_loading_helper_asks_for_its_caller(
     with child(lambda: None) as pid, on_behalf_of(for_whom):
         for tid in (os.getpid(), pid):
             stacks[f"/proc/{tid}/stack"] = STEADY
-            assert find._settled(tid, source) == for_whom._replace(source=kept, tid=tid, pid=tid, call_site="f")
+            assert find._read_blocked_caller(tid, source) == for_whom._replace(
+                source=kept, tid=tid, pid=tid, call_site="f"
+            )
 
 
 NAME = b"crypto-authencesn(hmac(sha256),cbc(aes))"
@@ -233,8 +235,8 @@ def test_who_sleeps_for_the_whole_is_behind_its_parts(
     stacks: dict[str, list[bytes]], someone: int, part: bytes, behind: bool
 ) -> None:
     stacks[f"/proc/{someone}/stack"] = [LARVAL]
-    seen = Seen({someone: Event(someone, LATE, True, NAME), 2: Event(2, LATE, True, part)}, False)
-    found = find._behind(seen, seen.events[2])
+    seen = TracedRequests({someone: Event(someone, LATE, True, NAME), 2: Event(2, LATE, True, part)}, False)
+    found = find._tasks_waiting_for_deputy(seen, seen.events[2])
     assert [each.uid for each in found] == ([1000] if behind else [])
 
 
@@ -242,10 +244,10 @@ def test_a_loading_helper_behind_a_deputy_is_not_root(stacks: dict[str, list[byt
     """A module's init that wants a cipher sleeps in our helper, with all of root's power."""
     own = os.getpid()
     stacks[f"/proc/{own}/stack"] = [LARVAL]
-    seen = Seen({own: Event(own, LATE, True, NAME), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
-    assert [each.uid for each in find._behind(seen, seen.events[2])] == [0]
+    seen = TracedRequests({own: Event(own, LATE, True, NAME), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
+    assert [each.uid for each in find._tasks_waiting_for_deputy(seen, seen.events[2])] == [0]
     with on_behalf_of(USER):
-        assert [each.uid for each in find._behind(seen, seen.events[2])] == [1000]
+        assert [each.uid for each in find._tasks_waiting_for_deputy(seen, seen.events[2])] == [1000]
 
 
 NOT_BEHIND: list[tuple[Callable[[], object], list[bytes], int, bytes]] = [
@@ -264,8 +266,8 @@ def test_who_is_not_behind(
 ) -> None:
     with child(become) as pid:
         stacks[f"/proc/{pid}/stack"] = list(looks)
-        seen = Seen({pid: Event(pid, when, True, name), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
-        assert find._behind(seen, seen.events[2]) == ()
+        seen = TracedRequests({pid: Event(pid, when, True, name), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
+        assert find._tasks_waiting_for_deputy(seen, seen.events[2]) == ()
 
 
 def test_an_ended_task_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,9 +285,9 @@ def test_an_ended_task_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyP
     own, now = os.getpid(), time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     request = parse(["-q", "--", "x"]).request
     events = {ended: Event(ended, now, False, b"x"), own: Event(own, now, False, b"x")}
-    assert [each.tid for each in find._unattended(request, Seen(events, False)) or ()] == [own]
+    assert [each.tid for each in find._nowait_requesters(request, TracedRequests(events, False)) or ()] == [own]
     late = {own: Event(own, 0, False, b"x")}
-    assert find._unattended(request, Seen(late, False)) == ()
+    assert find._nowait_requesters(request, TracedRequests(late, False)) == ()
 
 
 def test_who_runs_us_by_hand_is_the_caller() -> None:
@@ -305,7 +307,7 @@ def test_who_runs_us_by_hand_is_the_caller() -> None:
 @pytest.mark.parametrize("rule", ["", "rule = [{ groups = [29], action = 'deny' }]"])
 def test_a_kernels_argument_counts_even_by_hand(argument: str, claim: Claim, rule: str) -> None:
     """And of whoever waits for a module meanwhile nothing is taken for the words' sake."""
-    assert callers_under(policy(rule), parse(["-q", "--", "x", argument]).request) == (named(claim),)
+    assert callers_under(policy(rule), parse(["-q", "--", "x", argument]).request) == (claimed_caller(claim),)
 
 
 FS = "grsec_modharden_fs"
@@ -330,13 +332,13 @@ SILENCES = [
 
 
 def by_kernel_args(always: bool = False, words: tuple[str, ...] = ()) -> Caller | None:
-    return find._by_kernel_args(parse(["-q", "--", "x", *words]).request, Settings(kernel_args_always=always))
+    return find._from_kernel_args(parse(["-q", "--", "x", *words]).request, Settings(kernel_args_always=always))
 
 
 @pytest.fixture
 def promise(stacks: object, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "modprobe_caller_args"
-    monkeypatch.setattr(find, "PROMISE", str(path))
+    monkeypatch.setattr(find, "CALLER_ARGS_SYSCTL", str(path))
     return path
 
 
@@ -346,7 +348,7 @@ def test_silence_is_privilege_only_where_it_is_promised(
 ) -> None:
     if content is not None:
         promise.write_bytes(content)
-    assert by_kernel_args(always, words) == (SILENT if root else None)
+    assert by_kernel_args(always, words) == (UNNAMED_CALLER if root else None)
 
 
 def test_a_promise_that_cannot_be_read_is_none(promise: Path) -> None:
@@ -389,7 +391,7 @@ def test_a_bare_name_is_roots_where_the_kernel_has_the_series(
     if content is not None:
         promise.write_bytes(content)
     asked = parse(["-q", "--", "m", *words]).request
-    request = find.heard(asked)
+    request = find.resolve_netdev_claim(asked)
     assert (request.alias, request.kernel_args) == (asked.alias, asked.kernel_args)
     assert decide(policy(""), request, ROOT, plan(step("m", N))).action == action
     assert decide(policy(""), request, USER, plan(step("m", Y))).action == "deny"
@@ -397,7 +399,7 @@ def test_a_bare_name_is_roots_where_the_kernel_has_the_series(
 
 def test_of_a_promise_that_cannot_be_read_a_bare_name_hears_nothing(promise: Path) -> None:
     promise.mkdir()
-    assert find.heard(parse(["--", "m", NETDEV]).request).claim.netdev
+    assert find.resolve_netdev_claim(parse(["--", "m", NETDEV]).request).claim.netdev
 
 
 WAITED, UNATTENDED = False, True
@@ -419,7 +421,7 @@ def test_a_module_that_is_loaded_for_a_user_does_not_ask_as_root(
     promise: Path, monkeypatch: pytest.MonkeyPatch, whom: Caller, nobody_waits: bool, root: bool
 ) -> None:
     promise.write_bytes(b"1\n")
-    monkeypatch.setattr(proc, "nobody_waits", lambda: nobody_waits)
+    monkeypatch.setattr(proc, "has_no_requester", lambda: nobody_waits)
     with on_behalf_of(whom):
         assert [bool(by_kernel_args(always)) for always in (False, True)] == [root, root]
     # A helper may come for what its init asked for without waiting, after it has ended.
@@ -432,8 +434,8 @@ def test_after_a_minute_nobody_comes_any_more(
     promise: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: int, root: bool
 ) -> None:
     promise.write_bytes(b"1\n")
-    monkeypatch.setattr(proc, "nobody_waits", lambda: True)
-    monkeypatch.setattr(nested, "_LINGERS", 60 * 10**9)
+    monkeypatch.setattr(proc, "has_no_requester", lambda: True)
+    monkeypatch.setattr(nested, "_NOWAIT_WINDOW_NS", 60 * 10**9)
     with on_behalf_of(USER):
         pass
     when = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - seconds * 10**9
@@ -451,7 +453,7 @@ def test_a_helper_that_was_killed_while_it_loaded_is_remembered_for_a_while(
         (tmp_path / f"loads/{pid}").write_bytes(dump_caller(start, USER))
         assert by_kernel_args() is None
     assert by_kernel_args() is None
-    monkeypatch.setattr(nested, "_LINGERS", 0)
+    monkeypatch.setattr(nested, "_NOWAIT_WINDOW_NS", 0)
     assert by_kernel_args()
 
 
@@ -494,10 +496,10 @@ def test_where_nobody_else_can_say_it_a_users_load_is_waited_for(
 ) -> None:
     """A module's own request would hold the load until it is answered."""
     promise.write_bytes(b"1\n")
-    monkeypatch.setattr(proc, "asked_by_kernel", lambda: True)
-    monkeypatch.setattr(proc, "nobody_waits", lambda: nobody_waits)
+    monkeypatch.setattr(proc, "started_by_kernel", lambda: True)
+    monkeypatch.setattr(proc, "has_no_requester", lambda: nobody_waits)
     with loads_for(whom, seconds):
-        assert callers_under(policy(ALONE), parse(["-q", "--", "x"]).request) == (SILENT if root else UNKNOWN,)
+        assert callers_under(policy(ALONE), parse(["-q", "--", "x"]).request) == (UNNAMED_CALLER if root else UNKNOWN,)
 
 
 def test_a_load_that_begins_later_is_not_waited_for(
@@ -515,8 +517,8 @@ def test_a_load_that_begins_later_is_not_waited_for(
         (tmp_path / "loads/8").write_bytes(b"")
 
     monkeypatch.setattr(time, "sleep", sleep)
-    assert nested.silence_is_roots(WAITED, 0.5) and len(slept) == 1
-    assert not nested.silence_is_roots(WAITED)
+    assert nested.silence_means_root(WAITED, 0.5) and len(slept) == 1
+    assert not nested.silence_means_root(WAITED)
 
 
 @pytest.mark.parametrize(("name", "content", "root"), [("7", b"", False), ("7", b"x", False), ("7.new", b"", True)])
@@ -592,18 +594,18 @@ def asked(promise: Path, stacks: dict[str, list[bytes]], monkeypatch: pytest.Mon
     By tracefs their last request is for this very alias.
     """
     promise.write_bytes(b"1\n")
-    monkeypatch.setattr(proc, "asked_by_kernel", lambda: True)
-    monkeypatch.setattr(proc, "nobody_waits", lambda: False)
-    monkeypatch.setattr(find, "_PAUSES", (0.0, 0.0))
+    monkeypatch.setattr(proc, "started_by_kernel", lambda: True)
+    monkeypatch.setattr(proc, "has_no_requester", lambda: False)
+    monkeypatch.setattr(find, "_RETRY_DELAYS_S", (0.0, 0.0))
 
     def ask(words: str, source: Source, *tids: int, rule: str = BY_UNIT, alias: str = "x") -> tuple[Caller, ...]:
         for tid in tids:
             stacks[f"/proc/{tid}/stack"] = STEADY
-        monkeypatch.setattr(proc, "everyone", lambda: (list(tids), len(tids)))
-        monkeypatch.setattr(proc, "helpers", lambda: len(tids))
+        monkeypatch.setattr(proc, "blocked_requesters", lambda: (list(tids), len(tids)))
+        monkeypatch.setattr(proc, "count_helpers", lambda: len(tids))
         events = {tid: Event(tid, LATE, True, os.fsencode(alias)) for tid in tids}
-        monkeypatch.setattr(tracefs, "instance", lambda: "instance")
-        monkeypatch.setattr(tracefs, "look", lambda folder: Seen(events, False))
+        monkeypatch.setattr(tracefs, "active_instance", lambda: "instance")
+        monkeypatch.setattr(tracefs, "read_requests", lambda folder: TracedRequests(events, False))
         sources = f"settings.sources = ['kernel-args', '{source}']\n"
         return callers_under(policy(sources + rule), parse(["-q", "--", alias, *words.split()]).request)
 
@@ -611,7 +613,7 @@ def asked(promise: Path, stacks: dict[str, list[bytes]], monkeypatch: pytest.Mon
 
 
 def said(words: str) -> Caller:
-    return named(parse(["-q", "--", "x", *words.split()]).request.claim) if words else SILENT
+    return claimed_caller(parse(["-q", "--", "x", *words.split()]).request.claim) if words else UNNAMED_CALLER
 
 
 LOOKS_AT_TASKS = [Source.TRACEFS, Source.PROC]
@@ -644,8 +646,8 @@ def test_of_several_only_who_fits_counts(asked: Callable[..., tuple[Caller, ...]
         everyone = (one, root, other, two)
         for words, fit in (("", [root]), (NORMAL.format(1001), [other]), (NORMAL.format(1000), [one, two])):
             assert [each.tid for each in asked(words, source, *everyone)] == fit
-        assert asked(NORMAL.format(7), source, *everyone) == (named(Claim(True, 7)),)
-        assert asked("", source) == (SILENT,)
+        assert asked(NORMAL.format(7), source, *everyone) == (claimed_caller(Claim(True, 7)),)
+        assert asked("", source) == (UNNAMED_CALLER,)
 
 
 @pytest.mark.parametrize("rule", ["", BY_UNIT.replace("units", "aliases = ['fs-*'], units")])
@@ -665,12 +667,12 @@ def test_where_the_other_source_fails_the_words_stand(
     def fail(*_: object) -> None:
         raise look
 
-    monkeypatch.setattr(proc, "nobody_waits", lambda: False)
+    monkeypatch.setattr(proc, "has_no_requester", lambda: False)
     for words in ("", NORMAL.format(1000)):
         asked(words, source)  # the fixture's
         with monkeypatch.context() as broken:
-            broken.setattr(find, "_blocked", fail)
-            broken.setattr(find, "_settled", fail)
+            broken.setattr(find, "_blocked_callers", fail)
+            broken.setattr(find, "_read_blocked_caller", fail)
             assert asked(words, source, 1) == (said(words),)
 
 
@@ -707,8 +709,8 @@ THREADS = [
 def test_a_kernel_thread_may_act_as_somebody_else(
     words: str, alias: str, behind: tuple[Caller, ...], taken: Caller | None
 ) -> None:
-    thread = KTHREAD._replace(behind=behind)
-    fit = find._fit_for(parse(["--", alias]).request, said(words), False)
+    thread = KTHREAD._replace(working_for=behind)
+    fit = find._filter_by_claim(parse(["--", alias]).request, said(words), False)
     assert fit(thread) == ({KTHREAD: (thread,), None: (said(words),)}.get(taken) or (taken,))
 
 
@@ -716,13 +718,15 @@ def test_root_itself_is_known_where_a_deputy_might_ask(asked: Callable[..., tupl
     """Without the look nobody would be, and root refused."""
     (found,) = asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="deputy-x")
     assert (found.uid, found.kernel_thread) == (0, False)
-    assert asked("", Source.TRACEFS, rule=DEPUTIES, alias="deputy-x") == (SILENT,)
+    assert asked("", Source.TRACEFS, rule=DEPUTIES, alias="deputy-x") == (UNNAMED_CALLER,)
     with child(user()) as other:  # which may be who asked, with borrowed credentials
         found = asked("", Source.PROC, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
-        assert [each.tid for each in found] == [os.getpid(), None] and found[1] == SILENT
+        assert [each.tid for each in found] == [os.getpid(), None] and found[1] == UNNAMED_CALLER
         found = asked("", Source.TRACEFS, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
         assert [each.tid for each in found] == [os.getpid()]
-    assert asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="crypto-x") == (SILENT,), "it is seen through"
+    assert asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="crypto-x") == (
+        UNNAMED_CALLER,
+    ), "it is seen through"
 
 
 SELF_TESTS = [
@@ -734,11 +738,11 @@ SELF_TESTS = [
     (USER, 0, "cryptomgr", None, None),
     (UNREAD, 0, "crypto-x", None, None),
     (USER, 0, "crypto-x", "root", 0),
-    (USER, 61, "crypto-x", "a kernel thread", SILENT),
-    (USER, 61, "crypto-x", None, SILENT),
-    (ROOT, 0, "crypto-x", "a kernel thread", SILENT),
-    (USER, 0, "x", "a kernel thread", SILENT),
-    (USER, 0, "xcrypto-x", None, SILENT),
+    (USER, 61, "crypto-x", "a kernel thread", UNNAMED_CALLER),
+    (USER, 61, "crypto-x", None, UNNAMED_CALLER),
+    (ROOT, 0, "crypto-x", "a kernel thread", UNNAMED_CALLER),
+    (USER, 0, "x", "a kernel thread", UNNAMED_CALLER),
+    (USER, 0, "xcrypto-x", None, UNNAMED_CALLER),
 ]
 
 
@@ -762,11 +766,11 @@ def test_a_users_algorithm_is_not_tested_as_root(
         when = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - seconds * 10**9
         os.utime(tmp_path / "loads.ended", ns=(when, when))
     with child(user() if who == "a user" else lambda: None) as pid:
-        monkeypatch.setattr(find, "_behind", lambda seen, event: ())
+        monkeypatch.setattr(find, "_tasks_waiting_for_deputy", lambda seen, event: ())
         monkeypatch.setattr("safe_modprobe.callers.tasks._is_kernel_thread", lambda tid: who == "a kernel thread")
         found = asked("", source, *[pid] * (who is not None), rule=DEPUTIES, alias=alias)
-        if taken is SILENT:
-            assert found == (SILENT,)
+        if taken is UNNAMED_CALLER:
+            assert found == (UNNAMED_CALLER,)
             return
         judged = [
             each for caller in found for each in principals(policy(DEPUTIES), parse(["--", alias]).request, caller)
@@ -779,12 +783,12 @@ def test_where_nobody_else_can_look_an_algorithm_is_the_silents(
     asked: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, sources: str
 ) -> None:
     """Or root would have no cipher for a minute whenever a user has one."""
-    monkeypatch.setattr(tracefs, "instance", lambda: None)
+    monkeypatch.setattr(tracefs, "active_instance", lambda: None)
     request, rules = parse(["-q", "--", "crypto-x"]).request, policy(f"settings.sources = [{sources}]\n{DEPUTIES}")
     with on_behalf_of(USER):
-        monkeypatch.setattr(find, "_PATIENCE", 0.01)
+        monkeypatch.setattr(find, "_NESTED_LOAD_WAIT_S", 0.01)
         assert callers_under(rules, request) == (UNKNOWN,)
-    assert callers_under(rules, request) == (SILENT,)
+    assert callers_under(rules, request) == (UNNAMED_CALLER,)
 
 
 LAST = [
@@ -809,7 +813,7 @@ def test_the_last_resort_wants_everyone_privileged(
     with ExitStack() as children:
         for become in everyone:
             stacks[f"/proc/{children.enter_context(child(become))}/stack"] = STEADY
-        assert last_resort._all_privileged(alias) is privileged
+        assert last_resort._all_requesters_privileged(alias) is privileged
 
 
 def test_the_last_resort_takes_no_loading_helper_for_root(
@@ -817,9 +821,9 @@ def test_the_last_resort_takes_no_loading_helper_for_root(
 ) -> None:
     monkeypatch.setattr(last_resort, "_NESTED", str(tmp_path / "loads"))
     stacks[f"/proc/{os.getpid()}/stack"] = STEADY
-    assert last_resort._all_privileged("x")
+    assert last_resort._all_requesters_privileged("x")
     with on_behalf_of(USER):
-        assert not last_resort._all_privileged("x")
+        assert not last_resort._all_requesters_privileged("x")
 
 
 @pytest.mark.parametrize(("alias", "privileged"), [("crypto-x", False), ("crypto-", False), ("net-pf-38", True)])
@@ -836,7 +840,7 @@ def test_the_last_resort_takes_no_deputy_for_root(
         return found
 
     monkeypatch.setattr(proc, "stat", stat)
-    assert last_resort._all_privileged(alias) is privileged
+    assert last_resort._all_requesters_privileged(alias) is privileged
 
 
 @pytest.mark.parametrize("whom", [USER, ROOT, UNREAD])
@@ -892,8 +896,8 @@ def test_the_last_resort_refuses_whatever_nobody_waits_for(
 ) -> None:
     """A module may ask so after its load; then no helper of ours is above anybody who waits."""
     stacks[f"/proc/{os.getpid()}/stack"] = STEADY
-    monkeypatch.setattr(proc, "everyone", lambda: ([os.getpid()], 0))
-    monkeypatch.setattr(proc, "helpers", lambda: 0)
+    monkeypatch.setattr(proc, "blocked_requesters", lambda: ([os.getpid()], 0))
+    monkeypatch.setattr(proc, "count_helpers", lambda: 0)
     for nobody, privileged in ((False, True), (True, False)):
-        monkeypatch.setattr(proc, "nobody_waits", lambda nobody=nobody: nobody)
-        assert last_resort._all_privileged("x") is privileged
+        monkeypatch.setattr(proc, "has_no_requester", lambda nobody=nobody: nobody)
+        assert last_resort._all_requesters_privileged("x") is privileged

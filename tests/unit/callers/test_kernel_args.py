@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from safe_modprobe.callers.kernel_args import USAGE, named, parse
+from safe_modprobe.callers.kernel_args import USAGE, claimed_caller, parse
 from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.errors import UsageError
 from safe_modprobe.escape import escape
@@ -93,7 +93,7 @@ def test_kernel_arguments(arguments: list[str], claim: Claim) -> None:
 
 @pytest.mark.parametrize("claim", [claim for _, claim in CLAIMS if claim.unprivileged])
 def test_whoever_the_words_name_lacks_cap_sys_module(claim: Claim) -> None:
-    caller = named(claim)
+    caller = claimed_caller(claim)
     assert (caller.source, caller.uid, caller.known) == (Source.KERNEL_ARGS, claim.uid, claim.uid is not None)
     assert caller.capabilities == claim.capabilities
     assert not holds(caller.capabilities | caller.may_hold, SYS_MODULE)
@@ -102,7 +102,7 @@ def test_whoever_the_words_name_lacks_cap_sys_module(claim: Claim) -> None:
 @pytest.mark.parametrize("claim", [claim for _, claim in CLAIMS if claim.unprivileged])
 def test_what_the_words_do_not_say_is_not_made_up(claim: Claim) -> None:
     """But that a capability which is told of is held in the initial user namespace."""
-    caller = named(claim)
+    caller = claimed_caller(claim)
     assert (caller.euid, caller.gids, caller.no_new_privs, caller.seen) == (None, None, None, False)
     assert caller.initial_user_namespace is (True if claim.capabilities else None)
 

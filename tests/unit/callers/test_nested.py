@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from safe_modprobe.callers import nested
-from safe_modprobe.callers.kernel_args import SILENT, named
-from safe_modprobe.callers.nested import dump_caller, inherited, on_behalf_of, parse_caller
+from safe_modprobe.callers.kernel_args import UNNAMED_CALLER, claimed_caller
+from safe_modprobe.callers.nested import dump_caller, inherited_caller, on_behalf_of, parse_caller
 from safe_modprobe.callers.proc import stat
 from safe_modprobe.capability import ALL
 from safe_modprobe.errors import UntrustedInputError
@@ -29,10 +29,10 @@ CALLERS = [
     UNKNOWN_CALLER,
     Caller(Source.PROC, 0, 0, frozenset(), ALL, comm="", unit="-", call_site="="),
     Caller(Source.PROC, 0, 0, None, 1, False, None, may_hold=7),
-    SILENT,
-    named(Claim(True, 1000, capabilities=1 << 12)),
-    named(Claim(True, 1000)),
-    named(Claim(True)),
+    UNNAMED_CALLER,
+    claimed_caller(Claim(True, 1000, capabilities=1 << 12)),
+    claimed_caller(Claim(True, 1000)),
+    claimed_caller(Claim(True)),
 ]
 
 
@@ -42,7 +42,7 @@ def test_round_trip(caller: Caller) -> None:
 
 
 def test_those_behind_a_deputy_are_left_out() -> None:
-    assert parse_caller(dump_caller(1, FULL._replace(behind=(ROOT,))))[1] == FULL
+    assert parse_caller(dump_caller(1, FULL._replace(working_for=(ROOT,))))[1] == FULL
 
 
 GOOD = dump_caller(4711, FULL)
@@ -103,39 +103,39 @@ def child(depth: int) -> Iterator[int]:
 @pytest.mark.parametrize("caller", [FULL, USER, UNKNOWN_CALLER, CROWD])
 def test_children_inherit(folder: Path, caller: Caller, depth: int) -> None:
     with child(depth) as tid:
-        assert inherited(tid) is None
+        assert inherited_caller(tid) is None
         with on_behalf_of(caller):
-            assert inherited(os.getpid()) == caller
-            assert inherited(tid) == caller
-        assert inherited(tid) is None
+            assert inherited_caller(os.getpid()) == caller
+            assert inherited_caller(tid) == caller
+        assert inherited_caller(tid) is None
 
 
 def test_the_nearest_counts(folder: Path) -> None:
     with child(1) as tid, on_behalf_of(ROOT):
         (folder / str(tid)).write_bytes(dump_caller(stat(tid).start, USER))
-        assert inherited(tid) == USER
-        assert inherited(os.getpid()) == ROOT
+        assert inherited_caller(tid) == USER
+        assert inherited_caller(os.getpid()) == ROOT
 
 
 def test_nobody_loads(folder: Path) -> None:
-    assert inherited(os.getpid()) is None
+    assert inherited_caller(os.getpid()) is None
     folder.mkdir()
-    assert inherited(os.getpid()) is None
+    assert inherited_caller(os.getpid()) is None
 
 
 def test_a_parents_parent_is_not_asked_by_its_sibling(folder: Path) -> None:
     with child(1) as one, child(1) as other:
         folder.mkdir()
         (folder / str(one)).write_bytes(dump_caller(stat(one).start, USER))
-        assert inherited(other) is None
-        assert inherited(os.getpid()) is None
+        assert inherited_caller(other) is None
+        assert inherited_caller(os.getpid()) is None
 
 
 def test_who_is_far_below_nobody_who_loads_is_still_himself(folder: Path) -> None:
     with child(50) as deep, child(1) as other:
         folder.mkdir()
         (folder / str(other)).write_bytes(dump_caller(stat(other).start, USER))
-        assert inherited(deep) is None
+        assert inherited_caller(deep) is None
 
 
 @pytest.mark.parametrize("shift", [-1, 1, 1000])
@@ -143,14 +143,14 @@ def test_a_reused_pid_inherits_nothing(folder: Path, shift: int) -> None:
     folder.mkdir()
     pid = os.getpid()
     (folder / str(pid)).write_bytes(dump_caller(stat(pid).start + shift, USER))
-    assert inherited(pid) is None
+    assert inherited_caller(pid) is None
 
 
 @pytest.mark.parametrize("record", [b"", b"\0", dump_caller(1, CROWD)[:65536]])
 def test_a_broken_record_is_somebody_unknown_and_not_nobody(folder: Path, record: bytes) -> None:
     folder.mkdir()
     (folder / str(os.getpid())).write_bytes(record)
-    assert inherited(os.getpid()) == UNKNOWN_CALLER
+    assert inherited_caller(os.getpid()) == UNKNOWN_CALLER
 
 
 def test_a_chain_without_an_end_is_somebody_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -158,7 +158,7 @@ def test_a_chain_without_an_end_is_somebody_unknown(folder: Path, monkeypatch: p
     with child(4) as tid:
         folder.mkdir()
         (folder / "1").write_bytes(b"")
-        assert inherited(tid) == UNKNOWN_CALLER
+        assert inherited_caller(tid) == UNKNOWN_CALLER
 
 
 def test_the_record_goes_with_a_failure(folder: Path) -> None:

@@ -314,8 +314,8 @@ def test_an_ended_task_is_an_error() -> None:
 
 
 def test_nobody_here_waits_for_a_module() -> None:
-    assert proc.waits(os.getpid()) is None
-    assert proc.everyone() == ([], 0)
+    assert proc.blocked_call_site(os.getpid()) is None
+    assert proc.blocked_requesters() == ([], 0)
 
 
 def test_a_path_that_means_another_file_here_is_not_told(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from safe_modprobe.callers import tracefs
 from safe_modprobe.callers.ring import Event
-from safe_modprobe.callers.tracefs import dump_memory, look, parse_memory
+from safe_modprobe.callers.tracefs import dump_memory, parse_memory, read_requests
 
 ONE = Event(7, 5, True, b"net-pf-38")
 TWO = Event(8, 6, False, b"a\nb \xff")
@@ -47,7 +47,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 
 def test_looks_add_up(memory: Path) -> None:
     for _ in range(2):
-        assert look("") == ({7: ONE, 8: TWO}, False)
+        assert read_requests("") == ({7: ONE, 8: TWO}, False)
     assert parse_memory(memory.read_bytes()) == ({7: ONE, 8: TWO}, 0)
 
 
@@ -61,9 +61,9 @@ def test_of_one_task_the_newer_event_stays(
     """Processors are emptied one after another: what was traced on one meanwhile is older than what is remembered."""
     fresh = ONE._replace(time=when, name=b"other")
     monkeypatch.setattr(tracefs, "_drain", lambda folder: ([fresh], None))
-    assert look("").events == {7: fresh if kept else ONE}
+    assert read_requests("").events == {7: fresh if kept else ONE}
     monkeypatch.setattr(tracefs, "_drain", lambda folder: ([], None))
-    assert look("").events == {7: fresh if kept else ONE}, "nor later"
+    assert read_requests("").events == {7: fresh if kept else ONE}, "nor later"
 
 
 def killed(*_: object) -> int:
@@ -87,7 +87,7 @@ PWRITE = os.pwrite
     ("where", "name", "what"),
     [
         (tracefs, "_drain", killed),
-        (tracefs, "_keep", killed),
+        (tracefs, "_write_memory", killed),
         (os, "ftruncate", killed),
         (os, "pwrite", full),
         (os, "pwrite", nearly_full),
@@ -101,12 +101,12 @@ def test_what_a_helper_took_out_of_the_ring_and_did_not_keep_is_a_loss(
     with monkeypatch.context() as broken:
         broken.setattr(where, name, what)
         with pytest.raises((KeyboardInterrupt, OSError)):
-            look("")
-    assert look("") == ({8: TWO}, True)
-    assert look("") == ({8: TWO}, True), "it lasts"
+            read_requests("")
+    assert read_requests("") == ({8: TWO}, True)
+    assert read_requests("") == ({8: TWO}, True), "it lasts"
     assert parse_memory(memory.read_bytes())[1] >= now
 
 
 def test_no_memory_is_a_lost_one(memory: Path) -> None:
     memory.unlink()
-    assert look("") == ({8: TWO}, True)
+    assert read_requests("") == ({8: TWO}, True)

@@ -21,26 +21,26 @@ from safe_modprobe.log import rate_limited as act
 from safe_modprobe.log import record
 from safe_modprobe.log.counts import (
     ACCOUNTS,
-    AT_ONCE,
     BLOCK,
     KINDS,
-    MOST,
-    MOST_TOTALS,
-    OF_A_BLOCK,
+    MAX_RECORDS,
+    MAX_SUMMARIES,
+    MAX_TOTALS,
     OTHERS,
     SECONDS,
     SIZE,
+    USERS_PER_BLOCK,
     Budget,
     Counts,
     Repeats,
     Window,
     admit,
+    close_windows,
+    count_request,
     dump,
     origin_label,
     parse,
-    served,
-    settled,
-    waits,
+    seconds_until_due,
 )
 from safe_modprobe.log.counts_file import read_counts
 from safe_modprobe.model import UID_MAX, Action, Caller, Origin, Source, Verdict
@@ -73,16 +73,16 @@ def times(count: int, kind: str = "deny", uid: int | None = 1000, now: int = 0) 
 MINE = Budget("deny", 1000, 1000)
 SEQUENCES = [
     ("none", [], 0, []),
-    ("as many as there may be", times(MOST), MOST, []),
-    ("one more, and nobody asks again", times(MOST + 1), MOST, []),
-    ("one more, and the minute is over", [*times(MOST + 1), *times(1, now=SECONDS)], MOST + 1, [Repeats(MINE, 1)]),
-    ("one more, and the minute is nearly over", [*times(MOST + 1), *times(1, now=SECONDS - 1)], MOST, []),
-    ("no more, and the minute is over", [*times(MOST), *times(1, now=SECONDS)], MOST + 1, []),
-    ("two minutes", [*times(MOST + 5), *times(MOST + 7, now=SECONDS), *times(1, now=999)], 2 * MOST + 1, [Repeats(MINE, 5), Repeats(MINE, 7)]),
-    ("another writes the count", [*times(MOST + 5), *times(1, uid=1001, now=SECONDS)], MOST, [Repeats(MINE, 5)]),
-    ("another comes too early for it", [*times(MOST + 5), *times(1, uid=1001, now=SECONDS - 1)], MOST, []),
-    ("another kind writes it", [*times(MOST + 5), *times(1, "log", now=SECONDS)], MOST, [Repeats(MINE, 5)]),
-    ("a clock that went back", [*times(MOST + 5, now=500), *times(1, now=100)], MOST + 1, [Repeats(MINE, 5)]),
+    ("as many as there may be", times(MAX_RECORDS), MAX_RECORDS, []),
+    ("one more, and nobody asks again", times(MAX_RECORDS + 1), MAX_RECORDS, []),
+    ("one more, and the minute is over", [*times(MAX_RECORDS + 1), *times(1, now=SECONDS)], MAX_RECORDS + 1, [Repeats(MINE, 1)]),
+    ("one more, and the minute is nearly over", [*times(MAX_RECORDS + 1), *times(1, now=SECONDS - 1)], MAX_RECORDS, []),
+    ("no more, and the minute is over", [*times(MAX_RECORDS), *times(1, now=SECONDS)], MAX_RECORDS + 1, []),
+    ("two minutes", [*times(MAX_RECORDS + 5), *times(MAX_RECORDS + 7, now=SECONDS), *times(1, now=999)], 2 * MAX_RECORDS + 1, [Repeats(MINE, 5), Repeats(MINE, 7)]),
+    ("another writes the count", [*times(MAX_RECORDS + 5), *times(1, uid=1001, now=SECONDS)], MAX_RECORDS, [Repeats(MINE, 5)]),
+    ("another comes too early for it", [*times(MAX_RECORDS + 5), *times(1, uid=1001, now=SECONDS - 1)], MAX_RECORDS, []),
+    ("another kind writes it", [*times(MAX_RECORDS + 5), *times(1, "log", now=SECONDS)], MAX_RECORDS, [Repeats(MINE, 5)]),
+    ("a clock that went back", [*times(MAX_RECORDS + 5, now=500), *times(1, now=100)], MAX_RECORDS + 1, [Repeats(MINE, 5)]),
 ]  # fmt: skip
 
 
@@ -113,11 +113,11 @@ def test_a_flood_fills_nothing_and_silences_nobody(made: Callable[[], list[Asked
     written, counts, said = played(flood)
     blocks = len({uid // BLOCK for _, uid, _ in flood if uid is not None and uid >= BLOCK})
     kinds = len({kind for kind, _, _ in flood})
-    budgets = min(max(1, blocks * (OF_A_BLOCK + 1)), OTHERS + 1) * kinds
-    assert written.total() <= budgets * MOST
+    budgets = min(max(1, blocks * (USERS_PER_BLOCK + 1)), OTHERS + 1) * kinds
+    assert written.total() <= budgets * MAX_RECORDS
     assert len(counts.windows) <= budgets and len(dump(counts)) < SIZE
     assert written.total() + sum(window.counted for window in counts.windows.values()) == len(flood)
-    assert sum(counts.kept_back.values()) + written.total() == len(flood) and said == []
+    assert sum(counts.suppressed.values()) + written.total() == len(flood) and said == []
     for kind, uid in BYSTANDERS:
         counts, write, _ = admit(counts, kind, uid, 1)
         assert write, (kind, uid)
@@ -141,9 +141,9 @@ def test_users_of_a_directory_are_heard_beside_one_that_floods() -> None:
 
 def test_root_is_heard_though_every_account_is_not() -> None:
     written, counts, _ = played([("deny", uid, 0) for uid in range(1, BLOCK, 29)])
-    assert len(counts.windows) == ACCOUNTS + 1 and written.total() == ACCOUNTS + MOST
+    assert len(counts.windows) == ACCOUNTS + 1 and written.total() == ACCOUNTS + MAX_RECORDS
     for kind in KINDS:
-        for _ in range(MOST):
+        for _ in range(MAX_RECORDS):
             counts, write, _ = admit(counts, kind, 0, 1)
             assert write
         assert not admit(counts, kind, 0, 1)[1], "root's own flood fills nothing either"
@@ -151,32 +151,32 @@ def test_root_is_heard_though_every_account_is_not() -> None:
 
 def test_the_most_that_there_can_be_fits() -> None:
     counts = Counts(refused_at=10**18)
-    for number in range(MOST_TOTALS * 2):
+    for number in range(MAX_TOTALS * 2):
         for action in (*map(str, Action), "none"):
             for source in Source:
-                counts = served(counts, (action, str(source), f"{number:064d}"), 10**18)
+                counts = count_request(counts, (action, str(source), f"{number:064d}"), 10**18)
     rng = random.Random(1)
     for _ in range(6_000):
         uid = rng.choice((None, 0, rng.randrange(BLOCK), rng.randrange(BLOCK * 9), rng.randrange(UID_MAX)))
         counts, _, _ = admit(counts, rng.choice(KINDS), uid, 10**9)
     full = {key: 10**19 - 1 for key in counts.totals}
-    windows = {key: Window(10**18, MOST, 10**18) for key in counts.windows}
-    counts = counts._replace(totals=full, windows=windows, kept_back=dict.fromkeys(KINDS, 10**18))
-    assert len(counts.totals) <= MOST_TOTALS + 4 * len(Source)
+    windows = {key: Window(10**18, MAX_RECORDS, 10**18) for key in counts.windows}
+    counts = counts._replace(totals=full, windows=windows, suppressed=dict.fromkeys(KINDS, 10**18))
+    assert len(counts.totals) <= MAX_TOTALS + 4 * len(Source)
     assert len(windows) <= ACCOUNTS + OTHERS + 4 * len(KINDS)
     assert len(dump(counts)) < SIZE and parse(dump(counts)) == counts
 
 
 def test_one_helper_writes_few_counts_for_others_and_its_own_for_certain() -> None:
-    _, counts, _ = played([asked for uid in range(1, 51) for asked in times(MOST + uid, uid=uid)])
+    _, counts, _ = played([asked for uid in range(1, 51) for asked in times(MAX_RECORDS + uid, uid=uid)])
     counts, write, due = admit(counts, "deny", 50, SECONDS)
-    assert write and len(due) == AT_ONCE and Repeats(Budget("deny", 50, 50), 50) in due
+    assert write and len(due) == MAX_SUMMARIES and Repeats(Budget("deny", 50, 50), 50) in due
     said = list(due)
-    while waits(counts, SECONDS) is not None:
-        counts, due = settled(counts, SECONDS, AT_ONCE)
+    while seconds_until_due(counts, SECONDS) is not None:
+        counts, due = close_windows(counts, SECONDS, MAX_SUMMARIES)
         said += due
     assert sorted(each.times for each in said) == list(range(1, 51)), "each once"
-    assert waits(counts, SECONDS) is None and settled(counts, SECONDS)[1] == ()
+    assert seconds_until_due(counts, SECONDS) is None and close_windows(counts, SECONDS)[1] == ()
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_one_helper_writes_few_counts_for_others_and_its_own_for_certain() -> No
     ],
 )
 def test_waits(windows: dict[Budget, Window], now: int, seconds: int | None) -> None:
-    assert waits(Counts(windows=windows), now) == seconds
+    assert seconds_until_due(Counts(windows=windows), now) == seconds
 
 
 numbers = st.integers(0, 10**19 - 1)
@@ -256,9 +256,9 @@ def test_origin_label(origin: Origin, label: str) -> None:
 def test_a_policy_of_many_files_does_not_pile_up() -> None:
     counts = Counts()
     for number in range(1000):
-        counts = served(counts, ("deny", "tracefs", f"{number}.toml"), 7)
-    assert len(counts.totals) == MOST_TOTALS + 1 and sum(counts.totals.values()) == 1000
-    assert counts.totals["deny", "tracefs", "other"] == 1000 - MOST_TOTALS and counts.refused_at == 7
+        counts = count_request(counts, ("deny", "tracefs", f"{number}.toml"), 7)
+    assert len(counts.totals) == MAX_TOTALS + 1 and sum(counts.totals.values()) == 1000
+    assert counts.totals["deny", "tracefs", "other"] == 1000 - MAX_TOTALS and counts.refused_at == 7
 
 
 # What follows is one state for many helpers, in files and with a log of the test's own.
@@ -308,8 +308,8 @@ def test_many_helpers_at_once_add_up(log: Path) -> None:
     lines = log.read_text().splitlines()
     mine = [line for line in lines if "to uid 1000" in line]
     counts = read_counts(act.COUNTS)
-    assert len(mine) == MOST and [len(lines) - len(mine)] == [2], lines
-    assert counts.kept_back == {"deny": HELPERS * EACH - MOST}
+    assert len(mine) == MAX_RECORDS and [len(lines) - len(mine)] == [2], lines
+    assert counts.suppressed == {"deny": HELPERS * EACH - MAX_RECORDS}
     assert counts.totals == {
         ("deny", "tracefs", "marker"): HELPERS * EACH + 1,
         ("deny", "tracefs", "50-test.toml"): 1,
@@ -319,19 +319,19 @@ def test_many_helpers_at_once_add_up(log: Path) -> None:
 
 
 def test_a_count_is_written_by_whoever_comes_next(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(MOST + 7):
+    for _ in range(MAX_RECORDS + 7):
         act.record_verdict(refusal())
-    assert len(log.read_text().splitlines()) == MOST
+    assert len(log.read_text().splitlines()) == MAX_RECORDS
     monkeypatch.setattr(act, "_now", lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME)) + SECONDS + 1)
     act.record_verdict(verdict("x", ROOT, plan(step("m", Y))._replace(targets=())))
-    assert log.read_text().splitlines()[MOST:] == [
+    assert log.read_text().splitlines()[MAX_RECORDS:] == [
         f"7 more requests of uid 1000 were denied within {SECONDS} s; they were only counted"
     ]
     assert read_counts(act.COUNTS).windows == {}
 
 
 def test_a_count_is_written_when_nobody_comes(log: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for _ in range(MOST + 7):
+    for _ in range(MAX_RECORDS + 7):
         act.record_verdict(refusal(UNKNOWN))
     left, due = act.write_due()
     assert due == () and len(left.windows) == 1
@@ -354,19 +354,23 @@ def test_quiet_rules_are_counted_and_not_recorded(log: Path) -> None:
 
 
 def test_trouble_has_a_budget_of_its_own(log: Path) -> None:
-    for _ in range(MOST + 9):
+    for _ in range(MAX_RECORDS + 9):
         act.record_trouble("load", 1000, "m: could not be loaded", 4, {})
         act.record_trouble("policy", None, "policy error", 3, {})
     act.record_verdict(refusal())
     said = Counter(log.read_text().splitlines())
-    assert (said["m: could not be loaded"], said["policy error"], said.total()) == (MOST, MOST, 2 * MOST + 1)
+    assert (said["m: could not be loaded"], said["policy error"], said.total()) == (
+        MAX_RECORDS,
+        MAX_RECORDS,
+        2 * MAX_RECORDS + 1,
+    )
 
 
 def test_a_broken_helper_fills_nothing_either(log: Path) -> None:
-    for _ in range(MOST + 9):
+    for _ in range(MAX_RECORDS + 9):
         last_resort._record("failure", "x", "net-pf-38", "refused")
         last_resort._record("left", "x", "net-pf-38", "a privileged request is left to modprobe")
-    assert set(Counter(log.read_text().splitlines()).values()) == {MOST}
+    assert set(Counter(log.read_text().splitlines()).values()) == {MAX_RECORDS}
 
 
 WHO_WAITS = [
@@ -376,7 +380,7 @@ WHO_WAITS = [
     ("nobody any more", (), {}, None),
     ("one who is gone", (), {7: OSError()}, None),
     ("one who cannot be read", (), {7: ValueError()}, None),
-    ("too many", (), {7: proc.TooMuchError()}, None),
+    ("too many", (), {7: proc.WalkLimitError()}, None),
     ("the kernel says", ("grsec_modharden_fs", "grsec_modharden_normal1000_", "modharden_cap12_"), {7: 0}, 1000),
     ("not quite", ("grsec_modharden_normal-1_", "grsec_modharden_normal1000", "grsec_modharden_normal_"), {7: 1}, 1),
     ("a number too long", ("grsec_modharden_normal" + "9" * 99 + "_",), {7: 1}, 1),
@@ -393,16 +397,16 @@ def test_whose_budget_a_broken_helper_counts_for(
             raise found
         return found
 
-    monkeypatch.setattr(proc, "everyone", lambda: (list(tasks), 1))
+    monkeypatch.setattr(proc, "blocked_requesters", lambda: (list(tasks), 1))
     monkeypatch.setattr(proc, "real_uid", real_uid)
-    assert last_resort._user(words) == uid
+    assert last_resort._budget_uid(words) == uid
 
 
 def test_one_user_silences_no_other_while_the_helper_is_broken(log: Path) -> None:
     for uid in (1000, 1001):
-        for _ in range(MOST + 9):
+        for _ in range(MAX_RECORDS + 9):
             last_resort._record("failure", f"x of {uid}", "net-pf-38", "refused", uid)
-    assert sorted(Counter(line[:32] for line in log.read_text().splitlines()).values()) == [MOST, MOST]
+    assert sorted(Counter(line[:32] for line in log.read_text().splitlines()).values()) == [MAX_RECORDS, MAX_RECORDS]
 
 
 def test_whose_a_task_is() -> None:
@@ -419,9 +423,9 @@ def test_whose_a_task_is() -> None:
 @pytest.mark.parametrize("broken", [None, object()], ids=["not there", "of another version"])
 def test_what_broke_may_be_the_counting(log: Path, monkeypatch: pytest.MonkeyPatch, broken: object) -> None:
     monkeypatch.setitem(sys.modules, "safe_modprobe.log.rate_limited", broken)
-    for _ in range(MOST + 9):
+    for _ in range(MAX_RECORDS + 9):
         last_resort._record("failure", "x", "net-pf-38", "refused")
-    assert log.read_text().splitlines() == ["safe-modprobe failed (x); refused"] * (MOST + 9)
+    assert log.read_text().splitlines() == ["safe-modprobe failed (x); refused"] * (MAX_RECORDS + 9)
 
 
 def a_folder(run: Path) -> None:
@@ -451,9 +455,9 @@ def no_folder(run: Path) -> None:
 @pytest.mark.parametrize("broken", [a_folder, a_link, a_pipe, a_socket, no_folder])
 def test_what_cannot_be_counted_is_recorded(log: Path, broken: object) -> None:
     broken(log.parent / "run")  # type: ignore[operator]
-    for _ in range(MOST + 5):
+    for _ in range(MAX_RECORDS + 5):
         act.record_verdict(refusal())
-    assert len(log.read_text().splitlines()) == MOST + 5
+    assert len(log.read_text().splitlines()) == MAX_RECORDS + 5
     victim = log.parent / "run/victim"
     assert not victim.exists() or victim.read_text() == "precious"
 
@@ -466,11 +470,11 @@ def test_what_cannot_be_counted_is_recorded(log: Path, broken: object) -> None:
 def test_a_spoilt_file_silences_nobody(log: Path, content: bytes) -> None:
     (log.parent / "run").mkdir()
     (log.parent / "run/counts").write_bytes(content)
-    for _ in range(MOST + 5):
+    for _ in range(MAX_RECORDS + 5):
         act.record_verdict(refusal())
     lines = [line for line in log.read_text().splitlines() if line.startswith("denied")]
-    assert len(lines) == MOST
-    assert read_counts(act.COUNTS).kept_back == {"deny": 5}
+    assert len(lines) == MAX_RECORDS
+    assert read_counts(act.COUNTS).suppressed == {"deny": 5}
 
 
 def test_a_lock_that_is_never_free_holds_nobody_for_long(log: Path) -> None:
@@ -495,13 +499,13 @@ _ASK = """
 import sys
 from safe_modprobe.log import rate_limited as counts
 from safe_modprobe.log import record
-from safe_modprobe.log.counts import MOST
+from safe_modprobe.log.counts import MAX_RECORDS
 from tests.unit.make import USER, Y, plan, step, verdict
 counts.COUNTS, counts.PENDING = f"{sys.argv[1]}/counts", f"{sys.argv[1]}/counts.pending"
 said = []
 record.JOURNAL = record.SYSLOG = "/nonexistent"
 record._kmsg = lambda *what: said.append(what)
-for _ in range(MOST + 5):
+for _ in range(MAX_RECORDS + 5):
     counts.record_verdict(verdict("x", USER, plan(step("m", Y), alias="x")))
 print(len(said))
 """
@@ -509,7 +513,11 @@ print(len(said))
 
 @pytest.mark.parametrize(
     ("before", "written"),
-    [("", MOST + 5), ('"$2" -c "$3" "$1" >/dev/null; truncate -s 0 "$1/counts"', MOST + 5), ("PRE", MOST)],
+    [
+        ("", MAX_RECORDS + 5),
+        ('"$2" -c "$3" "$1" >/dev/null; truncate -s 0 "$1/counts"', MAX_RECORDS + 5),
+        ("PRE", MAX_RECORDS),
+    ],
     ids=["and nobody has counted yet", "and the file was cut", "and it was there before"],
 )
 def test_a_full_run(tmp_path: Path, before: str, written: int) -> None:
@@ -528,4 +536,4 @@ def test_a_full_run(tmp_path: Path, before: str, written: int) -> None:
 
 def test_a_file_that_is_not_there_is_nothing_counted(tmp_path: Path) -> None:
     assert read_counts(str(tmp_path / "none")) == Counts()
-    assert pure.waits(Counts(), 5) is None
+    assert pure.seconds_until_due(Counts(), 5) is None

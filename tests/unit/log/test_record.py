@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.callers.kernel_args import named, parse
+from safe_modprobe.callers.kernel_args import claimed_caller, parse
 from safe_modprobe.decide import decide
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.log import record
-from safe_modprobe.log.report import fields, line, priority, worth_a_record
+from safe_modprobe.log.report import fields, line, needs_record, priority
 from safe_modprobe.model import Caller, Claim, Plan
 from safe_modprobe.policy.accounts import Accounts
 from safe_modprobe.policy.schema import build
@@ -61,8 +61,11 @@ FIELDS = """MESSAGE_ID VERDICT ALIAS MODULES REFUSED REASON ORIGIN REMEDY SOURCE
     [
         (USER._replace(pid=1, tid=2, comm="c", executable="/x", unit="u", call_site="f"), ""),
         (UNKNOWN, "PID TID UID EUID GROUPS CAPS USERNS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
-        (named(Claim(True, 7)), "PID TID EUID GROUPS USERNS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
-        (named(Claim(True, 7, capabilities=1 << 12)), "PID TID EUID GROUPS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
+        (claimed_caller(Claim(True, 7)), "PID TID EUID GROUPS USERNS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD"),
+        (
+            claimed_caller(Claim(True, 7, capabilities=1 << 12)),
+            "PID TID EUID GROUPS COMM EXE UNIT NO_NEW_PRIVS KERNEL_THREAD",
+        ),
     ],
 )
 def test_a_record_has_what_is_promised_and_what_nobody_knew_is_left_out(caller: Caller, missing: str) -> None:
@@ -83,7 +86,7 @@ def test_a_record_has_what_is_promised_and_what_nobody_knew_is_left_out(caller: 
 )  # fmt: skip
 def test_worth_and_level(text: str, who: Caller, steps: Plan, worth: bool, level: int) -> None:
     verdict = decide(policy(text), parse(["x"]).request, who, steps)
-    assert (worth_a_record(verdict), priority(verdict)) == (worth, level)
+    assert (needs_record(verdict), priority(verdict)) == (worth, level)
 
 
 @pytest.fixture

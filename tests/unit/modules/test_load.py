@@ -13,7 +13,7 @@ import pytest
 from safe_modprobe.callers.kernel_args import parse
 from safe_modprobe.decide import decide
 from safe_modprobe.model import Caller, Plan, Step, Target, TargetState, Verdict
-from safe_modprobe.modules.load import Tree, everything_is_in, load
+from safe_modprobe.modules.load import Tree, all_loaded, load
 from tests.unit.make import ROOT, USER, N, Y, plan, policy, step
 
 NOT_TRIED = errno.ECANCELED
@@ -34,7 +34,7 @@ def verdict(steps: Plan, who: Caller = ROOT) -> Verdict:
 def outcome(found: Verdict) -> dict[str, object]:
     """The errno of each step that was tried; KERNEL for whatever this kernel says to a text file."""
     every = load(found, tree=Tree("/nowhere", "0"))
-    assert not everything_is_in(found, every)
+    assert not all_loaded(found, every)
     words: dict[str, object] = {name: None if error is None else error.errno for name, error in every.items()}
     return {name: "kernel" if word in REFUSALS else word for name, word in words.items()}
 
@@ -117,4 +117,4 @@ DONE = [
 def test_only_all_of_it_is_a_success(
     targets: tuple[Target, ...], who: Caller, found: dict[str, OSError | None], whole: bool
 ) -> None:
-    assert everything_is_in(verdict(Plan("x", targets), who), found) is whole
+    assert all_loaded(verdict(Plan("x", targets), who), found) is whole

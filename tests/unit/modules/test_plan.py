@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.admin.modules.inspect_plan import read_as_new, read_plans
+from safe_modprobe.admin.modules.inspect_plan import read_as_unloaded, read_plans
 from safe_modprobe.callers.kernel_args import parse
 from safe_modprobe.capability import SYS_MODULE, Capability
 from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.model import UNMARKED, Marker, Plan, Request, Target, TargetState
-from safe_modprobe.modules.plan import marker, modules_folder, read_plan
+from safe_modprobe.modules.plan import modules_folder, parse_marker, read_plan
 from tests.tree.build import Mod, build_tree
 from tests.unit.descriptors import nothing_left_open
 
@@ -76,7 +76,7 @@ AS_NEW = [
 def test_a_module_by_its_name_as_if_it_were_new(
     folder: Path, name: str, steps: list[str], aliases: tuple[str, ...]
 ) -> None:
-    found = read_as_new(name, str(folder))
+    found = read_as_unloaded(name, str(folder))
     assert found is not None
     assert ([step.module for step in found.target.steps], found.aliases) == (steps, aliases)
     assert found.target.state == (TargetState.BUILT_IN if name == "built_in" else TargetState.NEW)
@@ -84,7 +84,7 @@ def test_a_module_by_its_name_as_if_it_were_new(
 
 @pytest.mark.parametrize("name", ["nothing", "alias-plain", "two-x", "two-*"])
 def test_an_alias_is_no_name(folder: Path, name: str) -> None:
-    assert read_as_new(name, str(folder)) is None
+    assert read_as_unloaded(name, str(folder)) is None
 
 
 @pytest.mark.parametrize("alias", ["broken", "gone", "cut"])
@@ -145,7 +145,7 @@ MARKERS = [
 
 @pytest.mark.parametrize(("info", "found"), MARKERS)
 def test_marker(info: list[tuple[str, str]], found: Marker) -> None:
-    assert marker(info) == found
+    assert parse_marker(info) == found
 
 
 def test_folders(tmp_path: Path) -> None:

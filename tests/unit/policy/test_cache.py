@@ -12,7 +12,7 @@ from hypothesis import given
 from safe_modprobe.model import Policy
 from safe_modprobe.policy import cache
 from safe_modprobe.policy.cache import cached_policy, snapshot
-from safe_modprobe.policy.cache_write import remember
+from safe_modprobe.policy.cache_write import save
 from safe_modprobe.policy.files import read_policy
 from safe_modprobe.policy.packed import SHAPE, pack, unpack
 from tests.unit.policy.test_text import policies
@@ -37,7 +37,7 @@ class Place:
     def fill(self, wait: float = SETTLED) -> bool:
         time.sleep(wait)
         before = snapshot(self.folders)
-        return remember(read_policy(self.folders), before, str(self.cache))
+        return save(read_policy(self.folders), before, str(self.cache))
 
     def cached(self) -> Policy | None:
         return cached_policy(self.folders, str(self.cache))
@@ -155,7 +155,7 @@ def test_what_may_change_with_the_same_stamp_is_not_kept(tmp_path: Path, what: s
     before = cache.Snapshot((file,), (state,), taken)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "_state", lambda path: state)
-        assert remember(read_policy(place.folders), before, str(place.cache)) is kept
+        assert save(read_policy(place.folders), before, str(place.cache)) is kept
 
 
 def test_no_edit_is_overlooked_however_soon_it_comes(tmp_path: Path) -> None:
@@ -180,7 +180,7 @@ def test_what_changed_while_it_was_read_is_not_kept(tmp_path: Path) -> None:
     before = snapshot(place.folders)
     policy = read_policy(place.folders)
     (place.ours / "50-a.toml").write_text(MARK.replace('"m"', '"n"'))
-    assert not remember(policy, before, str(place.cache))
+    assert not save(policy, before, str(place.cache))
     assert place.cached() is None
 
 
@@ -189,7 +189,7 @@ def test_a_place_that_cannot_be_written_is_no_error(filled: Callable[[], Place])
     place.cache.unlink()
     place.cache.parent.rmdir()
     place.cache.parent.write_text("a file")
-    assert not remember(
+    assert not save(
         read_policy(place.folders), snapshot(place.folders)._replace(taken=time.time_ns()), str(place.cache)
     )
 

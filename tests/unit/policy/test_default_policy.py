@@ -10,7 +10,7 @@ import junitparser
 import pytest
 
 from safe_modprobe.admin.commands.main import main
-from safe_modprobe.admin.policy.cases import Case, cases, judge
+from safe_modprobe.admin.policy.cases import Case, judge, parse_cases
 from safe_modprobe.callers import find
 from safe_modprobe.callers.kernel_args import parse
 from safe_modprobe.capability import SYS_MODULE
@@ -34,7 +34,7 @@ def shipped() -> Policy:
 
 @cache
 def shipped_cases() -> tuple[Case, ...]:
-    return tuple(case for path in TESTS for case in cases(path.name, path.read_bytes(), NoAccounts()))
+    return tuple(case for path in TESTS for case in parse_cases(path.name, path.read_bytes(), NoAccounts()))
 
 
 def fails(policy: Policy, case: Case) -> bool:
@@ -55,7 +55,7 @@ def test_shipped_cases_run_on_any_kernel(path: Path) -> None:
     """Each names its modules: what is built in or loaded here is none of its business."""
     rows = tomllib.loads(path.read_text())["case"]
     assert [row["name"] for row in rows if "modules" not in row] == []
-    found = cases(path.name, path.read_bytes(), NoAccounts())
+    found = parse_cases(path.name, path.read_bytes(), NoAccounts())
     asked = {(case.request, case.callers, case.plan) for case in found}
     assert len(found) >= len(rows) and len(asked) == len(found)
 
@@ -193,7 +193,7 @@ def test_whom_grsecuritys_example_believes(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], source: Source, uid: int | None
 ) -> None:
     """Silence is root; a mount is looked up elsewhere, here in /proc, where nobody waits."""
-    monkeypatch.setattr(find.proc, "asked_by_kernel", lambda: True)
+    monkeypatch.setattr(find.proc, "started_by_kernel", lambda: True)
     path = POLICY / "examples/05-grsecurity.toml"
     policy = build([(path.name, path.read_bytes())], NoAccounts())
     (found,) = callers_under(policy, parse(["--", "fs-xfs", *arguments]).request)

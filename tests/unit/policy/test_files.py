@@ -9,7 +9,7 @@ from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import Mode
 from safe_modprobe.policy.accounts import Accounts, parse_numbers
 from safe_modprobe.policy.builtin import BUILTIN_POLICY
-from safe_modprobe.policy.dropins import effective
+from safe_modprobe.policy.dropins import effective_files
 from safe_modprobe.policy.files import read_policy
 from tests.unit.make import NoAccounts
 
@@ -39,7 +39,7 @@ def mode(folders: list[Path]) -> Mode:
     ],
 )
 def test_effective(names: list[list[str]], order: list[tuple[str, int]]) -> None:
-    assert effective(names) == order
+    assert effective_files(names) == order
 
 
 def test_later_folders_replace_and_lower_numbers_win(folders: list[Path]) -> None:

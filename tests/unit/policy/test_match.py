@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from safe_modprobe.callers.kernel_args import SILENT, named, parse
+from safe_modprobe.callers.kernel_args import UNNAMED_CALLER, claimed_caller, parse
 from safe_modprobe.decide import needs_details
 from safe_modprobe.model import Caller, Claim
 from safe_modprobe.policy.match import alias_glob, call_site, first_mark, first_rule, glob, matches_caller
@@ -74,33 +74,33 @@ def test_every_key_given_must_match(keys: str, who: Caller, matches: bool) -> No
     assert (first_rule(rules, parse(["net-pf-38"]).request, who, "m") is not None) is matches
 
 
-WORDS = named(Claim(True, 1000))
-NET_HELD = named(Claim(True, 1000, capabilities=1 << 12))
+WORDS = claimed_caller(Claim(True, 1000))
+NET_HELD = claimed_caller(Claim(True, 1000, capabilities=1 << 12))
 HALF = USER._replace(capabilities=0, may_hold=1 << 12)
 """As tracefs fills the words in: what it holds besides is known, and still does not count."""
 
 YES, NO, OPEN = True, False, None
 MEANT = [
     # A caller of whom the kernel's words alone are known, and the keys of a rule.
-    ("users = [1000]", WORDS, YES, YES), ("users = [1001]", WORDS, NO, OPEN), ("users = [0]", SILENT, OPEN, OPEN),
-    ("groups = [29]", WORDS, OPEN, OPEN), ("groups = [29]", USER, NO, NO), ("groups = [29]", SILENT, OPEN, OPEN),
-    ('units = ["a.service"]', WORDS, OPEN, OPEN), ('units = ["a.service"]', SILENT, OPEN, OPEN),
+    ("users = [1000]", WORDS, YES, YES), ("users = [1001]", WORDS, NO, OPEN), ("users = [0]", UNNAMED_CALLER, OPEN, OPEN),
+    ("groups = [29]", WORDS, OPEN, OPEN), ("groups = [29]", USER, NO, NO), ("groups = [29]", UNNAMED_CALLER, OPEN, OPEN),
+    ('units = ["a.service"]', WORDS, OPEN, OPEN), ('units = ["a.service"]', UNNAMED_CALLER, OPEN, OPEN),
     ('units = ["a.service"]', USER, NO, NO), ('executables = ["/x"]', WORDS, OPEN, OPEN),
-    ('executables = ["/x"]', SILENT, OPEN, OPEN), ('call_sites = ["f"]', WORDS, OPEN, OPEN),
-    ('call_sites = ["f"]', SILENT, OPEN, OPEN), ("no_new_privs = true", WORDS, OPEN, OPEN),
-    ("no_new_privs = false", SILENT, OPEN, OPEN), ('user_namespace = "other"', WORDS, OPEN, OPEN),
+    ('executables = ["/x"]', UNNAMED_CALLER, OPEN, OPEN), ('call_sites = ["f"]', WORDS, OPEN, OPEN),
+    ('call_sites = ["f"]', UNNAMED_CALLER, OPEN, OPEN), ("no_new_privs = true", WORDS, OPEN, OPEN),
+    ("no_new_privs = false", UNNAMED_CALLER, OPEN, OPEN), ('user_namespace = "other"', WORDS, OPEN, OPEN),
     ('user_namespace = "initial"', WORDS, OPEN, OPEN), ('user_namespace = "other"', NET_HELD, NO, NO),
-    ('user_namespace = "initial"', NET_HELD, YES, YES), ('user_namespace = "initial"', SILENT, YES, YES),
-    ('user_namespace = "other"', SILENT, NO, NO), ('capabilities = ["CAP_NET_ADMIN"]', WORDS, OPEN, OPEN),
+    ('user_namespace = "initial"', NET_HELD, YES, YES), ('user_namespace = "initial"', UNNAMED_CALLER, YES, YES),
+    ('user_namespace = "other"', UNNAMED_CALLER, NO, NO), ('capabilities = ["CAP_NET_ADMIN"]', WORDS, OPEN, OPEN),
     ('capabilities = ["CAP_NET_ADMIN"]', NET_HELD, YES, YES), ('capabilities = ["CAP_BPF"]', NET_HELD, OPEN, OPEN),
-    ('capabilities = ["CAP_SYS_MODULE"]', WORDS, NO, NO), ('capabilities = ["CAP_SYS_MODULE"]', SILENT, YES, YES),
-    ('capabilities = ["CAP_BPF"]', SILENT, YES, YES), ('capabilities = ["CAP_NET_ADMIN"]', HALF, OPEN, OPEN),
+    ('capabilities = ["CAP_SYS_MODULE"]', WORDS, NO, NO), ('capabilities = ["CAP_SYS_MODULE"]', UNNAMED_CALLER, YES, YES),
+    ('capabilities = ["CAP_BPF"]', UNNAMED_CALLER, YES, YES), ('capabilities = ["CAP_NET_ADMIN"]', HALF, OPEN, OPEN),
     ('capabilities = ["CAP_BPF"]', HALF, NO, NO),
     ('capabilities = ["CAP_NET_ADMIN"]', HALF._replace(initial_user_namespace=False), NO, NO),
-    ('callers = "known"', WORDS, YES, YES), ('callers = "unknown"', WORDS, NO, NO), ('callers = "unknown"', SILENT, NO, NO),
+    ('callers = "known"', WORDS, YES, YES), ('callers = "unknown"', WORDS, NO, NO), ('callers = "unknown"', UNNAMED_CALLER, NO, NO),
     # One key that is known not to match is enough; one that nobody knows leaves it open.
     ('units = ["a.service"], users = [1001]', WORDS, NO, OPEN), ('units = ["a.service"], users = [1000]', WORDS, OPEN, OPEN),
-    ('units = ["a.service"], user_namespace = "other"', SILENT, NO, NO),
+    ('units = ["a.service"], user_namespace = "other"', UNNAMED_CALLER, NO, NO),
     ('units = ["a.service"], callers = "unknown"', WORDS, NO, NO),
     ('units = ["a.service"], no_new_privs = false', USER._replace(unit="a.service", no_new_privs=None), OPEN, OPEN),
     # A call site that nobody could see (kernel.yama.ptrace_scope=3) is no other one.
@@ -108,7 +108,7 @@ MEANT = [
     ('call_sites = ["f"]', USER._replace(call_site="g"), NO, NO), ('call_sites = ["f"]', USER._replace(call_site="f [m]"), YES, YES),
     ('call_sites = ["f"], users = [7]', USER._replace(call_site=""), NO, NO), ('modules = ["m"]', USER._replace(call_site=""), YES, YES),
     # Wholly unknown: no key about a person, in a refusal either.
-    ('units = ["a.service"]', UNKNOWN, NO, NO), ("users = [0]", named(Claim(True)), NO, NO),
+    ('units = ["a.service"]', UNKNOWN, NO, NO), ("users = [0]", claimed_caller(Claim(True)), NO, NO),
 ]  # fmt: skip
 
 
@@ -152,7 +152,7 @@ ASKS = [
 @pytest.mark.parametrize(("rule", "words", "silence"), ASKS)
 def test_whether_more_has_to_be_known(rule: str, words: bool, silence: bool) -> None:
     rules, request = policy(f"rule = [{{ {rule} }}]"), parse(["net-pf-38"]).request
-    assert [needs_details(rules, request, who) for who in (WORDS, SILENT)] == [words, silence]
+    assert [needs_details(rules, request, who) for who in (WORDS, UNNAMED_CALLER)] == [words, silence]
     assert not needs_details(rules, request, UNKNOWN) and not needs_details(rules, request, USER)
 
 

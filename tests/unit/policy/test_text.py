@@ -13,7 +13,7 @@ from safe_modprobe.decide import decide
 from safe_modprobe.model import Action, Caller, CallSite, Mark, Mode, Origin, Policy, Rule, Settings, Source
 from safe_modprobe.policy.files import read_policy
 from safe_modprobe.policy.schema import build
-from safe_modprobe.policy.text import dump, remedy
+from safe_modprobe.policy.text import dump, rule_line
 from tests.unit.make import UNKNOWN, USER, NoAccounts, caller, plan, policy, step
 
 HERE = Origin("x")
@@ -78,7 +78,7 @@ def test_the_shipped_policy_survives_printing() -> None:
     ],
 )
 def test_remedy(modules: list[str], who: Caller, line: str) -> None:
-    assert remedy(modules, who) == line
+    assert rule_line(modules, who) == line
     needed = plan(*(step(name)._replace(marker=step("x").marker) for name in modules))
     strict = '\n[settings]\nmode = "privileged"\n'
     request = parse(["x"]).request

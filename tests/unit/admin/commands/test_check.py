@@ -10,9 +10,9 @@ import pytest
 
 from safe_modprobe.admin.commands.main import main
 from safe_modprobe.admin.health.machine_facts import read_facts
-from safe_modprobe.admin.policy.drop_ins import draft, installed
+from safe_modprobe.admin.policy.drop_ins import read_draft, read_installed
 from safe_modprobe.admin.policy.json_schema import json_schema
-from safe_modprobe.admin.policy.names import Asked
+from safe_modprobe.admin.policy.names import NamesInPolicy
 
 TOP = Path(__file__).resolve().parents[4]
 KERNEL = "6.1.0-9-test"
@@ -345,7 +345,7 @@ def test_the_facts_of_an_image(image: Path) -> None:
         "/bin/gone": "",
         "/bin/x/y": "",
     }
-    asked = Asked(frozenset({0, 5, 107, 100000, 165535, 165536}), frozenset({29, 30}), frozenset(paths))
+    asked = NamesInPolicy(frozenset({0, 5, 107, 100000, 165535, 165536}), frozenset({29, 30}), frozenset(paths))
     facts = read_facts(str(image), f"{image}/lib/modules/{KERNEL}", [f"{image}/etc/modprobe.d"], asked)
     assert facts.kernel == KERNEL
     assert facts.modules == {"sctp", "libcrc32c", "a_b"}
@@ -359,7 +359,7 @@ def test_the_facts_of_an_image(image: Path) -> None:
 
 def test_the_facts_of_an_empty_folder_are_none(tmp_path: Path) -> None:
     facts = read_facts(
-        str(tmp_path), f"{tmp_path}/lib/modules/x", [], Asked(frozenset({0}), frozenset({0}), frozenset())
+        str(tmp_path), f"{tmp_path}/lib/modules/x", [], NamesInPolicy(frozenset({0}), frozenset({0}), frozenset())
     )
     assert (facts.modules, facts.users, facts.groups, facts.units) == (None, None, None, None)
     assert (facts.built_in, facts.aliases, facts.built_in_aliases) == (frozenset(), (), ())
@@ -368,15 +368,15 @@ def test_the_facts_of_an_empty_folder_are_none(tmp_path: Path) -> None:
 def test_here_name_services_are_asked_for_numbers(tmp_path: Path) -> None:
     """Whoever runs the tests has a number that somebody can name; the last one nobody has."""
     facts = read_facts(
-        None, f"{tmp_path}", [], Asked(frozenset({0, 2**32 - 2}), frozenset({0, 2**32 - 2}), frozenset())
+        None, f"{tmp_path}", [], NamesInPolicy(frozenset({0, 2**32 - 2}), frozenset({0, 2**32 - 2}), frozenset())
     )
     assert (facts.users, facts.groups) == ({0}, {0})
 
 
 def test_drop_ins_that_cannot_be_listed(tmp_path: Path) -> None:
-    found = installed([str(put(tmp_path / "file"))])
+    found = read_installed([str(put(tmp_path / "file"))])
     assert (found.files, [str(each) for each in found.findings]) == ((), [f"{tmp_path}/file: Not a directory"])
-    assert [str(each) for each in draft(str(tmp_path / "no/such")).findings][
+    assert [str(each) for each in read_draft(str(tmp_path / "no/such")).findings][
         -1
     ] == f"{tmp_path}/no/such: No such file or directory"
 

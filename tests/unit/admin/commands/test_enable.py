@@ -37,15 +37,15 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
                 state[kind] = what[0] == begins
         return True
 
-    monkeypatch.setattr(preflight, "refuse_what_is_in_the_way", lambda for_good: None)
-    monkeypatch.setattr(preflight, "ask_for_real", lambda before: said("ask"))
+    monkeypatch.setattr(preflight, "refuse_blockers", lambda for_good: None)
+    monkeypatch.setattr(preflight, "request_as_root", lambda before: said("ask"))
     monkeypatch.setattr(enable, "cached_policy", lambda folders: BUILTIN_POLICY)
     monkeypatch.setattr(enable, "dry_run", lambda: "")
     monkeypatch.setattr(enable, "prepare", lambda told: said("prepare"))
     monkeypatch.setattr(trial, "is_on", lambda: state["trial"])
     monkeypatch.setattr(trial, "start", lambda: said("begin"))
     monkeypatch.setattr(trial, "end", lambda: state["trial"] & said("end"))
-    monkeypatch.setattr(trial, "at_every_boot", lambda wanted: said("trial", wanted))
+    monkeypatch.setattr(trial, "set_at_every_boot", lambda wanted: said("trial", wanted))
     monkeypatch.setattr(unit, "enable", lambda: said("links"))
     monkeypatch.setattr(unit, "disable", lambda: said("no links"))
     monkeypatch.setattr(unit, "start", lambda: said("start"))
@@ -53,11 +53,11 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     monkeypatch.setattr(unit, "at_boot", lambda: state["links"])
     monkeypatch.setattr(switch, "helper", lambda: now[0])
     monkeypatch.setattr(switch, "forget", lambda path: None)
-    monkeypatch.setattr(switch, "remembered", lambda: "/sbin/modprobe")
+    monkeypatch.setattr(switch, "remembered_helper", lambda: "/sbin/modprobe")
     monkeypatch.setattr(switch, "wait_for_watch", lambda: said("wait") and os.open(os.devnull, os.O_RDONLY))
-    monkeypatch.setattr(switch, "remember", lambda path: said("remember", path))
+    monkeypatch.setattr(switch, "remember_helper", lambda path: said("remember", path))
     monkeypatch.setattr(switch, "set_helper", lambda path: said("set", path))
-    monkeypatch.setattr(switch, "remove_what_was_prepared", lambda: said("unprepare"))
+    monkeypatch.setattr(switch, "remove_prepared_files", lambda: said("unprepare"))
     return found
 
 
@@ -77,10 +77,10 @@ def test_for_good_the_unit_comes_with_it(done: Done) -> None:
 
 
 FAILURES = [
-    (preflight, "ask_for_real", ["links", "prepare", "remember", "set", "set", "unprepare", "no links"]),
+    (preflight, "request_as_root", ["links", "prepare", "remember", "set", "set", "unprepare", "no links"]),
     (enable, "prepare", ["links", "no links"]),
     (unit, "enable", []),
-    (trial, "at_every_boot", ["links", "prepare", "remember", "set", "ask", "end", "no links", "set", "unprepare"]),
+    (trial, "set_at_every_boot", ["links", "prepare", "remember", "set", "ask", "end", "no links", "set", "unprepare"]),
     (unit, "start", ["links", "prepare", "remember", "set", "ask", "end", "trial", "no links", "set", "unprepare"]),
 ]
 
@@ -102,7 +102,7 @@ def fail(*_: object) -> None:
 
 def test_a_trial_that_cannot_begin_with_every_boot_does_not_begin(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(enable, "_policy_to_try", lambda: BUILTIN_POLICY)
-    monkeypatch.setattr(trial, "at_every_boot", fail)
+    monkeypatch.setattr(trial, "set_at_every_boot", fail)
     with pytest.raises(SafeModprobeError, match="^no$"):
         enable.run(asked(trial=True))
     assert ("begin",) in done and ("ask",) not in done and not trial.is_on() and switch.helper() == ""
@@ -117,7 +117,7 @@ def test_a_trial_ends_once_root_is_served_without_it(done: Done, monkeypatch: py
         assert enable.run(asked(runtime=True)) == 0
         assert [each[0] for each in done] == ["prepare", "ask", "end"]
     else:
-        monkeypatch.setattr(preflight, "ask_for_real", fail)
+        monkeypatch.setattr(preflight, "request_as_root", fail)
         with pytest.raises(SafeModprobeError, match="^no$"):
             enable.run(asked(runtime=True))
         assert trial.is_on() and switch.helper() == HELPER
@@ -144,11 +144,11 @@ def test_for_this_boot_alone_systemd_keeps_it(done: Done) -> None:
 @pytest.mark.parametrize(
     ("where", "name", "step", "error", "why"),
     [
-        (switch, "remove_what_was_prepared", "unprepare", OSError(errno.EBUSY, "busy", "/i"), "/i: busy"),
+        (switch, "remove_prepared_files", "unprepare", OSError(errno.EBUSY, "busy", "/i"), "/i: busy"),
         (switch, "wait_for_watch", "wait", OSError(errno.ENOSPC, "no space", "/l"), "/l: no space"),
         (unit, "forget_failure", "forget", SafeModprobeError("systemctl: no"), "systemctl: no"),
         (trial, "end", "end", SafeModprobeError("/run/t: no"), "/run/t: no"),
-        (trial, "at_every_boot", "trial", OSError(errno.EROFS, "read-only"), "read-only"),
+        (trial, "set_at_every_boot", "trial", OSError(errno.EROFS, "read-only"), "read-only"),
         (unit, "disable", "no links", SafeModprobeError("systemctl: no"), "systemctl: no"),
     ],
 )  # fmt: skip
@@ -235,7 +235,7 @@ def test_another_name_of_ours_is_ours(done: Done, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(switch, "HELPER", str(own))
     switch.set_helper(str(link))
     done.clear()
-    assert switch.take_over() == str(link)
+    assert switch.install_helper() == str(link)
     assert done == [("set", str(own))], "it is nothing to be remembered"
     switch.set_helper(str(link))
     assert disable.run(asked()) == 0
@@ -261,7 +261,7 @@ def test_what_is_given_back_is_there(
     monkeypatch.setattr(switch, "_BEFORE", str(tmp_path / "before"))
     if text is not None:
         (tmp_path / "before").write_text(text)
-    assert switch.remembered() == helper
+    assert switch.remembered_helper() == helper
 
 
 @pytest.mark.parametrize(("helper", "steps"), [(HELPER, ["prepare"]), ("/sbin/modprobe", []), ("", [])])
@@ -291,9 +291,9 @@ def test_in_a_container_nothing_is_switched(done: Done, monkeypatch: pytest.Monk
         disable.run(asked())
     monkeypatch.undo()
     own_kernel_says(monkeypatch, tmp_path, "echo 'a container (lxc)'; exit 1")
-    monkeypatch.setattr(preflight, "read_way", lambda own, code: GOOD)
+    monkeypatch.setattr(preflight, "read_helper_facts", lambda own, code: GOOD)
     with pytest.raises(SafeModprobeError, match=said):
-        preflight.refuse_what_is_in_the_way(False)
+        preflight.refuse_blockers(False)
     assert done == []
 
 
@@ -319,14 +319,14 @@ def test_what_becomes_of_the_kernel_is_true(
 
     monkeypatch.setattr(socket, "socket", ask)
     with pytest.raises(SafeModprobeError, match=f"; kernel.modprobe {then}: see what the kernel's log says$"):
-        preflight.ask_for_real(before)
+        preflight.request_as_root(before)
 
     def refused(*_: object) -> None:
         (tmp_path / "self-test").write_text("unprivileged none\n")
 
     monkeypatch.setattr(socket, "socket", lambda *_: refused() or ask())
     with pytest.raises(SafeModprobeError, match=f"; kernel.modprobe {then}: 'safe-modprobectl status' says which"):
-        preflight.ask_for_real(before)
+        preflight.request_as_root(before)
 
 
 GOOD = Facts(BUILTIN_POLICY)
@@ -351,23 +351,23 @@ MENDED_BY_IT: list[dict[str, object]] = [
 
 @pytest.mark.parametrize(("changed", "said"), IN_THE_WAY, ids=range(len(IN_THE_WAY)))
 def test_what_is_in_the_way_is_named(monkeypatch: pytest.MonkeyPatch, changed: dict[str, object], said: str) -> None:
-    monkeypatch.setattr(preflight, "read_way", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
+    monkeypatch.setattr(preflight, "read_helper_facts", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
     with pytest.raises(SafeModprobeError, match="nothing was changed: ") as error:
-        preflight.refuse_what_is_in_the_way(False)
+        preflight.refuse_blockers(False)
     assert said in str(error.value)
 
 
 @pytest.mark.parametrize("changed", MENDED_BY_IT, ids=range(len(MENDED_BY_IT)))
 def test_what_it_mends_is_not(monkeypatch: pytest.MonkeyPatch, changed: dict[str, object]) -> None:
-    monkeypatch.setattr(preflight, "read_way", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
+    monkeypatch.setattr(preflight, "read_helper_facts", lambda own, code: GOOD._replace(**changed))  # type: ignore[arg-type]
     monkeypatch.setattr(preflight, "changeable_by_others", lambda path: [])
-    preflight.refuse_what_is_in_the_way(False)
+    preflight.refuse_blockers(False)
 
 
 def test_a_kernel_that_was_booted_with_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "rescue", lambda: "off")
+    monkeypatch.setattr(preflight, "rescue_word", lambda: "off")
     with pytest.raises(SafeModprobeError, match="says safe_modprobe=off.*nothing was changed, boot without it$"):
-        preflight.refuse_what_is_in_the_way(False)
+        preflight.refuse_blockers(False)
 
 
 def test_others_may_write_a_folder_on_the_way_or_behind_a_link(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from safe_modprobe.admin.commands.main import COMMANDS, parser
-from safe_modprobe.policy.files import need_parser
+from safe_modprobe.policy.files import check_parser_installed
 
 TOP = Path(__file__).resolve().parents[4]
 
@@ -113,11 +113,11 @@ def test_wrong_usage(arguments: tuple[str, ...], status: int, says: str) -> None
 @pytest.mark.parametrize("there", [True, False])
 def test_a_policy_that_was_remembered_hides_no_missing_parser(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     if there:
-        need_parser()
+        check_parser_installed()
     else:
         monkeypatch.setitem(sys.modules, "tomli", None)
         with pytest.raises(ModuleNotFoundError, match="No module named 'tomli'"):
-            need_parser()
+            check_parser_installed()
 
 
 def test_a_missing_library_is_named() -> None:

@@ -159,7 +159,7 @@ def test_a_bare_interface_name_is_judged_as_the_running_kernel_means_it(
     """An image's kernel promises nothing."""
     if promise is not None:
         (tmp_path / "promise").write_bytes(promise)
-    monkeypatch.setattr(find, "PROMISE", str(tmp_path / "promise"))
+    monkeypatch.setattr(find, "CALLER_ARGS_SYSCTL", str(tmp_path / "promise"))
     monkeypatch.setattr(Machine, "running", lambda self: running)
     monkeypatch.setattr(Machine, "policy", lambda self: policy(""))
     monkeypatch.setattr(Machine, "plan", lambda self, request: plan(step("m", N)))

@@ -4,8 +4,8 @@ from itertools import pairwise
 
 import pytest
 
-from safe_modprobe.admin.modules.surface import Surface, askable, kinds, survey
-from safe_modprobe.admin.policy.reach import Reach, Reached, family_of, stranger
+from safe_modprobe.admin.modules.surface import Surface, kinds, reachable_requests, survey
+from safe_modprobe.admin.policy.reach import Reach, Reached, family_of, unprivileged_caller
 from safe_modprobe.model import Action, Plan, Target, TargetState
 from tests.unit.make import N, Y, plan, policy, step
 
@@ -21,7 +21,7 @@ def asked(request: str) -> Reached:
 def look(text: str, *plans: Plan) -> Surface:
     judged = policy(text)
     callers = kinds(judged)
-    reached = {each.request for each in askable([asked(each.alias) for each in plans], callers)}
+    reached = {each.request for each in reachable_requests([asked(each.alias) for each in plans], callers)}
     return survey(judged, callers, [(asked(each.alias), each) for each in plans if each.alias in reached])
 
 
@@ -160,7 +160,7 @@ def test_what_is_in_the_kernel_is_told_apart() -> None:
 )
 def test_nobody_in_particular(users: str, uid: int) -> None:
     rules = f'[[rule]]\nusers = {users}\naction = "deny"\nreason = "r"\n' if users != "[]" else ""
-    assert stranger(policy(SETTINGS + rules)) == uid
+    assert unprivileged_caller(policy(SETTINGS + rules)) == uid
 
 
 def test_kinds_differ_by_what_they_hold() -> None:

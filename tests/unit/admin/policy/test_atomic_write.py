@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from safe_modprobe.admin.policy.atomic_write import _make_folder, drafted, remove
+from safe_modprobe.admin.policy.atomic_write import _make_folder, open_draft, remove
 from safe_modprobe.errors import SafeModprobeError
-from safe_modprobe.runtime import make_run
+from safe_modprobe.runtime import make_run_folder
 
 OLD = b"# old\n"
 NEW = b"# new, and longer\n"
@@ -25,7 +25,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def land(path: Path, content: bytes = NEW, patience_s: float = 0) -> None:
-    with drafted(str(path), patience_s) as draft:
+    with open_draft(str(path), patience_s) as draft:
         draft.land(content)
 
 
@@ -51,7 +51,7 @@ def test_a_new_file_in_new_folders_whatever_the_umask(tmp_path: Path) -> None:
     assert {parent.stat().st_mode & 0o7777 for parent in path.parents[:3]} == {0o755}
 
 
-@pytest.mark.parametrize("make", [_make_folder, make_run])
+@pytest.mark.parametrize("make", [_make_folder, make_run_folder])
 def test_no_folder_is_anybodys_for_a_moment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], None]
 ) -> None:
@@ -66,7 +66,7 @@ def test_no_folder_is_anybodys_for_a_moment(
 
 
 def test_readers_see_the_old_file_until_the_new_one_is_whole(path: Path) -> None:
-    with drafted(str(path)) as draft:
+    with open_draft(str(path)) as draft:
         assert path.read_bytes() == OLD
         assert (path.parent / ".10-site.toml.new").stat().st_mode & 0o777 == 0o600
         held = path.open("rb")
@@ -77,7 +77,7 @@ def test_readers_see_the_old_file_until_the_new_one_is_whole(path: Path) -> None
 
 
 def test_what_does_not_land_leaves_nothing(path: Path) -> None:
-    with pytest.raises(KeyError), drafted(str(path)):
+    with pytest.raises(KeyError), open_draft(str(path)):
         raise KeyError
     assert (path.read_bytes(), names(path)) == (OLD, ["10-site.toml"])
 
@@ -94,7 +94,7 @@ def test_writers_take_turns_and_nothing_is_lost(path: Path) -> None:
 
     def add(name: int) -> None:
         for _ in range(5):
-            with drafted(str(path)) as draft:
+            with open_draft(str(path)) as draft:
                 draft.land(path.read_bytes() + b"%d\n" % name)
 
     threads = [threading.Thread(target=add, args=(name,)) for name in range(6)]
@@ -154,7 +154,7 @@ def test_what_is_no_place_for_a_drop_in(path: Path, spoil: Callable[[Path], None
 
 
 def test_a_writer_that_never_ends_is_not_waited_for_forever(path: Path) -> None:
-    with drafted(str(path)), pytest.raises(SafeModprobeError) as caught:
+    with open_draft(str(path)), pytest.raises(SafeModprobeError) as caught:
         land(path, patience_s=0.1)
     assert str(caught.value) == (
         f"{path}: another safe-modprobectl has been writing it for 0.1 s; nothing was changed, try again"

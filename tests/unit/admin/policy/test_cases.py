@@ -9,7 +9,7 @@ import junitparser
 import pytest
 
 from safe_modprobe.admin.commands.main import main
-from safe_modprobe.admin.policy.cases import Case, cases, judge
+from safe_modprobe.admin.policy.cases import Case, judge, parse_cases
 from safe_modprobe.capability import ALL
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.model import BUILT_IN, Caller, Plan, Source
@@ -44,7 +44,7 @@ action = "log"
 
 
 def read(text: str) -> tuple[Case, ...]:
-    return cases("t/x.toml", text.encode(), NoAccounts())
+    return parse_cases("t/x.toml", text.encode(), NoAccounts())
 
 
 def case(text: str) -> Case:
@@ -88,7 +88,7 @@ def test_callers(text: str, caller: Caller) -> None:
 
 def test_kernel_threads_and_those_behind_them() -> None:
     found = caller_of('{ kernel_thread = true, behind = [{ uid = 1 }, "unknown"] }')
-    assert [each.uid for each in found.behind] == [1, None]
+    assert [each.uid for each in found.working_for] == [1, None]
 
 
 def test_lists_make_a_case_each_with_a_name_of_its_own() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from safe_modprobe.admin.policy.edits import Candidate, Edit, Verb, Wish, planned, verdicts
+from safe_modprobe.admin.policy.edits import Candidate, PlannedEdit, RequestedEdit, Verb, plan_edit, verdicts
 from safe_modprobe.errors import PolicyError, UsageError
 from safe_modprobe.model import BY_MARKER, UNMARKED, Action, Policy, Step, Target, TargetState
 from safe_modprobe.policy.schema import build
@@ -35,12 +35,14 @@ MARKER = candidate(step("marker", Y))
 OPENED = candidate(step("opened", N))
 NET_MARKER = candidate(step("net", NET))
 
-MARK = Wish(Verb.MARK, {"privileged": True, "reason": "r"})
-MARK_NET = Wish(Verb.MARK, {"privileged": "CAP_NET_ADMIN", "reason": "r"}, cap("CAP_NET_ADMIN"))
-UNMARK = Wish(Verb.UNMARK, {"privileged": BY_MARKER, "reason": "r"})
-OVER = Wish(Verb.UNMARK, {"privileged": False, "reason": "r"})
-ALLOW = Wish(Verb.ALLOW, {"users": [1001], "action": "allow", "reason": "r"}, None, (1001,))
-ALLOW_UNIT = Wish(Verb.ALLOW, {"units": ["a.service"], "action": "allow", "reason": "r"}, None, (), ("a.service",))
+MARK = RequestedEdit(Verb.MARK, {"privileged": True, "reason": "r"})
+MARK_NET = RequestedEdit(Verb.MARK, {"privileged": "CAP_NET_ADMIN", "reason": "r"}, cap("CAP_NET_ADMIN"))
+UNMARK = RequestedEdit(Verb.UNMARK, {"privileged": BY_MARKER, "reason": "r"})
+OVER = RequestedEdit(Verb.UNMARK, {"privileged": False, "reason": "r"})
+ALLOW = RequestedEdit(Verb.ALLOW, {"users": [1001], "action": "allow", "reason": "r"}, None, (1001,))
+ALLOW_UNIT = RequestedEdit(
+    Verb.ALLOW, {"units": ["a.service"], "action": "allow", "reason": "r"}, None, (), ("a.service",)
+)
 
 
 def in_force(text: str, before: str = "", after: str = DEFAULT) -> Policy:
@@ -48,8 +50,8 @@ def in_force(text: str, before: str = "", after: str = DEFAULT) -> Policy:
     return build(files, NoAccounts())
 
 
-def edit(text: str, wish: Wish, *candidates: Candidate, **more: str) -> Edit:
-    return planned(text, NAME, wish, candidates, lambda draft: in_force(draft, **more))
+def edit(text: str, wish: RequestedEdit, *candidates: Candidate, **more: str) -> PlannedEdit:
+    return plan_edit(text, NAME, wish, candidates, lambda draft: in_force(draft, **more))
 
 
 def mark(*modules: str, privileged: str = "true") -> str:
@@ -115,10 +117,10 @@ BY = '"marker"'
         (OVER, [MARKER], mark("marker", privileged=BY), mark("marker", privileged="false")),
     ],
 )  # fmt: skip
-def test_edit(wish: Wish, candidates: list[Candidate], text: str, after: str) -> None:
+def test_edit(wish: RequestedEdit, candidates: list[Candidate], text: str, after: str) -> None:
     done = edit(text, wish, *candidates)
     assert done.text == after
-    assert edit(done.text, wish, *candidates) == Edit(after), "the same again changes something"
+    assert edit(done.text, wish, *candidates) == PlannedEdit(after), "the same again changes something"
     # What was said of the row is true.
     assert (done.line == 0) == (not done.modules)
     if done.line:
@@ -131,7 +133,7 @@ def test_settings_that_may_be_gone_tomorrow_are_looked_through(setting: str) -> 
 
 
 def test_what_was_taken_out_and_what_was_added_is_said() -> None:
-    assert edit(mark("plain"), UNMARK, PLAIN) == Edit("", taken_out=("plain",))
+    assert edit(mark("plain"), UNMARK, PLAIN) == PlannedEdit("", taken_out=("plain",))
     done = edit("", ALLOW, NEEDS)
     assert (done.line, done.modules, done.added) == (1, ("top",), ("low", "mid"))
 
@@ -175,7 +177,7 @@ CHANGED = "that decides first, so change it there"
     ],
 )  # fmt: skip
 def test_what_no_row_of_this_file_can_do(
-    wish: Wish, candidates: Candidate, text: str, before: str, sentence: str
+    wish: RequestedEdit, candidates: Candidate, text: str, before: str, sentence: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
         edit(text, wish, candidates, before=before)

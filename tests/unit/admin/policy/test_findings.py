@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safe_modprobe.admin.policy.findings import Finding, Severity, Sheet, read
+from safe_modprobe.admin.policy.findings import Finding, ParsedPolicy, Severity, parse_and_check
 from safe_modprobe.errors import PolicyError
 from safe_modprobe.policy.schema import build
 from tests.unit.make import NoAccounts
@@ -12,23 +12,23 @@ from tests.unit.policy.test_schema import BYTES, ERRORS
 
 
 def sentences(*texts: str) -> list[str]:
-    found = read([(f"{index}.toml", text.encode()) for index, text in enumerate(texts)], NoAccounts())
-    assert not isinstance(found, Sheet)
+    found = parse_and_check([(f"{index}.toml", text.encode()) for index, text in enumerate(texts)], NoAccounts())
+    assert not isinstance(found, ParsedPolicy)
     assert {each.severity for each in found} == {Severity.ERROR}
     return [str(each) for each in found]
 
 
 @pytest.mark.parametrize(("text", "message"), ERRORS)
 def test_the_helpers_error_is_among_them(text: str, message: str) -> None:
-    found = read([("/p/t.toml", text.encode())], NoAccounts())
-    assert not isinstance(found, Sheet)
+    found = parse_and_check([("/p/t.toml", text.encode())], NoAccounts())
+    assert not isinstance(found, ParsedPolicy)
     assert str(found[0]) == f"/p/t.toml:{message}"
 
 
 @pytest.mark.parametrize(("content", "message"), BYTES)
 def test_bytes_that_are_no_policy(content: bytes, message: str) -> None:
-    found = read([("/p/t.toml", content)], NoAccounts())
-    assert not isinstance(found, Sheet)
+    found = parse_and_check([("/p/t.toml", content)], NoAccounts())
+    assert not isinstance(found, ParsedPolicy)
     assert [str(each) for each in found] == [message]
 
 
@@ -94,14 +94,14 @@ LINES = st.sampled_from(
 @settings(max_examples=300, deadline=None)
 def test_there_is_an_error_where_the_helper_has_one(texts: list[str]) -> None:
     files = [(f"{index}.toml", text.encode()) for index, text in enumerate(texts)]
-    found = read(files, NoAccounts())
+    found = parse_and_check(files, NoAccounts())
     try:
         policy = build(files, NoAccounts())
     except PolicyError as error:
-        assert not isinstance(found, Sheet)
+        assert not isinstance(found, ParsedPolicy)
         assert str(error) in map(str, found)
     else:
-        assert isinstance(found, Sheet)
+        assert isinstance(found, ParsedPolicy)
         assert found.policy == policy
 
 

@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safe_modprobe.admin.policy.globs import PatternIndex, PatternSet, literal, matches_nothing, overlap, prefix
+from safe_modprobe.admin.policy.globs import (
+    PatternIndex,
+    PatternSet,
+    is_literal,
+    literal_prefix,
+    matches_nothing,
+    overlap,
+)
 
 COVERS = [
     # one wide
@@ -59,11 +66,11 @@ def test_matches_nothing(pattern: str, without: str, yes: bool) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "is_literal", "begin"),
+    ("pattern", "literal", "begin"),
     [("", True, ""), ("a.b", True, "a.b"), ("a*", False, "a"), ("?a", False, ""), ("a[b]", False, "a"), ("]a", True, "]a")],
 )  # fmt: skip
-def test_literal_and_prefix(pattern: str, is_literal: bool, begin: str) -> None:
-    assert (literal(pattern), prefix(pattern)) == (is_literal, begin)
+def test_literal_and_prefix(pattern: str, literal: bool, begin: str) -> None:
+    assert (is_literal(pattern), literal_prefix(pattern)) == (literal, begin)
 
 
 ALPHABET = "abz-"  # z stands for all that no pattern here names

@@ -2,9 +2,9 @@
 
 import pytest
 
-from safe_modprobe.admin.policy.findings import Severity, Sheet, read
+from safe_modprobe.admin.policy.findings import ParsedPolicy, Severity, parse_and_check
 from safe_modprobe.admin.policy.lint import NOTHING_KNOWN, lint
-from safe_modprobe.admin.policy.names import Asked, Facts, asked
+from safe_modprobe.admin.policy.names import Facts, NamesInPolicy, names_in
 from tests.unit.make import NoAccounts, policy
 
 FACTS = Facts(
@@ -21,8 +21,8 @@ FACTS = Facts(
 
 
 def said(*texts: str, facts: Facts = FACTS) -> list[str]:
-    sheet = read([(f"/p/{index}.toml", text.encode()) for index, text in enumerate(texts)], NoAccounts())
-    assert isinstance(sheet, Sheet), sheet
+    sheet = parse_and_check([(f"/p/{index}.toml", text.encode()) for index, text in enumerate(texts)], NoAccounts())
+    assert isinstance(sheet, ParsedPolicy), sheet
     found = lint(sheet, facts)
     assert all(each.severity is not Severity.ERROR for each in found)
     return [str(each).removeprefix("/p/") for each in found]
@@ -151,7 +151,7 @@ def test_what_never_decides_and_the_order(texts: list[str], sentences: list[str]
 
 
 def test_what_has_to_be_looked_for() -> None:
-    found = asked(
+    found = names_in(
         [policy(rule("users = [5, 'root']\nexecutables = ['/a', '/b*']") + rule("groups = ['audio', 7]")), policy("")]
     )
-    assert found == Asked(frozenset({0, 5}), frozenset({7, 29}), frozenset({"/a"}))
+    assert found == NamesInPolicy(frozenset({0, 5}), frozenset({7, 29}), frozenset({"/a"}))

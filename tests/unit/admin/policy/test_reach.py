@@ -10,7 +10,7 @@ from safe_modprobe.admin.policy.reach import (
     family_of,
     may_ask,
     representative,
-    requests,
+    requests_for,
     weakest,
 )
 from safe_modprobe.capability import ALL
@@ -113,11 +113,11 @@ REQUESTS = [
 
 @pytest.mark.parametrize(("name", "aliases", "expected"), REQUESTS)
 def test_requests(name: str, aliases: list[str], expected: list[str]) -> None:
-    assert [each.request for each in requests(name, aliases)] == expected
+    assert [each.request for each in requests_for(name, aliases)] == expected
 
 
 def test_a_wide_alias_answers_every_family_below_it() -> None:
-    found = requests("m", ["net-*"])
+    found = requests_for("m", ["net-*"])
     assert {"net-pf-0", "net-sch-0", "net-act-0"} <= {each.request for each in found}
     assert weakest(found) is Reach.USER
     assert weakest(()) is Reach.NONE

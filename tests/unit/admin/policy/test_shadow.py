@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from safe_modprobe.admin.policy.shadow import Shadow, impossible, shadows
-from safe_modprobe.callers.kernel_args import SILENT, named, parse
+from safe_modprobe.admin.policy.shadow import Shadow, find_shadows, impossible
+from safe_modprobe.callers.kernel_args import UNNAMED_CALLER, claimed_caller, parse
 from safe_modprobe.capability import ALL, SYS_MODULE, holds
 from safe_modprobe.decide import decide, needs_details
 from safe_modprobe.model import Action, Caller, CallSite, Claim, Mark, Origin, Policy, Request, Rule, Source
@@ -57,7 +57,7 @@ NEVER = [
 
 @pytest.mark.parametrize(("text", "why"), NEVER)
 def test_what_can_never_match(text: str, why: str) -> None:
-    assert [shadow for _, shadow in shadows(policy(text))] == [Shadow(never=why)]
+    assert [shadow for _, shadow in find_shadows(policy(text))] == [Shadow(never=why)]
 
 
 def rules(*rows: str) -> str:
@@ -66,7 +66,7 @@ def rules(*rows: str) -> str:
 
 def last(text: str) -> tuple[int, ...]:
     """The numbers of the rows that leave nothing to the last one."""
-    every = list(shadows(policy(text)))
+    every = list(find_shadows(policy(text)))
     at = {id(row): index for index, (row, _) in enumerate(every)}
     return tuple(at[id(row)] for row in every[-1][1].before)
 
@@ -158,7 +158,7 @@ PARTS = [
 
 @pytest.mark.parametrize(("text", "parts"), PARTS)
 def test_single_patterns_of_a_row(text: str, parts: list[tuple[str, str, tuple[int, ...]]]) -> None:
-    every = list(shadows(policy(text)))
+    every = list(find_shadows(policy(text)))
     at = {id(row): index for index, (row, _) in enumerate(every)}
     shadow = every[-1][1]
     assert [(key, each, tuple(at[id(row)] for row in rows)) for key, each, rows in shadow.parts] == parts
@@ -180,7 +180,7 @@ MOOT = [
 
 @pytest.mark.parametrize(("rows", "moot"), MOOT)
 def test_a_rule_for_those_who_may_anyway(rows: list[str], moot: bool) -> None:
-    _, shadow = next(shadows(policy(rules(*rows))))
+    _, shadow = next(find_shadows(policy(rules(*rows))))
     why = "it allows nothing new: who holds CAP_SYS_MODULE may have any module, and no later rule says otherwise"
     assert shadow == Shadow(moot=why if moot else "")
 
@@ -250,7 +250,10 @@ def some_rules(draw: Any) -> list[Rule]:
 def some_callers(count: int) -> list[Caller]:
     """The same in every run: what differs from run to run are the rows."""
     pick = random.Random(1).choice
-    words = [SILENT, *(named(Claim(True, uid, capabilities=held)) for uid in (0, 1) for held in (0, 1 << 12))]
+    words = [
+        UNNAMED_CALLER,
+        *(claimed_caller(Claim(True, uid, capabilities=held)) for uid in (0, 1) for held in (0, 1 << 12)),
+    ]
     return [UNKNOWN, *words] + [
         Caller(
             Source.TRACEFS, pick([0, 1, 2]), pick([0, 1, 2]), pick([frozenset({1}), frozenset({0, 2})]),
@@ -275,7 +278,7 @@ def known(rows: Any) -> Any:
 
 
 def said(found: Policy) -> dict[Origin, Shadow]:
-    return {row.origin: shadow for row, shadow in shadows(found)}
+    return {row.origin: shadow for row, shadow in find_shadows(found)}
 
 
 def may_decide(shadow: Shadow) -> bool:
@@ -311,10 +314,10 @@ def test_where_a_look_at_root_is_saved_it_would_have_said_the_same(rows: list[Ru
     grant = Rule(Origin("x", 0), Action.ALLOW, users=frozenset({0}))
     every = Policy(rules=(grant, *rows))
     for request, module in ASKED:
-        if needs_details(every, request, SILENT):
+        if needs_details(every, request, UNNAMED_CALLER):
             continue
         said = set()
-        for caller in (SILENT, *ROOTS):
+        for caller in (UNNAMED_CALLER, *ROOTS):
             rule = first_rule(every, request, caller, module)
             said.add((Action.ALLOW, False) if rule is None else (rule.action, rule.quiet))
         assert len(said) == 1
@@ -324,7 +327,7 @@ def test_where_a_look_at_root_is_saved_it_would_have_said_the_same(rows: list[Ru
 @settings(max_examples=80)
 def test_a_pattern_of_which_it_is_denied_is_not_missed(rows: list[Mark]) -> None:
     """Without it, the same mark is the first to match, whatever is asked for."""
-    for index, (row, shadow) in enumerate(shadows(Policy(marks=tuple(rows)))):
+    for index, (row, shadow) in enumerate(find_shadows(Policy(marks=tuple(rows)))):
         for key, pattern, _ in shadow.parts:
             left = tuple(each for each in getattr(row, key) if normalize_pattern(each) != normalize_pattern(pattern))
             # No pattern at all would match anything.
@@ -386,7 +389,7 @@ def test_a_list_of_every_module_there_is_and_what_comes_after_it() -> None:
     lists = [names, *(names[at : at + 20] for at in range(0, 1200, 20))]
     rows = policy("\n".join(f"[[mark]]\nmodules = {each}\nprivileged = true\n" for each in lists))
     started = time.process_time()
-    every = [shadow for _, shadow in shadows(rows)]
+    every = [shadow for _, shadow in find_shadows(rows)]
     assert time.process_time() - started < 5
     assert every[0] == Shadow()
     assert all(shadow.before == (rows.marks[0],) for shadow in every[1:])

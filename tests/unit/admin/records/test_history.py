@@ -11,16 +11,16 @@ from safe_modprobe.admin.records.history import (
     Group,
     Repeated,
     caller_of,
-    counted,
+    describe_requester,
     group,
     parse_event,
     parse_repeated,
     plan_of,
     request_of,
     steady_unit,
-    who,
+    sum_repeated,
 )
-from safe_modprobe.callers.kernel_args import SILENT, named, parse
+from safe_modprobe.callers.kernel_args import UNNAMED_CALLER, claimed_caller, parse
 from safe_modprobe.decide import decide
 from safe_modprobe.errors import UntrustedInputError
 from safe_modprobe.log.counts import KINDS, Budget, Repeats
@@ -93,7 +93,7 @@ callers = st.builds(
     Caller,
     st.sampled_from(list(Source)), uids, st.none() | uids, st.none() | st.frozensets(uids, min_size=1, max_size=9),
     st.integers(0, 2**64 - 1), *[st.none() | st.booleans()] * 2, st.booleans(), st.none() | st.integers(1, 2**22), *[st.none() | names] * 4,
-    behind=st.just(()), pid=st.none() | st.integers(1, 2**22), may_hold=st.just(0),
+    working_for=st.just(()), pid=st.none() | st.integers(1, 2**22), may_hold=st.just(0),
 )  # fmt: skip
 
 
@@ -146,27 +146,27 @@ def test_steady_unit(unit: str | None, steady: bool) -> None:
 )
 def test_who(caller: Caller, names_: dict[int, str], text: str) -> None:
     verdict = decide(policy(""), parse(["x"]).request, caller, plan(step("m", Y)))
-    assert who(parse_event("c", NOON, fields(verdict)), names_) == text
+    assert describe_requester(parse_event("c", NOON, fields(verdict)), names_) == text
 
 
 def test_what_was_not_recorded_is_not_made_up() -> None:
     event = Event("c", NOON, Action.DENY, "x", uid=7)
-    assert who(event) == "uid 7" and caller_of(event) == Caller(Source.NONE, 7)
+    assert describe_requester(event) == "uid 7" and caller_of(event) == Caller(Source.NONE, 7)
 
 
 @pytest.mark.parametrize(
     ("words", "caller", "text"),
     [
-        ("", SILENT, "somebody with CAP_SYS_MODULE"),
-        ("grsec_modharden_normal7_", named(Claim(True, 7)), "uid 7"),
-        ("grsec_modharden_normal7_ modharden_cap12_", named(Claim(True, 7, capabilities=1 << 12)), "uid 7"),
-        ("nonsense", named(Claim(True)), "an unknown caller (kernel-args)"),
+        ("", UNNAMED_CALLER, "somebody with CAP_SYS_MODULE"),
+        ("grsec_modharden_normal7_", claimed_caller(Claim(True, 7)), "uid 7"),
+        ("grsec_modharden_normal7_ modharden_cap12_", claimed_caller(Claim(True, 7, capabilities=1 << 12)), "uid 7"),
+        ("nonsense", claimed_caller(Claim(True)), "an unknown caller (kernel-args)"),
     ],
 )
 def test_whom_the_kernels_words_alone_know_comes_back(words: str, caller: Caller, text: str) -> None:
     request = parse(["--", "x", *words.split()]).request
     event = parse_event("c", NOON, fields(decide(policy(""), request, caller, plan(step("m", Y)))))
-    assert (caller_of(event), who(event)) == (caller, text)
+    assert (caller_of(event), describe_requester(event)) == (caller, text)
 
 
 def test_more_groups_than_fit_are_not_recorded_rather_than_cut() -> None:
@@ -228,7 +228,7 @@ def test_a_count_that_we_would_not_have_written(key: str, value: object, message
 
 def test_counts_of_one_user_are_one() -> None:
     many, few = Budget("deny", 1000, 1000), Budget("log", 1, 65535)
-    assert counted([Repeated(NOON, few, 3), Repeated(NOON, many, 4), Repeated(NOON, many, 5)]) == [
+    assert sum_repeated([Repeated(NOON, few, 3), Repeated(NOON, many, 4), Repeated(NOON, many, 5)]) == [
         ("deny", "uid 1000", 9),
         ("log", "uids from 1 to 65535", 3),
     ]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from safe_modprobe.admin.records.history import Event, caller_of, plan_of, request_of
-from safe_modprobe.admin.records.remedy import remedy, snippet, whom
+from safe_modprobe.admin.records.remedy import remedy, snippet, subject_of
 from safe_modprobe.admin.records.suggest import Suggestion, as_toml, suggest
 from safe_modprobe.callers.kernel_args import parse
 from safe_modprobe.decide import decide
@@ -155,7 +155,7 @@ def test_just_what_was_recorded_is_let_through(events: list[Event]) -> None:
     assert rules(found) == {
         (rule.modules, tuple(sorted(rule.users or ())), rule.units or (), rule.user_namespace) for rule in under.rules
     }
-    asked = {(whom(caller_of(each)), module) for each in events if proposable(each) for module in each.refused}
+    asked = {(subject_of(caller_of(each)), module) for each in events if proposable(each) for module in each.refused}
     for each in events:
         if proposable(each):
             assert again(under, each).action is Action.ALLOW, each
@@ -288,12 +288,12 @@ def test_remedy(text: str, caller: Caller, expected: str | None) -> None:
     ],
 )
 def test_root_without_capabilities_is_every_containers_root(caller: Caller, warned: bool) -> None:
-    text = snippet(whom(caller), ["m"])
+    text = snippet(subject_of(caller), ["m"])
     assert text.startswith("# Root without the capability is also the root of every container that shares") is warned
 
 
 def test_the_snippet_of_a_user_namespace_warns() -> None:
-    text = snippet(whom(USER._replace(initial_user_namespace=False)), ["m"])
+    text = snippet(subject_of(USER._replace(initial_user_namespace=False)), ["m"])
     assert (
         text.startswith("# Any program of this user can become root of a user namespace") and "users = [1000]" in text
     )
