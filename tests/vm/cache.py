@@ -3,6 +3,7 @@
 import fcntl
 import hashlib
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,8 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parents[2]
 CACHE = TOP / ".cache"
+APT_GET = TOP / "tests/apt-get"
+"""apt-get that waits for locks and repeats failed downloads."""
 
 ENVIRONMENT = dict(os.environ)
 """As it was at first. Guests are prepared while tests run, and a test may change it; pytest itself keeps the running
@@ -75,5 +78,29 @@ def run(command: Sequence[str | Path], cwd: Path | None = None, env: dict[str, s
         )
         file.write(done.stdout)
     if done.returncode:
-        raise SystemExit(f"{name} ended with {done.returncode}; {log.relative_to(TOP)} says why")
+        words = " ".join(shlex.quote(str(word)) for word in command)
+        raise SystemExit(f"{words} ended with {done.returncode}; {log.relative_to(TOP)} says why")
     return done.stdout
+
+
+def run_again(
+    command: Sequence[str | Path],
+    clear: Path | None = None,
+    tries: int = 3,
+    pause: float = 5,
+    env: dict[str, str] | None = None,
+) -> str:
+    """Run a command that downloads, up to `tries` times, with `pause` seconds between them.
+
+    `clear` is the folder that the command makes; what a failed try left there is removed. Raises SystemExit like run().
+    """
+    for left in range(tries - 1, -1, -1):
+        try:
+            return run(command, env=env)
+        except SystemExit:
+            if not left:
+                raise
+        if clear is not None:
+            shutil.rmtree(clear, ignore_errors=True)
+        time.sleep(pause)
+    raise AssertionError("tries must be at least 1")

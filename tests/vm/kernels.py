@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from tests.vm.cache import CACHE, TOP, Progress, cached, digest, run, say
+from tests.vm.cache import APT_GET, CACHE, TOP, Progress, cached, digest, run, say
 
 SOURCES = Path(__file__).parent / "modules"
 HEADER = TOP / "packaging/kernel/privileged_module.h"
@@ -74,7 +74,7 @@ def _lists(into: Path, suite: str) -> None:
     (into / "state/lists/partial").mkdir(parents=True)
     (into / "cache/archives/partial").mkdir(parents=True)
     (into / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n")
-    run(["apt-get", *_private(into), "update"])
+    run([APT_GET, *_private(into), "update"])
 
 
 def mirror() -> str:
@@ -102,7 +102,7 @@ def _make(into: Path, name: str, package: str, options: list[str]) -> None:
     depends = run(["apt-cache", *options, "depends", package])
     # Newer releases keep the modules, or the image, in packages of their own.
     wanted += sorted(set(re.findall(r"Depends: (linux-(?:modules|binary|image)-\S+)", depends)) - {package})
-    run(["apt-get", *options, "download", *wanted], cwd=into)
+    run([APT_GET, *options, "download", *wanted], cwd=into)
     for deb in into.glob("*.deb"):
         run(["dpkg", "-x", deb, into / "root"])
         deb.unlink()

@@ -3,7 +3,7 @@
 from inspect import getsource
 from pathlib import Path
 
-from tests.vm.cache import Progress, cached, digest, run, say
+from tests.vm.cache import Progress, cached, digest, run, run_again, say
 from tests.vm.kernels import KEYRING, NATIVE, mirror
 
 _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "python3-tomlkit", "libkmod2", "libzstd1", "procps"]
@@ -52,8 +52,9 @@ def _make(into: Path, suite: str, packages: list[str]) -> None:
     options = [f"--include={','.join(packages)}", *excluded]
     if suite != NATIVE:  # a mirror may keep a copy of sid that is past its date
         options.append('--aptopt=Acquire::Check-Valid-Until "false"')
-    run(
+    run_again(
         ["mmdebstrap", "--quiet", "--variant=minbase", *options, suite, tree, source],
+        clear=tree,
         env={"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"},
     )
     waste = ["var/cache/apt", "var/lib/apt/lists", "usr/share/info"]

@@ -11,7 +11,7 @@ import sys
 from inspect import getsource
 from pathlib import Path
 
-from tests.vm.cache import Progress, cached, digest, run, say
+from tests.vm.cache import APT_GET, Progress, cached, digest, run, say
 from tests.vm.kernels import suite_options
 
 
@@ -37,7 +37,7 @@ def package(suite: str, progress: Progress = say) -> tuple[str, str]:
 
 def unpack(into: Path, suite: str, package: str, progress: Progress, only: list[str] | None = None) -> None:
     """Fetch the package, and unpack its tree, or these files of it, to a folder of its name."""
-    run(["apt-get", *suite_options(suite, progress), "download", package], cwd=into)
+    run([APT_GET, *suite_options(suite, progress), "download", package], cwd=into)
     (deb,) = into.glob("*.deb")
     run(["dpkg-deb", "-x", deb, into / "deb"])
     run(["tar", "-x", "-f", into / f"deb/usr/src/{package}.tar.xz", "-C", into, *(only or [])])
