@@ -8,7 +8,19 @@ from whole import APT, HELPER, KEY, UNIT, USUAL, ctl, current, failed, got, setu
 
 DEB = "/deb/safe-modprobe_*.deb"
 NEWER = "/var/tmp/newer.deb"
-"""The same, but for its version."""
+"""A newer version that keeps its modules in other rooms, so that files of both lie side by side during the upgrade."""
+
+MAKE_NEWER = rf"""set -e
+dpkg-deb -R {DEB} /var/tmp/newer
+cd /var/tmp/newer
+sed -i 's/^Version: .*/&+1/' DEBIAN/control
+for room in callers log modules; do
+    mv usr/lib/safe-modprobe/safe_modprobe/$room usr/lib/safe-modprobe/safe_modprobe/other_$room
+    grep -rlE "safe_modprobe\.$room\b|\"$room/" usr/lib usr/sbin | xargs sed -i -E \
+        "s/safe_modprobe\.$room\b/safe_modprobe.other_$room/; s/\"$room\//\"other_$room\//g"
+done
+dpkg-deb -b -Znone . {NEWER}
+cd / && rm -r /var/tmp/newer"""
 
 
 def test_apt_installs_it(guest: Guest) -> None:
@@ -66,8 +78,7 @@ def test_disable_for_this_boot_alone_keeps_the_unit(guest: Guest) -> None:
 
 def test_an_upgrade_leaves_it_on_and_answers_meanwhile(guest: Guest) -> None:
     """A user and root ask all the time: the one never gets it, and the other always does."""
-    well(guest, f"dpkg-deb -R {DEB} /var/tmp/newer && sed -i 's/^Version: .*/&+1/' /var/tmp/newer/DEBIAN/control")
-    well(guest, f"dpkg-deb -b -Znone /var/tmp/newer {NEWER} && rm -r /var/tmp/newer")
+    well(guest, MAKE_NEWER)
     asker = os.fork()
     if asker == 0:
         asks = misses = 0
@@ -93,6 +104,8 @@ def test_an_upgrade_leaves_it_on_and_answers_meanwhile(guest: Guest) -> None:
         asks, misses = map(int, file.read().split())
     assert asks > 3 and misses == 0, (asks, misses)
     assert well(guest, "dpkg-query -W -f '${Version}' safe-modprobe").endswith("+1")
+    assert os.path.exists("/usr/lib/safe-modprobe/safe_modprobe/other_callers/find.py")
+    assert not os.path.exists("/usr/lib/safe-modprobe/safe_modprobe/callers/find.py")
     assert current() == HELPER
     assert state(guest, UNIT) == ("enabled", "active")
     assert failed(guest) == []
