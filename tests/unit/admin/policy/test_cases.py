@@ -400,7 +400,7 @@ WRONG = [
     (["huge.toml"], "huge.toml: the file has 1048577 bytes; it may have 1048576"),
     (["deep.toml"], "deep.toml: the file is nested too deep; a policy needs two levels, as the manual shows"),
     (["--policy", "missing", "t.toml"], "missing: No such file or directory"),
-    (["--policy", "empty", "t.toml"], "empty: no drop-in is there; their names end in .toml"),
+    (["--policy", "empty", "t.toml"], "empty: no drop-in found; the name of a drop-in ends in .toml"),
     (["--policy", "t.toml", "t.toml"], "t.toml: Not a directory"),
     (
         ["--policy", "broken", "t.toml"],
