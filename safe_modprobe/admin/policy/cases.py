@@ -1,15 +1,17 @@
 """Parse a policy's own tests, TOML tables of request, caller and expected verdict, and judge each case. Pure.
 
-[callers]                       # optional names for callers
-user = { uid = 1000 }
+A file of cases looks like this:
 
-[[case]]
-name = "a user gets no AF_ALG"
-request = "net-pf-38"           # a list makes one case for each alias
-modules = ["af_alg"]            # the plan, so that the case runs on any kernel
-caller = "user"                 # a name, a table, or a list: one case for each caller
-verdict = "deny"
-origin = "50-exploited-2026.toml"
+    [callers]                       # optional names for callers
+    user = { uid = 1000 }
+
+    [[case]]
+    name = "a user gets no AF_ALG"
+    request = "net-pf-38"           # a list makes one case for each alias
+    modules = ["af_alg"]            # the plan, so that the case runs on any kernel
+    caller = "user"                 # a name, a table, or a list: one case for each caller
+    verdict = "deny"
+    origin = "50-exploited-2026.toml"
 """
 
 from collections.abc import Iterable, Mapping, Sequence
