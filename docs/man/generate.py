@@ -174,7 +174,7 @@ CASE_KEYS: Mapping[tuple[str, str], tuple[str, str]] = {
     ),
     ("case", "skipped"): ("[_name_, ...]", "The soft dependencies that have to be left out, no more and no less."),
     ("case", "quiet"): ("", "Whether it goes without a record in the log."),
-    ("modules", "name"): ("_name_", "The module's. The last one is what the request stands for."),
+    ("modules", "name"): ("_name_", "The module's name. The last module is the target of the request."),
     ("modules", "marker"): (
         '_"Y"_ | _"N"_ | _capability_',
         "privileged=... of its .modinfo; default: there is none.",

@@ -1,1 +1,1 @@
-"""The administrator's tool, safe-modprobectl. Nothing outside this room imports it."""
+"""The administrator's tool, safe-modprobectl. No code outside this package may import it."""

@@ -150,8 +150,8 @@ WRONG: list[tuple[list[str], str]] = [
     (["--html", "/dev/full"], "/dev/full: No space left on device"),
     (["--html", "/nowhere/x.html"], "/nowhere/x.html: No such file or directory"),
     (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
-    (["--kernel", "9.9"], "{root}/lib/modules/9.9/modules.dep: no such file; give the right --root and --kernel, or let"
-     " depmod index the modules"),
+    (["--kernel", "9.9"], "{root}/lib/modules/9.9/modules.dep: no such file; check --root and --kernel, or run"
+     " depmod to index the modules"),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Real module trees for tests: real ELF objects by the real compiler, indexed by the real depmod."""
+"""Build module trees for tests: ELF objects from the compiler, indexed by depmod."""
 
 import gzip
 import lzma
@@ -11,7 +11,7 @@ VERSION = "1.2.3-test"
 
 
 class Mod(NamedTuple):
-    """A module: what stands in its .modinfo, which symbols it has and needs."""
+    """A module: its .modinfo, the symbols that it exports and needs, and its compression."""
 
     name: str
     aliases: tuple[str, ...] = ()
@@ -23,17 +23,17 @@ class Mod(NamedTuple):
 
 
 def build_tree(root: Path, modules: Sequence[Mod]) -> Path:
-    """root/lib/modules/1.2.3-test; its path."""
+    """Build root/lib/modules/1.2.3-test, and return its path."""
     folder = root / "lib/modules" / VERSION
     (folder / "kernel").mkdir(parents=True)
     for module in modules:
         _compile(module, folder / "kernel" / f"{module.name}.ko")
-    # libkmod wants every index to be there; the kernel's own build writes these.
+    # libkmod requires every index. The kernel's build writes these three.
     (folder / "modules.order").write_text("")
     (folder / "modules.builtin").write_text("kernel/built_in.ko\n")
     (folder / "modules.builtin.modinfo").write_bytes(b"built_in.license=GPL\0built_in.alias=fs-built-in\0")
     subprocess.run(["depmod", "-b", root, VERSION], check=True, capture_output=True)
-    # Packed afterwards and under the same name: the bytes say what they are, and this depmod reads no gzip.
+    # Compress after depmod, because it may not read gzip. The name stays: libkmod detects the format by content.
     for module in modules:
         if module.pack:
             pack(folder / "kernel" / f"{module.name}.ko", module.pack)
@@ -41,7 +41,7 @@ def build_tree(root: Path, modules: Sequence[Mod]) -> Path:
 
 
 def pack(path: Path, how: str) -> None:
-    """Compress a file in place."""
+    """Compress a file in place: xz, zst or gz."""
     data = path.read_bytes()
     if how == "zst":
         data = subprocess.run(["zstd", "-q", "-c"], input=data, check=True, capture_output=True).stdout
@@ -60,7 +60,7 @@ def _compile(module: Mod, to: Path) -> None:
     lines = [
         f'static const char info[] __attribute__((section(".modinfo"), used)) = {{{",".join(map(str, raw))}}};',
         f"int symbol_of_{module.name};",
-        # depmod takes from this section which symbols a module gives to others.
+        # depmod reads the exported symbols from this section.
         f'static const char export[] __attribute__((section("__ksymtab_strings"), used)) = "symbol_of_{module.name}";',
         f'__asm__(".globl __ksymtab_symbol_of_{module.name}\\n__ksymtab_symbol_of_{module.name} = 0");',
         *[f"extern int {name}; void *need_{index} = &{name};" for index, name in enumerate(needed)],

@@ -1,17 +1,20 @@
-"""Small ELF objects, right or wrong in one place: struct and nothing else, so that every byte can be a lie."""
+"""Build small ELF objects, valid or wrong in one field. Only struct is used, so that every byte can be wrong."""
 
 import struct
 
 MODINFO = b"license=GPL\0alias=net-pf-99\0privileged=Y\0"
 _HEADER, _SECTION = 64, 64
 OFFSETS = {"e_shoff": (40, "<Q"), "e_shentsize": (58, "<H"), "e_shnum": (60, "<H"), "e_shstrndx": (62, "<H")}
-"""Fields of the ELF header: where they are, and how they are packed."""
+"""Fields of the ELF header: offset in bytes, and format for struct."""
 
 SHT_PROGBITS, SHT_STRTAB, SHT_NOBITS = 1, 3, 8
 
 
 def elf(*sections: tuple[bytes, bytes], kinds: dict[int, int] | None = None, **header: int) -> bytes:
-    """A 64-bit relocatable object of these (name, content). `kinds` are other types than PROGBITS, by index from 1."""
+    """Return a 64-bit relocatable object with these (name, content) sections.
+
+    `kinds` sets section types other than PROGBITS, by index from 1. `header` overrides fields of OFFSETS.
+    """
     names = b"\0" + b"".join(name + b"\0" for name, _ in sections) + b".shstrtab\0"
     data, rows, name_at = b"", [bytes(_SECTION)], 1
     for index, (name, content) in enumerate((*sections, (b".shstrtab", names)), 1):
@@ -30,7 +33,7 @@ def elf(*sections: tuple[bytes, bytes], kinds: dict[int, int] | None = None, **h
 
 
 def section(made: bytes, index: int, **fields: int) -> bytes:
-    """The same with other sh_offset, sh_size or sh_name in the header of a section."""
+    """Return the object with other sh_offset, sh_size or sh_name in the header of one section."""
     places = {"sh_name": (0, "<I"), "sh_offset": (24, "<Q"), "sh_size": (32, "<Q")}
     changed = bytearray(made)
     (table,) = struct.unpack_from("<Q", made, 40)

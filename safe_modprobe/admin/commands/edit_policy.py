@@ -87,7 +87,7 @@ def apply_edit(arguments: argparse.Namespace, wish: RequestedEdit) -> int:
     if change.text != drop.text and not arguments.dry_run:
         with atomic_write.open_draft(path) as draft:
             drop, change = plan()
-            draft.land(change.text.encode())
+            draft.commit(change.text.encode())
     policy = drop.in_force(change.text) if arguments.dry_run else on.policy()
     check_result(policy, wish, candidates)  # what is on disk, not what was planned
     live = tuple(each.target.module for each in known if each.now is TargetState.LIVE)

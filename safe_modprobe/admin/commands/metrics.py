@@ -90,4 +90,4 @@ def _write(path: str, text: str) -> None:
     if not os.path.isdir(folder):
         raise UsageError(f"--output: {folder}: no such folder; give node_exporter's --collector.textfile.directory")
     with open_draft(path) as draft:
-        draft.land(text.encode())
+        draft.commit(text.encode())

@@ -1,1 +1,1 @@
-"""Every module of a kernel: the scan, the indexes and the surface that users reach."""
+"""Read all modules of a kernel: the scan, depmod's indexes, and the modules that users can load."""

@@ -1,13 +1,13 @@
-"""A module's .modinfo by pyelftools: the second reader, to check libkmod against.
+"""Read a module's .modinfo with pyelftools, as a second reader to compare with libkmod.
 
-Never on the helper's path: pyelftools' own SECURITY.md keeps it off a security boundary. It returns the last of two
-.modinfo sections where libkmod returns the first, and cuts a section that runs past the end of the file silently, so
-both are looked for here.
+The helper must not import this: pyelftools' SECURITY.md keeps it off a security boundary. Of two .modinfo sections it
+returns the last, and libkmod the first. It silently cuts a section that runs past the end of the file. This module
+reports both.
 """
 
 import mmap
 import os
-from struct import error as StructError  # noqa: N812 - it is one
+from struct import error as StructError  # noqa: N812 - it is an exception class
 from typing import Any
 
 from elftools.common.exceptions import ELFError
@@ -20,7 +20,7 @@ from safe_modprobe.light_types import NamedTuple
 
 _SECTION = b".modinfo\0"
 _MAX_SECTIONS = 0xFFFF
-"""The kernel's e_shnum has 16 bits. With -ffunction-sections a module may have thousands."""
+"""The ELF header's e_shnum has 16 bits. With -ffunction-sections a module can have thousands."""
 
 _ESCAPES = (
     ELFError,
@@ -28,7 +28,7 @@ _ESCAPES = (
     StructError,
     OSError,
     EOFError,
-    ArithmeticError,  # OverflowError: a seek beyond 2**63
+    ArithmeticError,  # OverflowError for a seek beyond 2**63
     AssertionError,
     AttributeError,
     LookupError,
@@ -37,20 +37,20 @@ _ESCAPES = (
     TypeError,
     ValueError,
 )
-"""All that was seen to escape pyelftools for some file or other."""
+"""All exceptions that pyelftools was seen to raise for broken files."""
 
 
 class Modinfo(NamedTuple):
-    """The pairs of .modinfo in the file's order, and what is odd about the section, a sentence each."""
+    """The (key, value) pairs of .modinfo in the file's order, and a sentence for each oddity of the section."""
 
     pairs: tuple[tuple[str, str], ...] = ()
     findings: tuple[str, ...] = ()
 
 
 def read_modinfo(fd: int) -> Modinfo:
-    """.modinfo of the ELF object that is open at `fd`.
+    """Return the .modinfo of the ELF object open at `fd`.
 
-    Raises UntrustedInputError, whatever pyelftools raised.
+    Raises UntrustedInputError for every error of pyelftools.
     """
     try:
         with mmap.mmap(fd, 0, prot=mmap.PROT_READ) as stream:
@@ -63,7 +63,7 @@ def _read(stream: mmap.mmap) -> Modinfo:
     elf = ELFFile(stream)
     if elf.num_sections() > _MAX_SECTIONS:
         raise ELFError(f"{elf.num_sections()} sections, and a module has at most {_MAX_SECTIONS}")
-    # The headers alone: ELFFile.iter_sections() makes an object of each, symbol tables and all: twice the cost.
+    # Parse only the headers. ELFFile.iter_sections() makes an object of each section, which takes twice the time.
     headers = [_header(elf, stream, index) for index in range(elf.num_sections())]
     names = headers[elf.get_shstrndx()]["sh_offset"]
     found = [each for each in headers if _at(stream, names + each["sh_name"], len(_SECTION)) == _SECTION]
@@ -85,13 +85,13 @@ def _read(stream: mmap.mmap) -> Modinfo:
 
 
 def _header(elf: ELFFile, stream: mmap.mmap, index: int) -> dict[str, Any]:
-    where = elf["e_shoff"] + index * elf["e_shentsize"]
-    parsed: dict[str, Any] = struct_parse(elf.structs.Elf_Shdr, stream, stream_pos=where)
+    offset = elf["e_shoff"] + index * elf["e_shentsize"]
+    parsed: dict[str, Any] = struct_parse(elf.structs.Elf_Shdr, stream, stream_pos=offset)
     return parsed
 
 
 def _at(stream: mmap.mmap, offset: int, size: int) -> bytes:
-    """What there is of it."""
+    """Return the bytes at this offset, fewer than `size` at the end of the file."""
     return stream[offset : offset + size]
 
 

@@ -1,4 +1,4 @@
-"""What depmod wrote down of a kernel's modules: their names and aliases, and those of what is built in."""
+"""Read depmod's indexes: names and aliases of a kernel's modules, loadable and built in."""
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,16 +9,16 @@ from safe_modprobe.light_types import NamedTuple
 
 
 class Indexes(NamedTuple):
-    """Modules with their aliases, modprobe.d's among them. `built_in` is None where the kernel's build left no list."""
+    """Modules with their aliases, including those of modprobe.d. `built_in` is None if the kernel has no list."""
 
     modules: Mapping[str, Sequence[str]]
     built_in: Mapping[str, Sequence[str]] | None
 
 
 def read_indexes(folder: str | None, config: Sequence[str] | None) -> Indexes:
-    """The indexes of a folder of modules, None for the running kernel's; `config` as for read_plan().
+    """Return the indexes of a module folder; None means the running kernel's. `config` is as for read_plan().
 
-    Raises OSError, UsageError where depmod has not been.
+    Raises OSError, and UsageError if depmod has not indexed the folder.
     """
     kmod = Kmod(folder, config)
     folder = kmod.dirname
@@ -28,7 +28,7 @@ def read_indexes(folder: str | None, config: Sequence[str] | None) -> Indexes:
             modules.setdefault(module, []).append(alias)
     except FileNotFoundError as error:
         raise UsageError(
-            f"{error.filename}: no such file; give the right --root and --kernel, or let depmod index the modules"
+            f"{error.filename}: no such file; check --root and --kernel, or run depmod to index the modules"
         ) from None
     for alias, module in kmod.config()["aliases"]:
         modules.setdefault(module, []).append(alias)
@@ -39,12 +39,12 @@ def read_indexes(folder: str | None, config: Sequence[str] | None) -> Indexes:
 
 
 def module_name(path: str) -> str:
-    """kernel/a/b-c.ko.xz -> b_c, as libkmod's path_to_modname() does."""
+    """Return the name of a module file: kernel/a/b-c.ko.xz -> b_c, as libkmod's path_to_modname() does."""
     return path.rpartition("/")[2].partition(".")[0].replace("-", "_")
 
 
 def loadable_paths(folder: str) -> Iterator[str]:
-    """The paths of the modules that can be loaded, below the folder (modules.dep). Raises OSError."""
+    """Yield the paths of the loadable modules, relative to the folder (modules.dep). Raises OSError."""
     for line in _lines(f"{folder}/modules.dep"):
         path, colon, _ = line.partition(":")
         if colon:
@@ -52,12 +52,12 @@ def loadable_paths(folder: str) -> Iterator[str]:
 
 
 def built_in_names(folder: str) -> frozenset[str]:
-    """What is built in (modules.builtin). Raises OSError."""
+    """Return the names of the built-in modules (modules.builtin). Raises OSError."""
     return frozenset(module_name(line) for line in _lines(f"{folder}/modules.builtin") if line)
 
 
 def aliases(folder: str) -> Iterator[tuple[str, str]]:
-    """Every alias with its module (modules.alias). Raises OSError."""
+    """Yield every (alias, module) of modules.alias. Raises OSError."""
     for line in _lines(f"{folder}/modules.alias"):
         keyword, _, rest = line.partition(" ")
         alias, _, module = rest.rpartition(" ")
@@ -66,10 +66,10 @@ def aliases(folder: str) -> Iterator[tuple[str, str]]:
 
 
 def built_in_aliases(folder: str) -> dict[str, list[str]]:
-    """What is built in, with its aliases (modules.builtin.modinfo). Raises OSError."""
+    """Return the built-in modules with their aliases (modules.builtin.modinfo). Raises OSError."""
     found: dict[str, list[str]] = {}
     with open(f"{folder}/modules.builtin.modinfo", "rb") as file:
-        # module.key=value, each with a NUL at its end (Documentation/kbuild/kbuild.rst).
+        # Each entry is module.key=value and a NUL (Documentation/kbuild/kbuild.rst).
         pairs = os.fsdecode(file.read()).split("\0")
     for pair in pairs:
         key, _, value = pair.partition("=")

@@ -1,6 +1,6 @@
-"""Plans to look at, never to load: of many requests, of other kernels, of modules as if none were loaded yet.
+"""Read plans for inspection: of many requests, of other kernels, or as if no module were loaded yet.
 
-Not on the helper's path, which opens each file for the load.
+These plans must not be loaded, because their files are closed. The helper does not use this module.
 """
 
 import os
@@ -25,9 +25,9 @@ def read_plans(
     config: Sequence[str] | None = None,
     as_if_new: bool = False,
 ) -> Iterator[Plan]:
-    """The plans of many requests: every module is read once, and no descriptor stays open.
+    """Yield the plan of each request. Every module is read once, and no descriptor stays open.
 
-    `as_if_new`: as if nothing were loaded yet. Raises as read_plan() does.
+    `as_if_new` plans as if no module were loaded yet. Raises the errors of read_plan().
     """
     kmod = kmod_of(folder, config)
     steps: dict[str, Step] = {}
@@ -36,7 +36,7 @@ def read_plans(
 
 
 class UnloadedModule(NamedTuple):
-    """A module as if nothing of it were in the kernel, with every alias that it answers, its own name first."""
+    """A module, planned as if it were not loaded. `aliases` begins with its name; `now` is its state in this kernel."""
 
     target: Target
     aliases: tuple[str, ...]
@@ -46,12 +46,12 @@ class UnloadedModule(NamedTuple):
 def read_as_unloaded(
     name: str, folder: str | None = None, config: Sequence[str] | None = None
 ) -> UnloadedModule | None:
-    """The module of this name, None where this kernel has none. Raises as read_plan() does."""
-    return _PlanInspector(Request(name), kmod_of(folder, config), {}, True).as_new(name)
+    """Return the module of this name, or None if this kernel has none. Raises the errors of read_plan()."""
+    return _PlanInspector(Request(name), kmod_of(folder, config), {}, True).as_unloaded(name)
 
 
 class _PlanInspector(PlanReader):
-    """Shares its steps with the readers of other requests, and keeps no file open."""
+    """A plan reader that shares its steps with the readers of other requests, and keeps no file open."""
 
     def __init__(self, request: Request, kmod: Kmod, steps: dict[str, Step], as_if_new: bool) -> None:
         super().__init__(request, kmod)
@@ -59,7 +59,7 @@ class _PlanInspector(PlanReader):
         self.as_if_new = as_if_new
         self.aliases: dict[str, tuple[str, ...]] = {}
 
-    def as_new(self, name: str) -> UnloadedModule | None:
+    def as_unloaded(self, name: str) -> UnloadedModule | None:
         module = self.kmod.module_from_name(name)
         if module.initstate == "builtin":
             return UnloadedModule(Target(module.name, TargetState.BUILT_IN), (module.name,), TargetState.BUILT_IN)
@@ -77,7 +77,7 @@ class _PlanInspector(PlanReader):
     def actions_of(self, module: Module) -> list[Action]:
         if not self.as_if_new:
             return super().actions_of(module)
-        # That flag means to libkmod what is built in, too.
+        # With KMOD_PROBE_IGNORE_LOADED, libkmod also lists built-in modules.
         actions = module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY | KMOD_PROBE_IGNORE_LOADED)
         return [action for action in actions if action.module.initstate != "builtin"]
 
@@ -92,6 +92,6 @@ class _PlanInspector(PlanReader):
     def _aliases(self, fd: int) -> tuple[str, ...]:
         try:
             info = self.kmod.module_from_path(f"/proc/self/fd/{fd}").info
-        except KmodError:  # unreadable, as its marker then says
+        except KmodError:  # the file is unreadable, and its marker says so
             return ()
         return tuple(value for key, value in info if key == "alias")

@@ -1,6 +1,6 @@
-"""Every module of a kernel, read by libkmod and by pyelftools, on all processors.
+"""Read every module of a kernel with libkmod and with pyelftools, on all processors.
 
-A broken module is a row with a finding, never the end of the scan: not even one on which libkmod crashes.
+A broken module is a row with a finding. It does not end the scan, even if libkmod crashes on it.
 """
 
 import faulthandler
@@ -26,23 +26,23 @@ from safe_modprobe.modules.plan import doubtful_marker, parse_marker
 
 _ENDINGS = (".ko", ".ko.xz", ".ko.zst", ".ko.gz")
 _CHUNK = 25
-"""Modules that a worker takes at once: often enough for a progress bar, rarely enough for the pipe."""
+"""Modules in a worker's task: few enough for a smooth progress bar, enough to keep the overhead low."""
 
 _MAX_BYTES = 1 << 30
-"""Of a decompressed module: the biggest of a distribution's has some 30 MiB with its debug information."""
+"""Size limit of a decompressed module. A distribution's biggest has about 30 MiB with its debug information."""
 _MAX_MEMORY = 4 << 30
-"""A worker's address space. A few kilobytes of xz may say that they are a terabyte."""
+"""Limit of a worker's address space, in bytes. A few kilobytes of xz can unpack to a terabyte."""
 
 _FORK = multiprocessing.get_context("fork")
-"""Any other way of starting a worker (Python 3.14's default is one) would run the command itself in it, once more."""
+"""Any other start method, such as Python 3.14's default, would run the command again in each worker."""
 
 _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 _SIGNATURE = {"sig_id", "signer", "sig_key", "sig_hashalgo", "signature"}
-"""What libkmod adds to .modinfo's pairs, behind them, for a signed module."""
+"""Keys that libkmod appends to the pairs of .modinfo for a signed module."""
 
 
 class Scanned(NamedTuple):
-    """A module's file, by its path below the folder of modules, and what both readers found in it."""
+    """A module's file and what both readers found in it. `path` is relative to the module folder."""
 
     path: str
     module: str
@@ -52,14 +52,14 @@ class Scanned(NamedTuple):
 
 
 def module_files(folder: str) -> list[str]:
-    """The paths of all modules below the folder: those that lie there, and those that modules.dep names.
+    """Return the paths of all modules below the folder: the files in it, and those that modules.dep names.
 
-    Raises OSError, UsageError when there is no such folder.
+    Raises OSError, and UsageError if there is no such folder.
     """
     if not os.path.isdir(folder):
-        raise UsageError(f"{folder}: no such folder of modules; give the right --root and --kernel")
+        raise UsageError(f"{folder}: no such folder of modules; check --root and --kernel")
     found: set[str] = set()
-    with suppress(FileNotFoundError):  # which an image may still lack
+    with suppress(FileNotFoundError):  # an image may not have modules.dep yet
         found.update(loadable_paths(folder))
     for top, _, names in os.walk(folder, onerror=_raise):
         found |= {os.path.relpath(os.path.join(top, name), folder) for name in names if name.endswith(_ENDINGS)}
@@ -71,11 +71,11 @@ def _raise(error: OSError) -> None:
 
 
 def scan(folder: str, paths: Sequence[str], workers: int | None = None) -> Iterator[Scanned]:
-    """All these modules, in no order. `workers`: processes, one for each processor by default.
+    """Yield the scan of each module, in no order. `workers` is the number of processes; default: one a processor.
 
-    The workers start at the first call of next(), and a file on which one of them dies is a finding. Raises KmodError.
+    The workers start at the first call of next(). A file on which a worker dies gets a finding. Raises KmodError.
     """
-    Kmod(folder, [])  # what a worker could not do either, it could not say
+    Kmod(folder, [])  # an error must show here, because a worker could not report it
     lost: list[str] = []
     chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     for chunk, found in _parallel(folder, chunks, workers or _processors()):
@@ -84,7 +84,7 @@ def scan(folder: str, paths: Sequence[str], workers: int | None = None) -> Itera
         else:
             yield from found
     while lost:
-        # One of these made a worker die, and the others went down with it: each by itself, until it is found.
+        # A worker that dies breaks the whole pool. Read these files one by one until the culprit is found.
         left = set(lost)
         for chunk, found in _parallel(folder, [[path] for path in lost], 1):
             if found is None:
@@ -94,7 +94,7 @@ def scan(folder: str, paths: Sequence[str], workers: int | None = None) -> Itera
         else:
             return
         (culprit,) = chunk
-        yield _failed(culprit, "it makes the reader crash")
+        yield _failed(culprit, "reading it crashes the worker process")
         lost = [path for path in lost if path in left and path != culprit]
 
 
@@ -105,54 +105,54 @@ def _processors() -> int:
 def _parallel(
     folder: str, chunks: Sequence[Sequence[str]], workers: int
 ) -> Iterator[tuple[Sequence[str], list[Scanned] | None]]:
-    """Each chunk with its modules, None where the workers died."""
+    """Yield each chunk with its modules, or with None if the workers died."""
     if not chunks:
         return
     pool = ProcessPoolExecutor(min(workers, len(chunks)), _FORK, _start, (folder,))
     try:
         waiting: dict[Future[list[Scanned]], Sequence[str]] = {}
-        died = []
+        rejected = []
         for chunk in chunks:
             try:
                 waiting[pool.submit(_read_all, chunk)] = chunk
             except BrokenProcessPool:
-                died.append(chunk)
+                rejected.append(chunk)
         for done in _in_order(waiting, workers):
             try:
                 yield waiting[done], done.result()
             except BrokenProcessPool:
                 yield waiting[done], None
-        for chunk in died:
+        for chunk in rejected:
             yield chunk, None
     finally:
         pool.shutdown(cancel_futures=True)
 
 
 def _in_order(waiting: Iterable[Future[list[Scanned]]], workers: int) -> Iterable[Future[list[Scanned]]]:
-    """As they come; but a single worker does one after another, and the first that fails is the one that failed."""
+    """Yield the futures as they complete. A single worker keeps their order, so the first failed is the culprit."""
     return waiting if workers == 1 else as_completed(waiting)
 
 
 _kmod: Kmod
-"""A worker's context. libkmod's are not to be shared, and a fork shares."""
+"""A worker's own context: libkmod contexts must not be shared, and a fork would share the parent's."""
 _folder: str
 
 
 def _start(folder: str) -> None:
     global _kmod, _folder
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends us, without a traceback of ours
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libkmod's assertions speak there, and the findings say it better
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent ends the worker, without a traceback
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)  # libkmod prints assertions there, and a finding reports them already
     faulthandler.disable()
     _limit(resource.RLIMIT_FSIZE, _MAX_BYTES)
     _limit(resource.RLIMIT_AS, _MAX_MEMORY)
     _limit(resource.RLIMIT_CORE, 0)
-    # No modprobe.d: what a file says does not depend on it.
+    # No modprobe.d, because a file's content does not depend on it.
     _kmod, _folder = Kmod(folder, []), folder
 
 
-def _limit(what: int, most: int) -> None:
-    _, hard = resource.getrlimit(what)
-    resource.setrlimit(what, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+def _limit(resource_kind: int, most: int) -> None:
+    _, hard = resource.getrlimit(resource_kind)
+    resource.setrlimit(resource_kind, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
 
 
 def _read_all(paths: Sequence[str]) -> list[Scanned]:
@@ -163,20 +163,20 @@ def _scan(path: str) -> Scanned:
     try:
         fd = os.open(os.path.join(_folder, path), _OPEN)
     except (OSError, ValueError) as error:
-        return _failed(path, f"unreadable: {_text(error)}")
+        return _failed(path, f"unreadable: {_reason(error)}")
     try:
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             return _failed(path, "unreadable: it is not a file")
         kind = compression(fd)
         if kind is None:
-            return _both(path, fd)
+            return _read_by_both(path, fd)
         image = sealed_copy(fd, kind)
         try:
-            return _both(path, image)
+            return _read_by_both(path, image)
         finally:
             os.close(image)
     except (OSError, UntrustedInputError, MemoryError) as error:
-        return _failed(path, f"unreadable: {_text(error)}")
+        return _failed(path, f"unreadable: {_reason(error)}")
     finally:
         os.close(fd)
 
@@ -185,8 +185,8 @@ def _failed(path: str, finding: str) -> Scanned:
     return Scanned(path, module_name(path), (), doubtful_marker(finding), (finding,))
 
 
-def _both(path: str, fd: int) -> Scanned:
-    """libkmod's word counts, since the helper goes by it; pyelftools' is there to differ."""
+def _read_by_both(path: str, fd: int) -> Scanned:
+    """Read with both. The result is libkmod's, as in the helper; pyelftools only adds findings."""
     findings: list[str] = []
     kmod_pairs = elf_pairs = None
     try:
@@ -211,18 +211,18 @@ def _both(path: str, fd: int) -> Scanned:
 
 
 def _differences(kmod: list[tuple[str, str]], elf: list[tuple[str, str]]) -> list[str]:
-    """What the readers disagree on, by keys; the order counts, and a signature's pairs behind them do not."""
+    """Report keys with different values. The order counts; the pairs that libkmod adds for a signature do not."""
     shared, rest = kmod[: len(elf)], kmod[len(elf) :]
     if shared == elf and {key for key, _ in rest} <= _SIGNATURE:
         return []
-    only = [key for key in dict.fromkeys(key for key, _ in kmod + elf) if _of(kmod, key) != _of(elf, key)]
-    named = ", ".join(ascii(key[:40]) for key in only if key not in _SIGNATURE)
-    return [f"libkmod and pyelftools read different values of {named or 'the same keys, in another order'}"]
+    different = [key for key in dict.fromkeys(key for key, _ in kmod + elf) if _values(kmod, key) != _values(elf, key)]
+    names = ", ".join(ascii(key[:40]) for key in different if key not in _SIGNATURE)
+    return [f"libkmod and pyelftools read different values of {names or 'the same keys, in another order'}"]
 
 
-def _of(pairs: list[tuple[str, str]], key: str) -> list[str]:
+def _values(pairs: list[tuple[str, str]], key: str) -> list[str]:
     return [value for each, value in pairs if each == key]
 
 
-def _text(error: Exception) -> str:
-    return "too big, more than a module can have" if isinstance(error, MemoryError) else reason_of(error)
+def _reason(error: Exception) -> str:
+    return "too big for a module" if isinstance(error, MemoryError) else reason_of(error)

@@ -1,7 +1,7 @@
-"""Which modules a kind of caller can make a kernel load: before the policy, and with it. Pure.
+"""Which modules a kind of caller can make the kernel load, without the policy and with it. Pure.
 
-Nothing is estimated: every request that the caller gets through to is planned as modprobe would, and decided as the
-helper would, dependencies and all.
+Nothing is estimated. Every request that the caller can reach is planned as modprobe would plan it, with dependencies,
+and decided as the helper would decide it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -36,7 +36,7 @@ _NET_ADMIN = 1 << NAMES.index("CAP_NET_ADMIN")
 
 
 class Kind(NamedTuple):
-    """A kind of caller, and one who stands for all of them: of no unit, no group, and named by no rule."""
+    """A kind of caller, with a representative `caller` that has no unit or group and that no rule names."""
 
     key: str
     title: str
@@ -45,28 +45,28 @@ class Kind(NamedTuple):
 
 
 def kinds(policy: Policy) -> tuple[Kind, ...]:
-    """The three that an audit asks for, the weakest first."""
+    """Return the three kinds that an audit reports, the weakest first."""
     uid = unprivileged_caller(policy)
     caller = Caller(Source.NONE, uid, uid, frozenset(), initial_user_namespace=True, no_new_privs=False)
     return (
-        Kind("user", "Any user", "a process without a capability, in the initial namespaces", caller),
+        Kind("user", "Any user", "a process without capabilities, in the initial namespaces", caller),
         Kind(
             "userns-root",
             "Root of a user namespace",
-            "every capability, but only in a user namespace of its own: what unshare -r gives to any user",
+            "every capability, but only in its own user namespace; unshare -r gives this to any user",
             caller._replace(capabilities=ALL, initial_user_namespace=False),
         ),
         Kind(
             "network-admin",
             "A network admin",
-            "CAP_NET_ADMIN in the initial user namespace, and nothing else: a network daemon's service",
+            "CAP_NET_ADMIN in the initial user namespace and no other capability, as for a network daemon",
             caller._replace(capabilities=_NET_ADMIN),
         ),
     )
 
 
 class Outcome(NamedTuple):
-    """The best that a kind of caller gets for a module: by which request, and which line of the policy says so."""
+    """The best result for a kind of caller and a module: the action, the request, and what in the policy decided."""
 
     action: Action
     asked: Reached
@@ -75,7 +75,7 @@ class Outcome(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A module that could newly be loaded. `outcomes` has those kinds, by their keys, who could before the policy."""
+    """A loadable module. `outcomes` has, by key, the kinds of callers that can load it without the policy."""
 
     module: str
     reach: Reach
@@ -83,21 +83,21 @@ class Row(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """How many modules: before the policy, and with it."""
+    """The number of modules without the policy and with it."""
 
     before: int
     after: int
 
 
 class FamilyRow(NamedTuple):
-    """The modules that one family of requests brings in, dependencies included, by the keys of the kinds."""
+    """How many modules one family of requests loads, dependencies included, by the key of each kind."""
 
     family: Family
     tallies: Mapping[str, Tally]
 
 
 class Present(NamedTuple):
-    """A module that they ask for and that needs no load: built in, or loaded. No policy can take it away."""
+    """A requested module that is built in or loaded already, so that no policy can refuse it."""
 
     module: str
     state: TargetState
@@ -105,7 +105,7 @@ class Present(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """All of it, by the modules' names; the families in the order of reach.FAMILIES."""
+    """The whole result. Modules are sorted by name, families are in the order of reach.FAMILIES."""
 
     kinds: tuple[Kind, ...]
     rows: tuple[Row, ...]
@@ -113,7 +113,7 @@ class Surface(NamedTuple):
     present: tuple[Present, ...]
 
     def tally(self, kind: Kind, reach: Reach | None = None) -> Tally:
-        """The modules of a class, of all classes without one."""
+        """Count the modules of one class, or of all classes."""
         actions = [
             row.outcomes[kind.key].action
             for row in self.rows
@@ -122,22 +122,22 @@ class Surface(NamedTuple):
         return Tally(len(actions), len(actions) - actions.count(Action.DENY))
 
     def classes(self) -> tuple[Reach, ...]:
-        """Those that have a module, the widest reach first."""
+        """Return the classes that have a module, the widest reach first."""
         return tuple(reach for reach in ORDER if any(row.reach is reach for row in self.rows))
 
 
 def reachable_requests(reached: Iterable[Reached], kinds: Iterable[Kind]) -> tuple[Reached, ...]:
-    """The requests that any of these callers gets through to, each once."""
+    """Return the requests that at least one of these callers can reach, each once."""
     callers = [kind.caller for kind in kinds]
     found = {each.request: each for each in reached if any(may_ask(caller, each.family) for caller in callers)}
     return tuple(found.values())
 
 
 def survey(policy: Policy, kinds: tuple[Kind, ...], planned: Iterable[tuple[Reached, Plan]]) -> Surface:
-    """What these callers bring in by these requests."""
+    """Decide every planned request for every kind of caller, and collect the results by module and family."""
     best: dict[str, dict[str, Outcome]] = {}
     reach: dict[str, Reach] = {}
-    brought: dict[Family, dict[str, tuple[set[str], set[str]]]] = {}
+    loaded: dict[Family, dict[str, tuple[set[str], set[str]]]] = {}
     present: dict[str, Present] = {}
     for asked, plan in planned:
         family = asked.family
@@ -149,7 +149,7 @@ def survey(policy: Policy, kinds: tuple[Kind, ...], planned: Iterable[tuple[Reac
         for kind in kinds:
             if not may_ask(kind.caller, family):
                 continue
-            before, after = brought.setdefault(family, {}).setdefault(kind.key, (set(), set()))
+            before, after = loaded.setdefault(family, {}).setdefault(kind.key, (set(), set()))
             for module, outcome in _outcomes(policy, kind.caller, asked, plan):
                 before.add(module)
                 if outcome.action is not Action.DENY:
@@ -160,7 +160,9 @@ def survey(policy: Policy, kinds: tuple[Kind, ...], planned: Iterable[tuple[Reac
     return Surface(
         kinds,
         tuple(Row(module, reach[module], best[module]) for module in sorted(best)),
-        tuple(_family_row(family, brought[family]) for family in FAMILIES if any(_befores(brought.get(family, {})))),
+        tuple(
+            _family_row(family, loaded[family]) for family in FAMILIES if any(_without_policy(loaded.get(family, {})))
+        ),
         tuple(present[module] for module in sorted(present)),
     )
 
@@ -168,7 +170,7 @@ def survey(policy: Policy, kinds: tuple[Kind, ...], planned: Iterable[tuple[Reac
 _Sets = Mapping[str, tuple[set[str], set[str]]]
 
 
-def _befores(sets: _Sets) -> list[set[str]]:
+def _without_policy(sets: _Sets) -> list[set[str]]:
     return [before for before, _ in sets.values()]
 
 
@@ -184,18 +186,18 @@ def _family_row(family: Family, sets: _Sets) -> FamilyRow:
 
 
 def _outcomes(policy: Policy, caller: Caller, asked: Reached, plan: Plan) -> Iterator[tuple[str, Outcome]]:
-    """Every module that would newly be inserted, with what becomes of it."""
+    """Yield every module that the plan would insert, with its outcome."""
     verdict = decide(policy, Request(asked.request), caller, plan)
     for target in verdict.targets:
         for judged in target.steps:
-            telling = judged
+            deciding = judged
             if judged.action is not Action.DENY and target.action is Action.DENY:
-                # Nothing of a refused target is inserted, and its last word is about the target itself.
-                telling = _refusal(target)
-            action, reason = telling.action, telling.reason
-            if telling is not judged:
-                reason = f"only with {target.target.module}, which is refused: {reason}"
-            yield judged.step.module, Outcome(action, asked, reason, telling.origin)
+                # Nothing of a refused target is inserted, so the target's own refusal decides.
+                deciding = _refusal(target)
+            action, reason = deciding.action, deciding.reason
+            if deciding is not judged:
+                reason = f"loaded only with {target.target.module}, which is refused: {reason}"
+            yield judged.step.module, Outcome(action, asked, reason, deciding.origin)
 
 
 def _refusal(target: TargetVerdict) -> StepVerdict:

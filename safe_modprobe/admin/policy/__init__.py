@@ -1,1 +1,1 @@
-"""Checking, testing and editing policy files."""
+"""Check, test and edit policy files."""

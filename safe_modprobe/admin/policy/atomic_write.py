@@ -1,4 +1,4 @@
-"""Write a drop-in of the policy as a whole or not at all: one writer at a time, in one step, kept through a crash."""
+"""Write a drop-in atomically: one writer at a time, a rename at the end, synced to disk against a crash."""
 
 import fcntl
 import os
@@ -9,20 +9,20 @@ from contextlib import contextmanager
 
 from safe_modprobe.errors import SafeModprobeError
 
-_PATIENCE_S = 10.0
-_PAUSE_S = 0.05
+_LOCK_TIMEOUT_S = 10.0
+_RETRY_S = 0.05
 
 
 class Draft:
-    """A drop-in's next content, in a hidden file beside it, which is the lock as well."""
+    """A drop-in's next content, in a hidden file beside it. The hidden file is also the lock."""
 
-    def __init__(self, path: str, fd: int, part: str) -> None:
+    def __init__(self, path: str, fd: int, temporary: str) -> None:
         self.path = path
         self._fd = fd
-        self._part = part
+        self._temporary = temporary
 
-    def land(self, content: bytes) -> None:
-        """Put the content in the drop-in's place, with the old one's mode or 0644. Raises SafeModprobeError."""
+    def commit(self, content: bytes) -> None:
+        """Replace the drop-in by this content, and keep its mode; a new file gets 0644. Raises SafeModprobeError."""
         try:
             os.ftruncate(self._fd, 0)
             view = memoryview(content)
@@ -30,48 +30,48 @@ class Draft:
                 view = view[os.write(self._fd, view) :]
             os.fchmod(self._fd, _mode(self.path))
             os.fsync(self._fd)
-            os.rename(self._part, self.path)
+            os.rename(self._temporary, self.path)
         except OSError as error:
             raise cannot_write(self.path, error) from None
         _sync_folder(self.path)
 
-    def drop(self) -> None:
-        """Let the next writer at it. After land() there is nothing of ours left to remove."""
+    def discard(self) -> None:
+        """Remove the hidden file, unless commit() has renamed it, and release the lock."""
         try:
-            if _is(self._part, self._fd):
-                os.unlink(self._part)
+            if _is_same_file(self._temporary, self._fd):
+                os.unlink(self._temporary)
         finally:
             os.close(self._fd)
 
 
 @contextmanager
-def open_draft(path: str, patience_s: float = _PATIENCE_S) -> Iterator[Draft]:
-    """The right to write this drop-in; its folder is made, 0755, where there is none.
+def open_draft(path: str, timeout_s: float = _LOCK_TIMEOUT_S) -> Iterator[Draft]:
+    """Lock this drop-in and return its draft. A missing folder is created with mode 0755.
 
-    Raises SafeModprobeError: for a link or something else that is no file, where nothing can be written, and where
-    somebody else has been writing it all the time.
+    Raises SafeModprobeError when the path is a link or another file type, when the system does not let us write, and
+    when another writer holds the lock for the whole `timeout_s` (seconds).
     """
     folder, _, name = path.rpartition("/")
-    part = f"{folder}/.{name}.new"
+    temporary = f"{folder}/.{name}.new"
     try:
         _make_folder(folder)
-        fd = _locked(part, patience_s)
+        fd = _lock(temporary, timeout_s)
     except OSError as error:
         raise cannot_write(path, error) from None
     if fd is None:
         raise SafeModprobeError(
-            f"{path}: another safe-modprobectl has been writing it for {patience_s:g} s; nothing was changed, try again"
+            f"{path}: another safe-modprobectl has been writing it for {timeout_s:g} s; nothing was changed, try again"
         )
-    draft = Draft(path, fd, part)
+    draft = Draft(path, fd, temporary)
     try:
         require_regular_file(path)
         yield draft
     finally:
-        draft.drop()
+        draft.discard()
 
 
 def remove(path: str) -> bool:
-    """Take a drop-in away, whatever it is; False where there was none. Raises SafeModprobeError."""
+    """Remove a drop-in, also one that is a link; return False if there was none. Raises SafeModprobeError."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -83,24 +83,27 @@ def remove(path: str) -> bool:
 
 
 def require_regular_file(path: str) -> None:
-    """A link may lead out of the folder, and renaming over it would lose it. Raises SafeModprobeError."""
+    """Raise SafeModprobeError when the path is anything but a regular file. A missing file is fine.
+
+    A rename would replace a link, and the link's target may lie outside of the folder.
+    """
     try:
-        about = os.lstat(path)
+        status = os.lstat(path)
     except FileNotFoundError:
         return
     except OSError as error:
         raise cannot_write(path, error) from None
-    if stat.S_ISLNK(about.st_mode):
+    if stat.S_ISLNK(status.st_mode):
         raise SafeModprobeError(
-            f"{path}: it is a link to {ascii(os.readlink(path))[1:-1]}, which is not followed; nothing was changed,"
-            " remove the link or edit what it leads to"
+            f"{path}: it is a link to {ascii(os.readlink(path))[1:-1]}, and links are not followed;"
+            " nothing was changed; remove the link or edit its target"
         )
-    if not stat.S_ISREG(about.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise SafeModprobeError(f"{path}: it is not a file; nothing was changed, remove it")
 
 
 def cannot_write(path: str, error: OSError) -> SafeModprobeError:
-    """The sentence for a drop-in that the system does not let us write."""
+    """Return the error for a drop-in that the system does not let us write."""
     hint = "; run it as root" if isinstance(error, PermissionError) and os.geteuid() else ""
     return SafeModprobeError(f"{path}: it cannot be written: {error.strerror}; nothing was changed{hint}")
 
@@ -110,38 +113,38 @@ def _make_folder(folder: str) -> None:
     while not os.path.isdir(folder):
         missing.append(folder)
         folder = os.path.dirname(folder)
-    for each in reversed(missing):
+    for path in reversed(missing):
         try:
-            os.mkdir(each, 0o755)
+            os.mkdir(path, 0o755)
         except FileExistsError:
-            if not os.path.isdir(each):  # else another writer was faster
+            if not os.path.isdir(path):  # another writer may have created it in the meantime
                 raise
-        # Not by mkdir's own mode alone, which the umask cuts: others may read the policy, and explain it.
-        os.chmod(each, 0o755)
+        # The umask cuts mkdir(2)'s mode. Other users need to read the policy for `explain`.
+        os.chmod(path, 0o755)
 
 
-def _locked(part: str, patience_s: float) -> int | None:
-    """A descriptor on the hidden file, ours alone; None where it stays somebody else's.
+def _lock(temporary: str, timeout_s: float) -> int | None:
+    """Return a descriptor on the locked hidden file; None when another writer keeps the lock for `timeout_s`.
 
-    0600 until it lands, so that no user can hold the lock; and never waited for by flock(2) itself, since by the
-    time that it is free the file may have landed, and the name stand for another one or none.
+    The file has mode 0600 until commit(), so that no user can hold the lock. flock(2) must not block: when the lock
+    becomes free, the hidden file may have been renamed, and its name may belong to a new file or to none.
     """
-    end = time.monotonic() + patience_s
+    end = time.monotonic() + timeout_s
     while True:
-        fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+        fd = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            if _is(part, fd):
+            if _is_same_file(temporary, fd):
                 return fd
         except BlockingIOError:
             pass
         os.close(fd)
         if time.monotonic() >= end:
             return None
-        time.sleep(_PAUSE_S)
+        time.sleep(_RETRY_S)
 
 
-def _is(path: str, fd: int) -> bool:
+def _is_same_file(path: str, fd: int) -> bool:
     try:
         return os.path.samestat(os.lstat(path), os.fstat(fd))
     except FileNotFoundError:
@@ -156,7 +159,10 @@ def _mode(path: str) -> int:
 
 
 def _sync_folder(path: str) -> None:
-    """So that the name outlasts a crash as well. What was done is done, even if this fails: OSError, not cannot()."""
+    """Sync the folder, so that the new name survives a crash.
+
+    Raises OSError and not cannot_write(), which would say that nothing was changed: the rename is already done.
+    """
     fd = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(fd)

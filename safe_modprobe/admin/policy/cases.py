@@ -1,15 +1,17 @@
-"""A policy's own tests: TOML tables of request, caller and expected verdict -> cases, and what came of each. Pure.
+"""Parse a policy's own tests, TOML tables of request, caller and expected verdict, and judge each case. Pure.
 
-[callers]                       # names for this file's callers, if wanted
-user = { uid = 1000 }
+A file of cases looks like this:
 
-[[case]]
-name = "a user gets no AF_ALG"
-request = "net-pf-38"           # or a list: each is a case of its own
-modules = ["af_alg"]            # as if these had to be inserted, so that it runs on any kernel
-caller = "user"                 # or a table, or a list: each is a case of its own
-verdict = "deny"
-origin = "50-exploited-2026.toml"
+    [callers]                       # optional names for callers
+    user = { uid = 1000 }
+
+    [[case]]
+    name = "a user gets no AF_ALG"
+    request = "net-pf-38"           # a list makes one case for each alias
+    modules = ["af_alg"]            # the plan, so that the case runs on any kernel
+    caller = "user"                 # a name, a table, or a list: one case for each caller
+    verdict = "deny"
+    origin = "50-exploited-2026.toml"
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,11 +57,11 @@ from safe_modprobe.policy.schema import (
 
 
 class Case(NamedTuple):
-    """One request and what is expected of it; what is None or empty is not asked about.
+    """One request and its expected verdict. An expectation that is None or empty is not checked.
 
-    `callers` wait for it at the same time: the caller, and those beside it. `plan` is a hypothetical one; None: what
-    the kernel at hand needs. `origin` is a file, or FILE:LINE; `skipped` are the soft dependencies that are left out;
-    `quiet`: no record.
+    `callers` are blocked in the request at the same time: the caller, and those of `beside`. `plan` is a hypothetical
+    plan; None takes the plan of the kernel at hand. `origin` is FILE or FILE:LINE. `skipped` are the soft dependencies
+    that must be skipped. `quiet` means that no record is written.
     """
 
     path: str
@@ -75,12 +77,12 @@ class Case(NamedTuple):
 
     @property
     def place(self) -> str:
-        """FILE:LINE."""
+        """FILE:LINE of the case."""
         return f"{self.path}:{self.line}"
 
 
 class Outcome(NamedTuple):
-    """What a case came to; `problem` is what was expected and what came instead, "" where that is the same."""
+    """The result of a case. `problem` says what was expected and what was decided; "" if both agree."""
 
     case: Case
     verdict: Verdict
@@ -88,58 +90,58 @@ class Outcome(NamedTuple):
 
     @property
     def vacuous(self) -> bool:
-        """Whether there was nothing to judge: all is in the kernel already, or no module answers."""
+        """Whether there was nothing to judge: every module is in the kernel already, or no module has the alias."""
         return not any(target.steps for target in self.verdict.targets)
 
 
 def judge(policy: Policy, case: Case, plan: Plan) -> Outcome:
-    """The very decision that the helper would make, but for a trial: what the policy says is the question."""
+    """Make the decision that the helper would make, but ignore a trial: the case tests what the policy says."""
     policy = policy._replace(settings=policy.settings._replace(trial=False))
     verdict = combine(tuple(decide(policy, case.request, caller, plan) for caller in case.callers))
-    expected, got = _words(case), _got(case, verdict)
+    expected, actual = _expected(case), _actual(case, verdict)
     same_place = not case.origin or case.origin in (verdict.origin.file, str(verdict.origin))
-    if same_place and expected == got:
+    if same_place and expected == actual:
         return Outcome(case, verdict, "")
     by = f" by {case.origin}" if case.origin else ""
-    return Outcome(case, verdict, f"expected {expected}{by}, got {got} ({verdict.reason} [{verdict.origin}])")
+    return Outcome(case, verdict, f"expected {expected}{by}, got {actual} ({verdict.reason} [{verdict.origin}])")
 
 
-def _words(case: Case) -> str:
-    return _described(case.action, case.skipped, case.quiet)
+def _expected(case: Case) -> str:
+    return _describe(case.action, case.skipped, case.quiet)
 
 
-def _got(case: Case, verdict: Verdict) -> str:
-    return _described(
+def _actual(case: Case, verdict: Verdict) -> str:
+    return _describe(
         verdict.action,
         None if case.skipped is None else frozenset(skipped_modules(verdict)),
         None if case.quiet is None else not needs_record(verdict),
     )
 
 
-def _described(action: Action, left_out: frozenset[str] | None, quiet: bool | None) -> str:
+def _describe(action: Action, skipped: frozenset[str] | None, quiet: bool | None) -> str:
     parts = [str(action)]
-    if left_out is not None:
-        parts.append(f"without {', '.join(sorted(left_out)) or 'nothing'}")
+    if skipped is not None:
+        parts.append(f"skipping {', '.join(sorted(skipped)) or 'nothing'}")
     if quiet is not None:
         parts.append("unrecorded" if quiet else "recorded")
     return " ".join(parts)
 
 
 def parse_cases(path: str, content: bytes, accounts: Accounts) -> tuple[Case, ...]:
-    """The cases of a file, in its order.
+    """Return the cases of a file, in its order.
 
-    Raises PolicyError, one sentence `path:line: key: what it was, what it may be`.
+    Raises PolicyError with one sentence, `path:line: key: what it was, what it may be`.
     """
-    return _Reader(Document(path, content), accounts).cases()
+    return _CaseParser(Document(path, content), accounts).cases()
 
 
-def _anything(value: Any, accounts: Accounts) -> Any:
-    """Looked at later, where the lines of its parts are known."""
+def _unchecked(value: Any, accounts: Accounts) -> Any:
+    """Return the value as it is. The parser checks it later, when it knows the lines of the parts."""
     return value
 
 
 def _alias(value: Any, accounts: Accounts) -> str:
-    """Any bytes that UTF-8 can hold: attackers name what they like."""
+    """Return an alias. Any string is allowed, because an attacker chooses it."""
     if not isinstance(value, str):
         raise InvalidValueError(f"{quote_value(value)} is not a string such as 'net-pf-38'")
     return value
@@ -156,11 +158,11 @@ def _marker(value: Any, accounts: Accounts) -> Marker:
 
 _CASE: Mapping[str, Check] = {
     "name": string,
-    "request": _anything,
+    "request": _unchecked,
     "kernel_args": list_of(_alias),
-    "modules": _anything,
-    "caller": _anything,
-    "beside": _anything,
+    "modules": _unchecked,
+    "caller": _unchecked,
+    "beside": _unchecked,
     "verdict": one_of(*Action),
     "origin": string,
     "skipped": list_of(string),
@@ -184,16 +186,16 @@ _CALLER: Mapping[str, Check] = {
     "executable": string,
     "call_site": string,
     "source": one_of(*Source),
-    "behind": _anything,
+    "behind": _unchecked,
 }
 KEYS = {"case": _CASE, "modules": _MODULE, "caller": _CALLER}
-"""The keys of each kind of table, and what checks their values."""
+"""The keys of each kind of table, with the check for each value."""
 
 UNKNOWN = "unknown"
-"""The name of the caller whom no source could name."""
+"""The reserved name of the caller that no source could identify."""
 
 
-class _Reader:
+class _CaseParser:
     def __init__(self, document: Document, accounts: Accounts) -> None:
         self.document = document
         self.accounts = accounts
@@ -211,13 +213,13 @@ class _Reader:
             self._fail(("case",), f"{quote_value(rows)} is not an array of tables; write [[case]]")
         for name, row in named.items():
             if name == UNKNOWN:
-                self._fail(("callers", name), "that name stands for the caller whom nobody knows; take another")
+                self._fail(("callers", name), "this name is reserved for an unidentified caller; choose another")
             self.named[name] = self._caller(("callers", name), row)
         return tuple(case for index, row in enumerate(rows) for case in self._case(("case", index), row))
 
     def _case(self, path: Path, row: Mapping[str, Any]) -> Iterable[Case]:
         values = self.document.checked(path, row, _CASE, self.accounts)
-        for key, what in (("request", "it says what the kernel asks for"), ("verdict", "it says what is expected")):
+        for key, what in (("request", "it is the alias to request"), ("verdict", "it is the expected verdict")):
             if key not in values:
                 self._fail(path, f"'{key}' is missing; {what}")
         requests = self._requests((*path, "request"), values["request"], values.get("kernel_args", ()))
@@ -242,7 +244,7 @@ class _Reader:
     def _requests(self, path: Path, value: Any, args: Sequence[str]) -> list[Request]:
         aliases = value if isinstance(value, list) else [value]
         if not aliases:
-            self._fail(path, "[] asks for nothing; name at least one")
+            self._fail(path, "[] contains no alias; give at least one")
         requests = []
         for index, alias in enumerate(aliases):
             at = (*path, index) if isinstance(value, list) else path
@@ -253,18 +255,20 @@ class _Reader:
         return requests
 
     def _steps(self, path: Path, value: Any) -> list[tuple[Step, bool]]:
-        """Each module as a step, and whether it is only a soft dependency of the last one."""
+        """Return each module as a step, with whether it is a soft dependency of the last one."""
         if not isinstance(value, list):
             self._fail(path, f"{quote_value(value)} is not a list; write [{quote_value(value)}]")
         steps = [self._step((*path, index), each) for index, each in enumerate(value)]
         if not steps:
-            self._fail(path, "[] loads nothing; name at least one, or leave the key out for what this kernel needs")
+            self._fail(
+                path, "[] loads nothing; name at least one module, or omit the key to use the plan of this kernel"
+            )
         names = [step.module for step, _ in steps]
-        twice = next((name for name in names if names.count(name) > 1), None)
-        if twice is not None:
-            self._fail(path, f"{quote_value(twice)} is there twice; a module is inserted once")
+        duplicate = next((name for name in names if names.count(name) > 1), None)
+        if duplicate is not None:
+            self._fail(path, f"{quote_value(duplicate)} is listed twice; a module is inserted once")
         if steps[-1][1]:
-            self._fail(path, "the last one is what the request stands for, so it cannot be a soft dependency")
+            self._fail(path, "the last module is the target of the request, so it cannot be a soft dependency")
         return steps
 
     def _step(self, path: Path, value: Any) -> tuple[Step, bool]:
@@ -275,27 +279,27 @@ class _Reader:
             )
         values = self.document.checked(path, row, _MODULE, self.accounts)
         if not values.get("name"):
-            self._fail(path, "'name' is missing; it is the module's")
+            self._fail(path, "'name' is missing; it is the module's name")
         registers = values.get("registers_filesystem", True)
         step = Step(values["name"], marker=values.get("marker", UNMARKED), registers_filesystem=registers)
         return step, values.get("soft", False)
 
     def _callers_of(self, path: Path, values: Mapping[str, Any], request: Request) -> tuple[Caller, ...]:
-        """Each for a case of its own; the one whom the kernel's arguments name, where they do."""
+        """Return the callers, one case each. If the kernel arguments name the caller, return that one."""
         if request.claim.unprivileged:
             if "caller" in values:
-                self._fail((*path, "caller"), "'kernel_args' say who asks already; leave one of them out")
+                self._fail((*path, "caller"), "'kernel_args' name the caller already; remove one of the two")
             return (kernel_args.claimed_caller(request.claim),)
         if "caller" not in values:
             self._fail(path, "'caller' is missing; it is a table such as { uid = 1000 }")
         return self._callers((*path, "caller"), values["caller"])
 
     def _callers(self, path: Path, value: Any) -> tuple[Caller, ...]:
-        """One, or a list of them."""
+        """Parse one caller, or a list of them."""
         if not isinstance(value, list):
             return (self._caller(path, value),)
         if not value:
-            self._fail(path, f"[] is nobody; name at least one, or write '{UNKNOWN}'")
+            self._fail(path, f"[] contains no caller; name at least one, or write '{UNKNOWN}'")
         return tuple(self._caller((*path, index), each) for index, each in enumerate(value))
 
     def _caller(self, path: Path, value: Any) -> Caller:
@@ -307,9 +311,11 @@ class _Reader:
         values = self.document.checked(path, value, _CALLER, self.accounts)
         thread = values.get("kernel_thread", False)
         if "uid" not in values and not thread:
-            self._fail(path, f"it names nobody; give 'uid' or kernel_thread = true, or write '{UNKNOWN}' instead")
+            self._fail(
+                path, f"it identifies no caller; give 'uid' or kernel_thread = true, or write '{UNKNOWN}' instead"
+            )
         if "behind" in values and not thread:
-            self._fail((*path, "behind"), "only a kernel thread works for others; add kernel_thread = true")
+            self._fail((*path, "behind"), "only a kernel thread works for other tasks; add kernel_thread = true")
         uid = values.get("uid", 0)
         euid = values.get("euid", uid)
         mask = sum(1 << each for each in values["capabilities"]) if "capabilities" in values else ALL
@@ -332,16 +338,16 @@ class _Reader:
         self.document.fail(path, message)
 
 
-def _name(given: str, request: Request, caller: Caller, of_several: bool, to_several: bool) -> str:
-    """What a person reads: the case's name, and which of its requests and callers this is."""
-    if not given:
+def _name(own: str, request: Request, caller: Caller, of_several: bool, to_several: bool) -> str:
+    """Return the name to print: the case's own, with the request and caller if it has several."""
+    if not own:
         return f"{request.alias} to {describe_caller(caller)}"
     parts = [request.alias] * of_several + [f"to {describe_caller(caller)}"] * to_several
-    return f"{given} ({' '.join(parts)})" if parts else given
+    return f"{own} ({' '.join(parts)})" if parts else own
 
 
 def _plan(alias: str, steps: Sequence[tuple[Step, bool]]) -> Plan:
-    """One new target, the last; it needs all before it but the soft ones."""
+    """Return a plan with the last module as its target. It needs all modules before it except soft ones."""
     *before, (last, _) = steps
     target = last._replace(needs=tuple(step.module for step, soft in before if not soft))
     return Plan(alias, (Target(target.module, TargetState.NEW, (*[step for step, _ in before], target)),))

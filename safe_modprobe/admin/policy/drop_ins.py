@@ -1,6 +1,6 @@
-"""Drop-ins for the desk: all that is there, what replaces and masks what, and drafts that are not installed yet.
+"""Read drop-ins for `check`: the installed ones, those that they replace or mask, and drafts.
 
-read_policy() stops at the first file that is wrong; here every one is read, and what is wrong is a finding.
+read_policy() stops at the first invalid file. This module reads every file, and each error is a finding.
 """
 
 import os
@@ -16,14 +16,14 @@ from safe_modprobe.runtime import read
 
 
 class DropIns(NamedTuple):
-    """The files of one policy, (path, content) in the order of precedence, and what the reading of them showed."""
+    """The files of one policy, (path, content) in order of precedence, and the findings from reading them."""
 
     files: tuple[tuple[str, bytes], ...]
     findings: tuple[Finding, ...]
 
 
 def read_installed(folders: Sequence[str]) -> DropIns:
-    """What is in force with these folders, the admin's last, or what keeps it from being so."""
+    """Read the drop-ins in force in these folders, the administrator's last. Errors become findings."""
     found: list[Finding] = []
     opened = [_open(path, found) for path in folders]
     try:
@@ -37,7 +37,7 @@ def read_installed(folders: Sequence[str]) -> DropIns:
             except (PolicyError, OSError) as error:
                 found.append(_error(path, error))
                 continue
-            found += _note_others(path, others, masks=content is None)
+            found += _note_replaced(path, others, masks=content is None)
             if content is not None:
                 files.append((path, content))
     finally:
@@ -45,26 +45,28 @@ def read_installed(folders: Sequence[str]) -> DropIns:
             if fd is not None:
                 os.close(fd)
     for folder, names in zip(folders, listings, strict=True):
-        found += _no_drop_ins(folder, names)
+        found += _ignored_files(folder, names)
     if not files and not any(each.severity is Severity.ERROR for each in found):
-        message = "no drop-in is in force, so the built-in policy is: every module needs privilege"
+        message = "no drop-in is in force; the built-in policy applies: every module needs privilege"
         found.append(Finding(Severity.NOTE, folders[-1], 0, "", message))
     return DropIns(tuple(files), tuple(found))
 
 
 def read_draft(path: str) -> DropIns:
-    """A file, or a folder's drop-ins, as if nothing else were there. Whoever owns it: it is not installed yet."""
+    """Read a file, or a folder's drop-ins, as if they were installed alone. Owner and mode are not checked yet."""
     if not os.path.isdir(path):
-        found = [] if path.endswith(SUFFIX) or not os.path.isfile(path) else _no_drop_ins(*_split(path))
+        found = [] if path.endswith(SUFFIX) or not os.path.isfile(path) else _ignored_files(*_split(path))
         return _drafts([path], found)
     try:
         names = sorted(os.listdir(path))
     except OSError as error:
         return DropIns((), (_error(path, error),))
     top = path.rstrip("/") or "/"
-    drop_ins, found = effective_files([names]), _no_drop_ins(top, names)
-    if not drop_ins:  # --strict in a pipeline must not take the wrong folder for a flawless policy
-        found.append(Finding(Severity.WARNING, path, 0, "", f"no drop-in is there; their names end in {SUFFIX}"))
+    drop_ins, found = effective_files([names]), _ignored_files(top, names)
+    if not drop_ins:  # `check --strict` in a pipeline must not pass because of a wrong folder
+        found.append(
+            Finding(Severity.WARNING, path, 0, "", f"no drop-in found; the name of a drop-in ends in {SUFFIX}")
+        )
     return _drafts([os.path.join(top, name) for name, _ in drop_ins], found)
 
 
@@ -77,10 +79,10 @@ def _drafts(paths: Sequence[str], found: list[Finding]) -> DropIns:
     files = []
     for path in paths:
         try:
-            about = os.stat(path)
-            if is_mask(about):
-                found.append(Finding(Severity.NOTE, path, 0, "", "it masks the drop-in of this name"))
-            elif stat.S_ISREG(about.st_mode):
+            status = os.stat(path)
+            if is_mask(status):
+                found.append(Finding(Severity.NOTE, path, 0, "", "it masks the drop-in of the same name"))
+            elif stat.S_ISREG(status.st_mode):
                 files.append((path, read(path, MAX_BYTES + 1)))
             else:
                 found.append(
@@ -103,16 +105,18 @@ def _error(path: str, error: Exception) -> Finding:
     return Finding(Severity.ERROR, path, 0, "", reason_of(error).removeprefix(f"{path}: "))
 
 
-def _note_others(path: str, others: Sequence[str], masks: bool) -> list[Finding]:
+def _note_replaced(path: str, others: Sequence[str], masks: bool) -> list[Finding]:
     if others:
         message = f"it {'masks' if masks else 'replaces'} {' and '.join(others)}"
         return [Finding(Severity.NOTE, path, 0, "", message)]
     if masks:
-        return [Finding(Severity.WARNING, path, 0, "", "it masks nothing: no other folder has a drop-in of this name")]
+        return [
+            Finding(Severity.WARNING, path, 0, "", "it masks nothing: no earlier folder has a drop-in of the same name")
+        ]
     return []
 
 
-def _no_drop_ins(folder: str, names: Sequence[str]) -> list[Finding]:
+def _ignored_files(folder: str, names: Sequence[str]) -> list[Finding]:
     message = f"it is not read: a drop-in's name ends in {SUFFIX} and does not start with a dot"
     inside = folder if not folder or folder.endswith("/") else f"{folder}/"
     wrong = [name for name in names if not effective_files([[name]]) and not os.path.isdir(f"{inside}{name}")]

@@ -1,7 +1,7 @@
-"""Edit a drop-in's text: put a row in, take a module's name out. All other rows, comments and spaces stay as they are.
+"""Edit a drop-in's text: insert a row, or remove a module's name. All other rows, comments and spaces stay as they are.
 
-The text is cut at its tables' first lines, and only the piece that changes goes through tomlkit: of a file whose
-[[mark]] and [[rule]] tables take turns, it moves comments and tables. What came out is compared with what was meant.
+Only the table that changes goes through tomlkit, which moves comments and tables of a file where [[mark]] and [[rule]]
+alternate. The result is parsed and compared with the intended one.
 """
 
 import copy
@@ -19,25 +19,25 @@ Row = Mapping[str, Any]
 
 
 def rows_of(text: str, table: str) -> list[dict[str, Any]]:
-    """The rows of one table, in order. `text` is a valid policy in all that follows."""
+    """Return the rows of one table, in order. Here and below, `text` must be a valid policy."""
     rows: list[dict[str, Any]] = tomli.loads(text).get(table, [])
     return rows
 
 
 def line_of(text: str, table: str, index: int) -> int:
-    """The line on which a row starts, from 1."""
+    """Return the line on which a row starts, counted from 1."""
     return lines_of(text)[(table, index)]
 
 
 def row_at(text: str, table: str, line: int) -> int | None:
-    """The first row that starts on this line, None where none of this table does."""
+    """Return the index of the first row of this table that starts on this line, or None."""
     lines = lines_of(text)
     rows = range(len(rows_of(text, table)))
     return next((index for index in rows if lines[(table, index)] == line), None)
 
 
 def with_row(text: str, table: str, row: Row, at: int) -> str:
-    """The text with one more row, before the one of this index, or after all. Raises PolicyError."""
+    """Return the text with `row` inserted before the row at index `at`, or at the end. Raises PolicyError."""
     meant = tomli.loads(text)
     rows = meant.setdefault(table, [])
     line = lines_of(text)[(table, at)] if at < len(rows) else None
@@ -51,7 +51,7 @@ def with_row(text: str, table: str, row: Row, at: int) -> str:
 
 
 def without_module(text: str, table: str, index: int, module: str) -> str:
-    """The text with this name gone from the row's `modules`, and with the row gone if it named no other.
+    """Return the text without this name in the row's `modules`; a row left without a name is removed.
 
     Raises PolicyError.
     """
@@ -63,7 +63,7 @@ def without_module(text: str, table: str, index: int, module: str) -> str:
     if kept:
         meant[table][index]["modules"] = kept
         at = index if array else 0
-        pieces.change(table, 0 if array else index, lambda piece: _take_out(piece[table][at]["modules"], module))
+        pieces.change(table, 0 if array else index, lambda piece: _remove_name(piece[table][at]["modules"], module))
     else:
         del meant[table][index]
         if not meant[table]:
@@ -76,7 +76,7 @@ def without_module(text: str, table: str, index: int, module: str) -> str:
 
 
 def same_name(one: str, other: str) -> bool:
-    """Whether both name the same module: - is _, as in libkmod."""
+    """Whether both name the same module. - equals _, as in libkmod."""
     return one.replace("-", "_") == other.replace("-", "_")
 
 
@@ -90,25 +90,25 @@ def _inline(row: Row) -> Any:
     return table
 
 
-def _take_out(modules: Array, module: str) -> None:
+def _remove_name(modules: Array, module: str) -> None:
     for index in reversed(range(len(modules))):
         if same_name(modules[index], module):
             modules.pop(index)
 
 
-def _checked(text: str, meant: Mapping[str, Any]) -> str:
-    """Raises PolicyError where the edit came out as anything else than it was meant."""
+def _checked(text: str, intended: Mapping[str, Any]) -> str:
+    """Return the text. Raises PolicyError if it does not parse to the intended policy."""
     try:
-        came_out = tomli.loads(text.replace("\r\n", "\n"))
+        result = tomli.loads(text.replace("\r\n", "\n"))
     except tomli.TOMLDecodeError:
-        came_out = None
-    if came_out != meant:
+        result = None
+    if result != intended:
         raise PolicyError("the file is written in a way that cannot be edited safely; edit it by hand")
     return text
 
 
 class _Pieces:
-    """A text as lines, and where its tables start."""
+    """A text as lines, and the lines on which its tables start."""
 
     def __init__(self, text: str) -> None:
         self.newline = "\r\n" if "\r\n" in text else "\n"
@@ -120,19 +120,19 @@ class _Pieces:
         return "".join(self.lines).replace("\n", self.newline)
 
     def is_array(self, table: str) -> bool:
-        """`table = [...]`, and not `[[table]]` again and again."""
+        """Whether the table is written as `table = [...]` and not as `[[table]]`."""
         line = self.starts.get((table,))
         return line is not None and not self.lines[line - 1].lstrip().startswith("[")
 
     def change(self, table: str, index: int, edit: Callable[[Any], object]) -> None:
-        """Let tomlkit edit one piece: a row, or the whole of an inline array."""
+        """Let tomlkit edit one piece: a row, or a whole inline array."""
         first, end = self._span(table, index)
         piece = tomlkit.parse("".join(self.lines[first:end]))
         edit(piece)
         self.lines[first:end] = _split(tomlkit.dumps(piece))
 
     def remove(self, table: str, index: int) -> None:
-        """Take a piece out, with the empty lines after it, or before it at the end of the file."""
+        """Remove a piece and the empty lines after it; at the end of the file, those before it."""
         first, end = self._span(table, index)
         if end == len(self.lines):
             while first and not self.lines[first - 1].strip():
@@ -140,7 +140,7 @@ class _Pieces:
         self.lines[first:end] = []
 
     def insert(self, block: str, line: int | None) -> None:
-        """Put lines before this one and the comment that stands right above it, or at the end."""
+        """Insert the block before this line and the comment directly above it; at the end if `line` is None."""
         if line is None:
             gap = ["\n"] if self.lines and self.lines[-1].strip() else []
             self.lines += [*gap, *_split(block)]
@@ -151,7 +151,7 @@ class _Pieces:
         self.lines[at:at] = [*_split(block), "\n"]
 
     def _span(self, table: str, index: int) -> tuple[int, int]:
-        """From its first line to the next table or its comment, without the empty lines and comments between."""
+        """Return the piece's range of lines. Comments before the next table belong to that table."""
         path = (table,) if self.is_array(table) else (table, index)
         first = self.starts[path] - 1
         others = sorted({self.starts[each] - 1 for each in self.starts if self._is_start(each)} - {first})
@@ -159,13 +159,13 @@ class _Pieces:
         last = end
         while last > first + 1 and self._is_between(last - 1):
             last -= 1
-        # The first empty lines after it are its own; what follows a comment is not.
+        # Empty lines directly after the piece belong to it; those after a comment do not.
         while last < end and not self.lines[last].strip():
             last += 1
         return first, last
 
     def _is_start(self, path: Sequence[str | int]) -> bool:
-        """A table's header, or a key before all of them."""
+        """Whether a table starts here, or a key above all tables."""
         return len(path) == 1 or (len(path) == 2 and isinstance(path[1], int) and not self.is_array(str(path[0])))
 
     def _is_between(self, line: int) -> bool:
@@ -174,5 +174,5 @@ class _Pieces:
 
 
 def _split(text: str) -> list[str]:
-    """Lines as TOML has them: str.splitlines() would cut at a form feed too, and at U+2028."""
+    """Split at newlines as TOML does. str.splitlines() would also split at a form feed or U+2028."""
     return [f"{line}\n" for line in text.removesuffix("\n").split("\n")] if text else []

@@ -1,6 +1,6 @@
-"""What an admin wants of modules, whether a policy gives it, and the edit of a drop-in that makes it so. Pure.
+"""Plan the drop-in edit for `mark`, `unmark` or `allow`, and check its result. Pure.
 
-Whether it does is asked of decide() itself, for every alias that a module answers: never of the row that was written.
+The check asks decide() for every alias of a module. It never relies on the row that was written.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,7 +29,7 @@ from safe_modprobe.model import (
 
 
 class Verb(StrEnum):
-    """The subcommand."""
+    """The subcommand that requests the edit."""
 
     MARK = "mark"
     UNMARK = "unmark"
@@ -37,10 +37,10 @@ class Verb(StrEnum):
 
 
 class RequestedEdit(NamedTuple):
-    """`row` is the row that it takes, but for its modules.
+    """What the administrator requests. `row` is the row to write, without its `modules`.
 
-    `need` is the capability that a mark is to ask for, None for any. `uids` and `units` are whom to allow; with
-    both, whoever is one of each.
+    `need` is the capability that a mark must require, None for any. `uids` and `units` are the callers to allow; if
+    both are given, a caller must match both.
     """
 
     verb: Verb
@@ -51,24 +51,28 @@ class RequestedEdit(NamedTuple):
 
     @property
     def table(self) -> str:
-        """The policy's table that the row goes to."""
+        """The policy table of the row."""
         return "rule" if self.verb is Verb.ALLOW else "mark"
 
 
 class Candidate(NamedTuple):
-    """A module as if nothing of it were in the kernel, and all that it can be asked for by."""
+    """A module, planned as if it and its dependencies were not loaded, and every alias that loads it."""
 
     target: Target
     aliases: tuple[str, ...]
 
     @property
     def name(self) -> str:
-        """The module's."""
+        """The module's name."""
         return self.target.module
 
 
 class PlannedEdit(NamedTuple):
-    """A drop-in's next text. `line` is the new row's, 0 where none was needed; `added` are modules that others need."""
+    """A drop-in's next text.
+
+    `line` is the line of the new row, 0 if no row was needed. `modules` are the requested modules in that row, `added`
+    the dependencies in it. `taken_out` are modules removed from earlier marks.
+    """
 
     text: str
     line: int = 0
@@ -78,98 +82,100 @@ class PlannedEdit(NamedTuple):
 
 
 def plan_edit(
-    text: str, name: str, wish: RequestedEdit, candidates: Sequence[Candidate], in_force: Callable[[str], Policy]
+    text: str, name: str, requested: RequestedEdit, candidates: Sequence[Candidate], in_force: Callable[[str], Policy]
 ) -> PlannedEdit:
-    """The edit of the drop-in `name`, which holds this text, after which all candidates are as wished.
+    """Return the edit of the drop-in `name`, now with this text, that fulfills `requested` for all candidates.
 
-    `in_force` is the whole policy with another text in the drop-in's place. Raises UsageError where no row of this
-    drop-in could do it, and what `in_force` raises.
+    `in_force` returns the whole policy with another text in the drop-in. Raises UsageError if no row of this drop-in
+    can fulfill it, and what `in_force` raises.
     """
     policy = in_force(text)
-    wanting = [each for each in candidates if not is_fulfilled(policy, wish, each)]
-    if not wanting:
-        check_result(policy, wish, candidates)
+    unfulfilled = [each for each in candidates if not is_fulfilled(policy, requested, each)]
+    if not unfulfilled:
+        check_result(policy, requested, candidates)
         return PlannedEdit(text)
-    text, taken_out = _without_opposites(text, wish, [each.name for each in wanting])
+    text, taken_out = _without_opposites(text, requested, [each.name for each in unfulfilled])
     policy = in_force(text)
-    modules = [each.name for each in wanting if not is_fulfilled(policy, wish, each)]
+    modules = [each.name for each in unfulfilled if not is_fulfilled(policy, requested, each)]
     if not modules:
-        check_result(policy, wish, wanting)
+        check_result(policy, requested, unfulfilled)
         return PlannedEdit(text, taken_out=taken_out)
-    asked = len(modules)
-    at = len(edit.rows_of(text, wish.table))
+    requested_count = len(modules)
+    at = len(edit.rows_of(text, requested.table))
     while True:
-        after = edit.with_row(text, wish.table, {"modules": modules, **wish.row}, at)
+        after = edit.with_row(text, requested.table, {"modules": modules, **requested.row}, at)
         policy = in_force(after)
-        verdict = _first_other(policy, wish, wanting)
+        verdict = _first_unfulfilled(policy, requested, unfulfilled)
         if verdict is None:
-            line = edit.line_of(after, wish.table, at)
-            return PlannedEdit(after, line, tuple(modules[:asked]), tuple(modules[asked:]), taken_out)
+            line = edit.line_of(after, requested.table, at)
+            return PlannedEdit(
+                after, line, tuple(modules[:requested_count]), tuple(modules[requested_count:]), taken_out
+            )
         if missing := _refused_needs(verdict, modules):
             modules += missing
             continue
-        earlier = edit.row_at(after, wish.table, verdict.origin.line) if verdict.origin.file == name else None
+        earlier = edit.row_at(after, requested.table, verdict.origin.line) if verdict.origin.file == name else None
         if earlier is None or earlier >= at:
-            raise UsageError(_why_not(wish, policy, verdict))
+            raise UsageError(_why_not(requested, policy, verdict))
         at = earlier
 
 
-def check_result(policy: Policy, wish: RequestedEdit, candidates: Sequence[Candidate]) -> None:
-    """Raises UsageError with what decides otherwise, where the candidates are not as wished."""
-    verdict = _first_other(policy, wish, candidates)
+def check_result(policy: Policy, requested: RequestedEdit, candidates: Sequence[Candidate]) -> None:
+    """Raise UsageError if the policy does not fulfill `requested`. The error says what decides instead."""
+    verdict = _first_unfulfilled(policy, requested, candidates)
     if verdict is not None:
-        raise UsageError(_why_not(wish, policy, verdict))
+        raise UsageError(_why_not(requested, policy, verdict))
 
 
-def is_fulfilled(policy: Policy, wish: RequestedEdit, candidate: Candidate) -> bool:
-    """Whether it is as wished already, so that the same wish twice writes one row."""
-    if wish.verb is Verb.MARK:
-        # Of the marks and markers themselves: a rule or the mode that refuses today may be gone tomorrow.
+def is_fulfilled(policy: Policy, requested: RequestedEdit, candidate: Candidate) -> bool:
+    """Whether the policy fulfills `requested` already. The same command twice writes one row."""
+    if requested.verb is Verb.MARK:
+        # Judge marks and markers alone: a rule or mode that refuses the module today may be removed later.
         policy = policy._replace(rules=(), settings=policy.settings._replace(mode=Mode.MARKED))
-    return _first_other(policy, wish, [candidate]) is None
+    return _first_unfulfilled(policy, requested, [candidate]) is None
 
 
-def verdicts(policy: Policy, wish: RequestedEdit, candidate: Candidate) -> Iterator[Verdict]:
-    """What the callers that are meant get, for each alias: as if there were no trial, and mismatches were refused."""
+def verdicts(policy: Policy, requested: RequestedEdit, candidate: Candidate) -> Iterator[Verdict]:
+    """Yield the verdict for each caller to judge and each alias, without a trial and with mismatches refused."""
     policy = policy._replace(settings=policy.settings._replace(trial=False, mismatch=Action.DENY))
     target = candidate.target
-    if wish.verb is Verb.MARK:
+    if requested.verb is Verb.MARK:
         own = [step._replace(needs=()) for step in target.steps if step.module == target.module]
         target = target._replace(steps=tuple(own))
-    for caller in callers(policy, wish):
+    for caller in callers(policy, requested):
         for alias in candidate.aliases:
             yield decide(policy, Request(alias), caller, Plan(alias, (target,)))
 
 
-def callers(policy: Policy, wish: RequestedEdit) -> list[Caller]:
-    """Those who are allowed; for a mark and where only units are, somebody without privilege whom no rule names."""
-    uids = wish.uids or (unprivileged_caller(policy),)
+def callers(policy: Policy, requested: RequestedEdit) -> list[Caller]:
+    """Return the callers to judge: the allowed uids and units. Without uids, an unprivileged uid that no rule names."""
+    uids = requested.uids or (unprivileged_caller(policy),)
     return [
         Caller(Source.NONE, uid, uid, frozenset(), 0 if uid else ALL, True, no_new_privs=False, unit=unit)
         for uid in uids
-        for unit in wish.units or (None,)
+        for unit in requested.units or (None,)
     ]
 
 
-def _first_other(policy: Policy, wish: RequestedEdit, candidates: Sequence[Candidate]) -> Verdict | None:
-    every = (verdict for candidate in candidates for verdict in verdicts(policy, wish, candidate))
-    return next((verdict for verdict in every if not _is_as_wished(wish, verdict)), None)
+def _first_unfulfilled(policy: Policy, requested: RequestedEdit, candidates: Sequence[Candidate]) -> Verdict | None:
+    found = (verdict for candidate in candidates for verdict in verdicts(policy, requested, candidate))
+    return next((verdict for verdict in found if not _fulfills(verdict, requested)), None)
 
 
-def _is_as_wished(wish: RequestedEdit, verdict: Verdict) -> bool:
-    if wish.verb is not Verb.MARK:
+def _fulfills(verdict: Verdict, requested: RequestedEdit) -> bool:
+    if requested.verb is not Verb.MARK:
         return verdict.action is Action.ALLOW
     (judged,) = verdict.targets[0].steps
-    return judged.action is Action.DENY and wish.need in (None, judged.need)
+    return judged.action is Action.DENY and requested.need in (None, judged.need)
 
 
-def _without_opposites(text: str, wish: RequestedEdit, modules: Sequence[str]) -> tuple[str, tuple[str, ...]]:
-    """Without these names in marks that say something else of them and nothing of an alias; and those found."""
+def _without_opposites(text: str, requested: RequestedEdit, modules: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    """Remove these modules from contradicting marks without `aliases`; return the text and the modules removed."""
     found = []
     for module in modules:
         for index in reversed(range(len(edit.rows_of(text, "mark")))):
             row = edit.rows_of(text, "mark")[index]
-            if wish.verb is Verb.ALLOW or "aliases" in row or row["privileged"] == wish.row["privileged"]:
+            if requested.verb is Verb.ALLOW or "aliases" in row or row["privileged"] == requested.row["privileged"]:
                 continue
             if any(edit.same_name(name, module) for name in row["modules"]):
                 text = edit.without_module(text, "mark", index, module)
@@ -178,7 +184,7 @@ def _without_opposites(text: str, wish: RequestedEdit, modules: Sequence[str]) -
 
 
 def _refused_needs(verdict: Verdict, modules: Sequence[str]) -> list[str]:
-    """What the target needs, and what is refused for its own sake; a soft dependency is skipped by itself."""
+    """Return the required steps of the target that are refused for their own sake. Soft dependencies need no row."""
     judged = {each.step.module: each for each in verdict.targets[0].steps}
     needed = _closure(verdict.targets[0].target.module, judged)
     refused = {name for name in needed if judged[name].action is not Action.ALLOW}
@@ -196,19 +202,19 @@ def _closure(module: str, judged: Mapping[str, StepVerdict]) -> set[str]:
     return found
 
 
-def _why_not(wish: RequestedEdit, policy: Policy, verdict: Verdict) -> str:
-    """What decides first, and where that can be changed."""
-    where, why = verdict.origin, verdict.reason
-    if wish.verb is Verb.MARK and policy.settings.mode is Mode.ALLOWED:
-        return f"{where}: {why}, so no mark counts"
-    if wish.verb is Verb.UNMARK and wish.row["privileged"] is not False and not _by_a_row(policy, where):
-        return f"{where}: {why}; no mark says so: --over-marker opens it to everyone all the same"
-    return f"{where}: {why}; that decides first, so change it there"
+def _why_not(requested: RequestedEdit, policy: Policy, verdict: Verdict) -> str:
+    """Return the error: what decides first, and where the administrator can change it."""
+    origin, reason = verdict.origin, verdict.reason
+    if requested.verb is Verb.MARK and policy.settings.mode is Mode.ALLOWED:
+        return f"{origin}: {reason}, so marks have no effect"
+    if requested.verb is Verb.UNMARK and requested.row["privileged"] is not False and not _is_from_row(policy, origin):
+        return f"{origin}: {reason}; no mark is the cause; add --over-marker to open the module to everyone"
+    return f"{origin}: {reason}; that decides first, so change it there"
 
 
-def _by_a_row(policy: Policy, where: Origin) -> bool:
-    """Whether a rule or a mark said it, or the mode of which nothing is above; not a marker, nor another mode."""
+def _is_from_row(policy: Policy, origin: Origin) -> bool:
+    """Whether a rule, a mark or mode = "disabled" decided. --over-marker overrules a marker or another mode only."""
     settings = policy.settings
     if settings.mode is Mode.DISABLED:
         return True
-    return where in {rule.origin for rule in policy.rules} | {mark.origin for mark in policy.marks}
+    return origin in {rule.origin for rule in policy.rules} | {mark.origin for mark in policy.marks}

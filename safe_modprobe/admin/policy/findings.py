@@ -1,6 +1,6 @@
-"""What is to be said of policy files: every error of every file, where build() stops at the first.
+"""Find every error of every policy file, where build() stops at the first one.
 
-Pure, and for the desk: the helper itself stops at the first one, and takes none of this along.
+Pure. Only the administrator's tool uses it; the helper stops at the first error.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,7 +16,7 @@ _T = TypeVar("_T")
 
 
 class Severity(StrEnum):
-    """How much a finding weighs: the policy does not hold, it is likely not what was meant, it is good to know."""
+    """ERROR: the policy is invalid. WARNING: a likely mistake. NOTE: information."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -24,7 +24,7 @@ class Severity(StrEnum):
 
 
 class Finding(NamedTuple):
-    """One thing to say; `line` is 0 for a whole file, and `key` is empty where it is of no single key or table."""
+    """One finding. `line` is 0 for a whole file; `key` is "" when it concerns no single key or table."""
 
     severity: Severity
     path: str
@@ -33,20 +33,20 @@ class Finding(NamedTuple):
     message: str
 
     def __str__(self) -> str:
-        """A compiler's line, which editors can follow; an error's is the sentence that the helper would log."""
+        """Return it in a compiler's format, which editors understand. An error is the sentence that the helper logs."""
         place = f"{self.path}:{self.line}" if self.line else self.path
         what = "" if self.severity is Severity.ERROR else str(self.severity)
         return ": ".join(filter(None, (place, what, self.key, self.message)))
 
 
 class ParsedPolicy(NamedTuple):
-    """The policy of some files, and where everything stands in them. The documents are in the order of precedence."""
+    """A valid policy, and its documents in order of precedence, which know the place of every row."""
 
     policy: Policy
     documents: tuple[Document, ...]
 
     def rows(self, table: str) -> list["Place"]:
-        """The places of policy.marks, .call_sites or .rules, in the same order."""
+        """Return the places of this table's rows, in the order of policy.marks, .call_sites or .rules."""
         return [
             Place(document, (table, index))
             for document in self.documents
@@ -55,13 +55,13 @@ class ParsedPolicy(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A row, and the file that it stands in."""
+    """A row, and the file that contains it."""
 
     document: Document
     row: Path
 
     def finding(self, severity: Severity, key: str, message: str) -> Finding:
-        """About this key, or about the row, where it has none of that name."""
+        """Return a finding at this key's line, or at the row's line if the row does not have the key."""
         path = (*self.row, key)
         return Finding(severity, self.document.path, self.document.line(path), key or str(self.row[0]), message)
 
@@ -70,27 +70,27 @@ class Place(NamedTuple):
 
 
 def parse_and_check(files: Sequence[tuple[str, bytes]], accounts: Accounts) -> ParsedPolicy | list[Finding]:
-    """The sheet of (path, content) in the order of precedence, or everything that is wrong in them.
+    """Return the parsed policy of (path, content) in order of precedence, or every error in these files.
 
-    Each row's keys are tried one by one, and the row as a whole where they all are right.
+    Each key of a row is checked alone. The row as a whole is checked only when all its keys are valid.
     """
     found: list[Finding] = []
     documents = []
     for path, content in files:
-        document = _tried(found, Document, path, content)
+        document = _try(found, Document, path, content)
         if document is not None:
             documents.append(document)
     names: dict[str, Origin] = {}
     for document in documents:
-        found += _of(Builder(document, accounts), names)
+        found += _errors_of(Builder(document, accounts), names)
     if found:
         return found
     return ParsedPolicy(build(files, accounts), tuple(documents))
 
 
-def _of(builder: Builder, names: dict[str, Origin]) -> list[Finding]:
+def _errors_of(builder: Builder, names: dict[str, Origin]) -> list[Finding]:
     found: list[Finding] = []
-    whole: Mapping[str, Callable[[Path, dict[str, Any]], object]] = {
+    row_checks: Mapping[str, Callable[[Path, dict[str, Any]], object]] = {
         "settings": lambda path, values: None,
         "mark": builder.mark,
         "call_site": builder.call_site,
@@ -98,33 +98,33 @@ def _of(builder: Builder, names: dict[str, Origin]) -> list[Finding]:
     }
     for table, value in builder.document.tables.items():
         count = len(found)
-        _tried(found, builder.check_table, table, value)
+        _try(found, builder.check_table, table, value)
         if len(found) > count:
             continue
         if table == "settings":
-            found += _of_row(builder, (table,), value, whole[table])
+            found += _errors_of_row(builder, (table,), value, row_checks[table])
             continue
         for index, row in enumerate(value):
-            found += _of_row(builder, (table, index), row, whole[table])
-    # The order of the file: TOML lets the rows of two tables take turns.
+            found += _errors_of_row(builder, (table, index), row, row_checks[table])
+    # TOML lets the rows of two tables alternate, and `tables` groups them; sort by line to get the file's order.
     return sorted(found, key=lambda finding: finding.line)
 
 
-def _of_row(
-    builder: Builder, path: Path, row: Mapping[str, Any], whole: Callable[[Path, dict[str, Any]], object]
+def _errors_of_row(
+    builder: Builder, path: Path, row: Mapping[str, Any], check_row: Callable[[Path, dict[str, Any]], object]
 ) -> list[Finding]:
     found: list[Finding] = []
     values: dict[str, Any] = {}
     for key, value in row.items():
-        checked = _tried(found, builder.checked, path, {key: value})
+        checked = _try(found, builder.checked, path, {key: value})
         values |= checked or {}
     if not found:
-        _tried(found, whole, path, values)
+        _try(found, check_row, path, values)
     return found
 
 
-def _tried(found: list[Finding], work: Callable[..., _T], *values: Any) -> _T | None:
-    """What the work gives; None, and its error among the findings."""
+def _try(found: list[Finding], work: Callable[..., _T], *values: Any) -> _T | None:
+    """Return the work's result; on an error append it to the findings and return None."""
     try:
         return work(*values)
     except PlacedError as error:

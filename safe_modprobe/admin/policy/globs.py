@@ -1,7 +1,7 @@
-"""Patterns against patterns: whether one matches all that another one does, or anything that it does.
+"""Compare glob patterns: whether one covers everything another one matches, or whether both overlap.
 
-A pattern of glob(7) is a small automaton: a place in the pattern is a state, `*` stays where it is. Two are compared by
-walking both at once. Exact, but for one bound: whoever meets it hears the answer that claims less.
+A glob(7) pattern is a small automaton: each position in the pattern is a state, and `*` stays in its state. The
+comparison walks both automata at once. Above MAX_STATES the answer is the one that claims less.
 """
 
 import re
@@ -15,7 +15,7 @@ from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.policy.match import glob
 
 MAX_STATES = 4096
-"""Of one comparison: many stars in many patterns make exponentially many."""
+"""States visited in one comparison. Many stars in many patterns make exponentially many."""
 
 _TOKEN = re.compile(r"\[(?:![\s\S]|[^!])[^\]]*\]|[\s\S]")
 _WILD = re.compile(r"[*?[]")
@@ -23,17 +23,17 @@ _State = frozenset[int]
 
 
 def is_literal(pattern: str) -> bool:
-    """Whether it matches nothing but itself."""
+    """Whether the pattern matches only itself."""
     return not _WILD.search(pattern)
 
 
 def literal_prefix(pattern: str) -> str:
-    """What every text that it matches begins with."""
+    """Return the prefix of every text that the pattern matches."""
     return _WILD.split(pattern, 1)[0]
 
 
 class PatternSet:
-    """Some patterns, as what they match together. Texts with a character of `without` are none."""
+    """Patterns as the union of what they match. Texts with a character of `without` do not exist."""
 
     def __init__(self, patterns: Iterable[str], without: str = "") -> None:
         self.patterns = tuple(dict.fromkeys(patterns))
@@ -43,35 +43,35 @@ class PatternSet:
         self._known: dict[str, bool] = {}
 
     def covers(self, narrow: str) -> bool:
-        """Whether every text that this pattern matches is matched here. False where the comparison is too big."""
+        """Whether the set matches every text that `narrow` matches. False if the comparison is too big."""
         if narrow in self._every or "*" in self._every:
             return True
         if is_literal(narrow):
-            # First of all what most are asked: lists of thousands of names against each other.
+            # The most frequent case comes first: lists of thousands of names.
             return any(glob(each, narrow) for each in self._wild) or bool(set(self._without) & set(narrow))
         if narrow not in self._known:
-            self._known[narrow] = self._together(narrow)
+            self._known[narrow] = self._covers_together(narrow)
         return self._known[narrow]
 
-    def _together(self, narrow: str) -> bool:
-        begin = literal_prefix(narrow)
-        near = tuple(each for each in self.patterns if _near(literal_prefix(each), begin))
-        # Whoever covers it takes this text of its too, which is quickly asked and mostly nobody does.
+    def _covers_together(self, narrow: str) -> bool:
+        prefix = literal_prefix(narrow)
+        near = tuple(each for each in self.patterns if _prefixes_meet(literal_prefix(each), prefix))
+        # A pattern that covers `narrow` matches its example too. This cheap test fails for most patterns.
         text = _example(narrow)
-        takers = near
+        matching = near
         if text is not None and not set(self._without) & set(text):
-            takers = tuple(each for each in near if glob(each, text))
-            if not takers:
+            matching = tuple(each for each in near if glob(each, text))
+            if not matching:
                 return False
-        # By themselves first: most are covered by a single one, and several together make many more states.
-        return any(_covers((each,), narrow, self._without) for each in takers) or (
+        # Try single patterns first: mostly one suffices, and several together have many more states.
+        return any(_covers((each,), narrow, self._without) for each in matching) or (
             len(near) != 1 and _covers(near, narrow, self._without)
         )
 
 
 def overlap(one: str, other: str, without: str = "") -> bool:
-    """Whether some text is matched by both. True where the comparison is too big."""
-    if not _near(literal_prefix(one), literal_prefix(other)):
+    """Whether both match a common text. True if the comparison is too big."""
+    if not _prefixes_meet(literal_prefix(one), literal_prefix(other)):
         return False
     if "*" in (one, other):
         return not matches_nothing(other if one == "*" else one, without)
@@ -82,46 +82,46 @@ def overlap(one: str, other: str, without: str = "") -> bool:
 
 
 def matches_nothing(pattern: str, without: str = "") -> bool:
-    """Whether no text at all is matched: a range that runs backwards, a char that never occurs."""
+    """Whether the pattern matches no text: it has a reversed range, or a character of `without`."""
     if "[" not in pattern and not set(without) & set(pattern):
         return False
     return _covers((), pattern, without)
 
 
 class PatternIndex:
-    """Many patterns, of which those that begin alike are quickly found."""
+    """An index of many patterns by their literal prefix."""
 
     def __init__(self, patterns: Iterable[str], without: str = "") -> None:
         self._without = without
         self._sorted = sorted((literal_prefix(each), each) for each in set(patterns))
-        self._open = frozenset(begin for begin, each in self._sorted if begin != each)
+        self._open = frozenset(prefix for prefix, each in self._sorted if prefix != each)
 
     def meets(self, pattern: str) -> bool:
-        """Whether some text is matched by the pattern and by one of these."""
-        begin = literal_prefix(pattern)
-        shorter = [begin[:length] for length in range(len(begin)) if begin[:length] in self._open]
+        """Whether the pattern overlaps with a pattern of the index."""
+        prefix = literal_prefix(pattern)
+        shorter = [prefix[:length] for length in range(len(prefix)) if prefix[:length] in self._open]
         near = (each for start in shorter for each in self._from(start, exactly=True))
         return any(
             overlap(pattern, each, self._without)
-            for each in chain(near, self._from(begin, exactly=is_literal(pattern)))
+            for each in chain(near, self._from(prefix, exactly=is_literal(pattern)))
         )
 
-    def _from(self, begin: str, exactly: bool) -> Iterator[str]:
-        """Those whose prefix begins so, or is just that."""
-        for index in range(bisect_left(self._sorted, (begin,)), len(self._sorted)):
+    def _from(self, prefix: str, exactly: bool) -> Iterator[str]:
+        """Yield the patterns whose prefix starts with this one or, with `exactly`, equals it."""
+        for index in range(bisect_left(self._sorted, (prefix,)), len(self._sorted)):
             start, pattern = self._sorted[index]
-            if not start.startswith(begin) or (exactly and start != begin):
+            if not start.startswith(prefix) or (exactly and start != prefix):
                 return
             yield pattern
 
 
 def _example(pattern: str) -> str | None:
-    """A text that it matches, with a character for its wildcards that hardly a pattern names; None if that fails."""
+    """Return a text that the pattern matches, with \\1 for each wildcard; None if that text does not match."""
     text = _TOKEN.sub(lambda token: "\1" if _WILD.match(token[0]) else token[0], pattern)
     return text if glob(pattern, text) else None
 
 
-def _near(one: str, other: str) -> bool:
+def _prefixes_meet(one: str, other: str) -> bool:
     return one.startswith(other) or other.startswith(one)
 
 
@@ -133,7 +133,7 @@ def _covers(wide: tuple[str, ...], narrow: str, without: str) -> bool:
 
 
 def _walk(patterns: Sequence[str], without: str, needed: int) -> Iterator[list[bool] | None]:
-    """Which of the patterns match, for all texts on which the first `needed` of them can go on. None is the bound."""
+    """Yield which patterns match, for each text that the first `needed` patterns can still match. None is the bound."""
     compiled = [_compiled(each) for each in patterns]
     chars = _alphabet(patterns, without)
     seen: set[tuple[_State, ...]] = set()
@@ -158,32 +158,32 @@ def _walk(patterns: Sequence[str], without: str, needed: int) -> Iterator[list[b
 
 
 class _Pattern(NamedTuple):
-    """A regular expression for each place that takes one character, None for a star."""
+    """A regular expression for each position that matches one character, and None for a star."""
 
-    places: tuple[re.Pattern[str] | None, ...]
+    positions: tuple[re.Pattern[str] | None, ...]
 
     def start(self) -> _State:
         return self._closed({0})
 
     def accepts(self, state: _State) -> bool:
-        return len(self.places) in state
+        return len(self.positions) in state
 
     def step(self, state: _State, char: str) -> _State:
         after = set()
         for index in state:
-            if index < len(self.places):
-                place = self.places[index]
-                if place is None:
+            if index < len(self.positions):
+                position = self.positions[index]
+                if position is None:
                     after.add(index)
-                elif place.match(char):
+                elif position.match(char):
                     after.add(index + 1)
         return self._closed(after)
 
     def _closed(self, indexes: set[int]) -> _State:
-        """With all that a star lets one skip to."""
+        """Return the states, and those reached when a star matches nothing."""
         found = set(indexes)
         for index in indexes:
-            while index < len(self.places) and self.places[index] is None:
+            while index < len(self.positions) and self.positions[index] is None:
                 index += 1
                 found.add(index)
         return frozenset(found)
@@ -191,18 +191,18 @@ class _Pattern(NamedTuple):
 
 @lru_cache(4096)
 def _compiled(pattern: str) -> _Pattern:
-    # Each token by fnmatch itself, so that a bracket means here what it means to the helper.
+    # fnmatch translates each token, so that a bracket has the same meaning as in the helper.
     return _Pattern(tuple(None if token == "*" else re.compile(translate(token)) for token in _TOKEN.findall(pattern)))
 
 
 def _alphabet(patterns: Iterable[str], without: str) -> list[str]:
-    """One character for each class that no place of these patterns tells apart."""
+    """Return one character for each class of characters that these patterns treat alike."""
     return sorted(set(_boundaries("".join(patterns) + without)) - set(without))
 
 
 def _boundaries(text: str) -> Iterator[str]:
-    # A place takes single characters and ranges between characters that it names; so what it takes changes only at
-    # one of those, and right after one.
+    # A bracket matches single characters and ranges. So the result changes only at a character of the pattern, and
+    # directly after one.
     yield "\0"
     for char in set(text):
         yield char

@@ -1,8 +1,7 @@
-"""The JSON schema of a drop-in, made of the very tables that parse it, for editors that know TOML.
+"""The JSON schema of a drop-in, for editors that know TOML. It is built from the tables of the parser. Pure.
 
-Pure. It uses what all drafts from 4 to 2020-12 have in common, since editors differ. It knows less than the parser only
-where one has to look elsewhere: at /etc/passwd and /etc/group, at the names of other rules, and at 1.0, which JSON
-does not tell from 1.
+It uses only what all drafts from 4 to 2020-12 share, since editors differ. It accepts three things that the parser
+rejects: unknown names of accounts, duplicate names of rules, and 1.0, which JSON does not distinguish from 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,71 +13,72 @@ from safe_modprobe.policy import schema
 from safe_modprobe.policy.schema import CHECK_PARTS, KEYS, NOT_CONDITIONS, Check
 
 TABLES = {
-    "settings": "The switches. The first file that sets a key wins.",
-    "mark": "The policy's word on modules, over their own markers. The first mark that matches counts.",
-    "call_site": "Which capability suffices for an alias, besides the one needed. The first that matches counts.",
-    "rule": "Decides by itself: every key given must match, a list in any member. The first that matches counts.",
+    "settings": "General settings. The first file that sets a key wins.",
+    "mark": "Whether modules need privilege; overrides their own markers. The first mark that matches counts.",
+    "call_site": "A further capability that suffices for an alias. The first call site that matches counts.",
+    "rule": "Decides a load. All keys must match, a list by one of its members. The first rule that matches counts.",
 }
 
-_MODULES = "Names of modules, as patterns: *, ? and [...]; - and _ are the same. Any module where the key is left out."
-_ALIASES = "What the kernel asks for, such as 'net-pf-38' or 'fs-*', as patterns. Any alias where the key is left out."
-_REASON = "Why the row is there: the log and explain repeat it."
+_MODULES = "Module names, as patterns with *, ? and [...]; - equals _. Without this key, any module matches."
+_ALIASES = (
+    "Aliases that the kernel requests, such as 'net-pf-38' or 'fs-*', as patterns. Without it, any alias matches."
+)
+_REASON = "Why the row exists. The log and 'explain' repeat it."
 
 DESCRIPTIONS: Mapping[str, Mapping[str, str]] = {
     "settings": {
-        "mode": "Who needs privilege. allowed: nobody, but rules count. marked: who asks for a module that its marker"
-        " or a mark calls privileged. privileged: who asks for any that is not called unprivileged. disabled: nothing"
-        " is loaded for anybody.",
-        "mismatch": "What is done where privilege is needed and the caller has none that suffices.",
-        "unknown_caller": "What a caller counts as whom no source could name.",
-        "sources": "Where to learn who the caller is, in this order. kernel-args says the privilege and the real uid;"
-        " what a rule asks for beside that comes from the next one that can say it.",
-        "kernel_args": "always: this kernel always names unprivileged callers in its arguments, so their absence means"
-        " root. Never on a stock kernel. optional: it means root where the kernel itself says so"
+        "mode": "Which modules need privilege. allowed: none, only rules refuse. marked: those that a marker or a mark"
+        " calls privileged. privileged: all except those called unprivileged. disabled: every load is refused.",
+        "mismatch": "The action when a module needs privilege and the caller has no capability that suffices.",
+        "unknown_caller": "How to treat a caller that no source could identify.",
+        "sources": "How to identify the caller, in this order. kernel-args gives the privilege and the real uid; other"
+        " details that a rule needs come from the next source that has them.",
+        "kernel_args": "always: this kernel always names unprivileged callers in its arguments, so without them"
+        " the caller is root. Do not use it on a stock kernel. optional: the caller is root only if the kernel says so"
         " (kernel.modprobe_caller_args is 1).",
-        "forward_kernel_args": "true: hand the kernel's arguments to finit_module(2) as well.",
-        "trial": "true: nothing is refused, whatever mode, mismatch and rules say; what would be is let through and"
-        " recorded as log.",
+        "forward_kernel_args": "true: pass the kernel's arguments on to finit_module(2).",
+        "trial": "true: nothing is refused. A load that mode, mismatch or rules would refuse is allowed and recorded as"
+        " log.",
     },
     "mark": {
         "modules": _MODULES,
         "aliases": _ALIASES,
-        "privileged": "true: CAP_SYS_MODULE is needed. A capability: that one. false: none. 'marker': what the module's"
-        " own marker says.",
-        "quiet": "true: a refusal for this mark's sake is not recorded.",
+        "privileged": "true: needs CAP_SYS_MODULE. A capability: needs that one. false: needs none. 'marker': its"
+        " own marker decides.",
+        "quiet": "true: a refusal because of this mark is not recorded.",
         "reason": _REASON,
     },
     "call_site": {
-        "aliases": "What the kernel asks for there, as patterns.",
-        "capability": "Who holds this one in the initial user namespace may have what is asked for.",
-        "deputy": "true: a kernel thread asks there on somebody's behalf, and its own privilege says nothing.",
+        "aliases": "Aliases that the kernel requests there, as patterns.",
+        "capability": "This capability in the initial user namespace suffices for the request.",
+        "deputy": "true: a kernel thread makes this request for another task, so its own privilege does not count.",
         "reason": _REASON,
     },
     "rule": {
-        "name": "A name of its own, for people and the log.",
+        "name": "A unique name, which the log shows.",
         "modules": _MODULES,
         "aliases": _ALIASES,
-        "users": "Users, by their names in /etc/passwd or by number. allow and log ask for both the real and the"
-        " effective one, deny for either. A user's subordinate ids (subuid(5)) are other users.",
-        "groups": "Groups of the caller, by their names in /etc/group or by number. Whoever has subordinate ids can"
-        " drop them, in a user namespace.",
-        "capabilities": "Capabilities that the caller holds in the initial user namespace, any of them.",
+        "users": "Users, by name in /etc/passwd or by uid. allow and log need both the real and the effective uid to"
+        " match; deny needs one of them. A user's subordinate ids (subuid(5)) are other users.",
+        "groups": "Groups of the caller, by name in /etc/group or by gid. A user with subordinate ids can drop groups"
+        " in a user namespace.",
+        "capabilities": "Capabilities in the initial user namespace. The caller must hold one of them.",
         "units": "The caller's systemd unit, such as 'asterisk.service', as patterns.",
-        "executables": "The caller's program, by its whole path without links, as patterns.",
-        "call_sites": "The function of the kernel that asks, such as '__sock_create', as patterns.",
+        "executables": "The absolute path of the caller's program, with links resolved, as patterns.",
+        "call_sites": "The kernel function that makes the request, such as '__sock_create', as patterns.",
         "user_namespace": "Whether the caller is in the initial user namespace or in another one.",
-        "no_new_privs": "Whether the caller gave up gaining privileges (prctl(2), PR_SET_NO_NEW_PRIVS).",
-        "callers": "Whether anybody could say who the caller is.",
-        "action": "What is done: allow, allow and say so loudly (log), or deny.",
-        "quiet": "true: without a record in the log.",
+        "no_new_privs": "Whether the caller has set PR_SET_NO_NEW_PRIVS (prctl(2)).",
+        "callers": "Whether a source could identify the caller.",
+        "action": "allow, log (allow with a prominent record), or deny.",
+        "quiet": "true: write no record to the log.",
         "reason": _REASON,
     },
 }
-"""A sentence for every key of schema.KEYS."""
+"""A description of every key of schema.KEYS. The manual page shows it too."""
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema as JSON's own types."""
+    """Return the schema as dicts, lists and strings, ready for json.dump()."""
     properties: dict[str, Any] = {}
     for table, about in TABLES.items():
         row = _row(table)
@@ -90,7 +90,7 @@ def json_schema() -> dict[str, Any]:
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "title": "A drop-in of safe-modprobe's policy",
-        "description": "A file of /etc/safe-modprobe/policy.d: the lowest number first, and the first match wins.",
+        "description": "A file of /etc/safe-modprobe/policy.d. The lowest number comes first; the first match wins.",
         "type": "object",
         "properties": properties,
         "additionalProperties": False,
@@ -107,7 +107,7 @@ def _row(table: str) -> dict[str, Any]:
     }
 
 
-# What Builder.mark(), .call_site() and .rule() ask of a row as a whole.
+# What Builder.mark(), .call_site() and .rule() require of a row as a whole.
 _WHOLE: Mapping[str, Mapping[str, Any]] = {
     "mark": {"required": ["privileged"], "anyOf": [{"required": ["modules"]}, {"required": ["aliases"]}]},
     "call_site": {
@@ -126,11 +126,11 @@ _WHOLE: Mapping[str, Mapping[str, Any]] = {
 _LINE = {"type": "string", "not": {"pattern": r"[\x00-\x1f\x7f]"}}
 _ACCOUNT = {"anyOf": [{"type": "integer", "minimum": 0, "maximum": UID_MAX}, {**_LINE, "minLength": 1}]}
 
-# By the parser's own functions, so that a key which gets another check gets another schema.
+# The keys are the parser's own functions, so that a changed check changes the schema too.
 _LEAVES: Mapping[Check, Mapping[str, Any]] = {
     schema.flag: {"type": "boolean"},
     schema.string: _LINE,
-    # Every [ has its ], as schema.pattern() finds it: no $, which some libraries take for "before a last newline".
+    # Every [ has its ], as in schema.pattern(). No $, because in some libraries it matches before a final newline.
     schema.pattern: {**_LINE, "minLength": 1, "pattern": r"^(?:[^\[]|\[(?:!.|[^!])[^\]]*\])+(?![\s\S])"},
     schema.capability: {"enum": list(NAMES)},
     schema.privilege: {"enum": [True, False, BY_MARKER, *NAMES]},
@@ -140,7 +140,7 @@ _LEAVES: Mapping[Check, Mapping[str, Any]] = {
 
 
 def _value(check: Check) -> dict[str, Any]:
-    """The schema of what a check lets through."""
+    """Return the schema of the values that a check accepts."""
     if check in _LEAVES:
         return dict(_LEAVES[check])
     part = CHECK_PARTS[check]

@@ -1,7 +1,7 @@
-"""Who can make the kernel ask for a module: the families of request_module(), as data.
+"""Which callers can make the kernel request a module: the families of request_module(), as data.
 
-Read from the sources of Linux 7.2.13, 6.12 and 6.1 where they differ; the lines are those of 7.2.13. A family is judged
-by its weakest caller: the one who gets as far as the request, whatever the kernel refuses afterwards.
+The data comes from the sources of Linux 7.2.13, 6.12 and 6.1; line numbers are those of 7.2.13. A family's reach is its
+weakest caller that gets as far as the request, even if the kernel refuses the operation afterwards.
 """
 
 from collections.abc import Iterable
@@ -16,24 +16,24 @@ from safe_modprobe.policy.match import alias_glob
 
 
 class Reach(StrEnum):
-    """The weakest caller who can make the kernel ask, the weakest of all first."""
+    """The least privileged caller that can make the kernel request a module. The weakest comes first."""
 
     USER = "user"
-    """Any process in the initial namespaces, without a capability."""
+    """A process without capabilities, in the initial namespaces."""
     USERNS = "userns"
-    """Root of a user namespace of its own, with CAP_NET_ADMIN or CAP_SYS_ADMIN there (ns_capable())."""
+    """Root of its own user namespace, with CAP_NET_ADMIN or CAP_SYS_ADMIN there (ns_capable())."""
     NETWORK_ADMIN = "network-admin"
     """CAP_NET_ADMIN in the initial user namespace (capable())."""
     CAPABILITY = "capability"
-    """Another capability there, or the owner of a node, a sysfs or a configfs file."""
+    """Another capability in the initial user namespace, or the owner of a device node, sysfs or configfs file."""
     KERNEL = "kernel"
     """A driver's probe or another kernel thread."""
     NONE = "none"
-    """Not by request_module() at all: udev's modaliases, or by hand."""
+    """No request_module() at all: udev's modaliases, or an administrator's command."""
 
 
 MAX_REQUEST = 55
-"""Bytes, MODULE_NAME_LEN - 1: kernel/module/kmod.c asks for nothing that is longer."""
+"""Bytes, MODULE_NAME_LEN - 1: kernel/module/kmod.c requests no longer name."""
 
 ORDER: tuple[Reach, ...] = tuple(Reach.__members__.values())
 
@@ -41,19 +41,19 @@ TITLES = {
     Reach.USER: "any user",
     Reach.USERNS: "root of a user namespace",
     Reach.NETWORK_ADMIN: "a network admin",
-    Reach.CAPABILITY: "another capability, or a node or file of root's",
+    Reach.CAPABILITY: "another capability, or root's device node or file",
     Reach.KERNEL: "a driver or a kernel thread",
-    Reach.NONE: "none: udev's, a dependency, or by hand",
+    Reach.NONE: "no request: udev, a dependency, or by hand",
 }
-"""Who it takes, for people."""
+"""The reach as people read it."""
 
 
 class Family(NamedTuple):
-    """Requests that one place in the kernel makes.
+    """The requests that one place in the kernel makes.
 
-    `patterns` are those of match.alias_glob(), for aliases and for module names, since many requests name a module and
-    no alias. `capability` is the one that the kernel asks for first, None where it asks for none. `condition` says what
-    else has to be so.
+    `patterns` are for match.alias_glob(). They match aliases and module names, since many requests name a module.
+    `site` is the place in the kernel's sources. `capability` is the one that the kernel checks before the request,
+    None if it checks none. `condition` says what else must hold.
     """
 
     patterns: tuple[str, ...]
@@ -64,12 +64,12 @@ class Family(NamedTuple):
 
     @property
     def name(self) -> str:
-        """How people call it: its first pattern."""
+        """The family's name: its first pattern."""
         return self.patterns[0]
 
 
 class Reached(NamedTuple):
-    """A request that brings a module in, and the family that it is of."""
+    """A request that loads a module, and the family of the request."""
 
     request: str
     family: Family
@@ -108,7 +108,7 @@ _OPEN_NODE = "the node's mode, open to all by default"
 _SEAT = "the seat's user, or group audio"
 
 FAMILIES = (
-    # Sockets. The narrow ones stand above net-pf-*, since the first match wins.
+    # Sockets. Narrow patterns stand above net-pf-*, since the first match wins.
     Family(("net-pf-35-proto-*",), Reach.CAPABILITY, "net/phonet/af_phonet.c:77", _SYS_ADMIN, "capable() at :58"),
     _user("net-pf-16-proto-16-family-*", "net/netlink/genetlink.c:1449", "CTRL_GETFAMILY"),
     _user("net-pf-16-proto-4-type-*", "net/core/sock.c:4343", "sock_diag, inet_diag"),
@@ -122,7 +122,7 @@ FAMILIES = (
     _user("crypto-* cryptomgr", "crypto/api.c:303", "bind(2) on AF_ALG, KEYCTL_DH_COMPUTE"),
     # By name.
     _user("bridge 8021q", "net/socket.c:1269, :1381", "an ioctl on any socket"),
-    _user("rds_tcp rds_rdma", "net/rds/transport.c:125", "once rds is in"),
+    _user("rds_tcp rds_rdma", "net/rds/transport.c:125", "once rds is loaded"),
     _user("net-cls-* cls_*", "net/sched/cls_api.c:260", "RTM_GETTFILTER; cls_* until 6.8"),
     _user("tty-ldisc-*", "drivers/tty/tty_ldisc.c:155", "while dev.tty.ldisc_autoload is 1"),
     _user("rdma-netlink-subsys-*", "drivers/infiniband/core/netlink.c:101"),
@@ -131,7 +131,7 @@ FAMILIES = (
     _user("lec clip mpoa", "net/atm/ioctl.c", "an ioctl on an ATM socket, in 6.1 and 6.12"),
     _user("bpfilter", "net/ipv4/bpfilter/sockopt.c", "a socket option, in 6.1"),
     _user("binfmt-[0-9a-f][0-9a-f][0-9a-f][0-9a-f]", "fs/exec.c", "until 6.13"),
-    # Nodes that may be there before their module is (modules.devname), by udev's and systemd's modes.
+    # Device nodes that can exist before their module is loaded (modules.devname), with the modes of udev and systemd.
     _user(
         "char-major-10-200 char-major-10-229 char-major-10-196 char-major-10-232 char-major-10-238 char-major-10-241",
         "fs/char_dev.c:665, drivers/char/misc.c:138",
@@ -169,8 +169,8 @@ FAMILIES = (
     _userns("xfrm-type-* xfrm-offload-* xfrm-iptfs", "net/xfrm/xfrm_state.c:369"),
     _userns("vport-type-*", "net/openvswitch/vport.c:233"),
     _userns("net-l2tp-type-*", "net/l2tp/l2tp_netlink.c:630"),
-    # CAP_NET_ADMIN in the initial user namespace. The bare interface name that dev_load() falls back to wants
-    # CAP_SYS_MODULE, which may load anything anyway, so it is no family.
+    # CAP_NET_ADMIN in the initial user namespace. dev_load() also requests the bare interface name, but only for
+    # CAP_SYS_MODULE, which suffices for any module. So that is no family.
     _network_admin("netdev-*", "net/core/dev_ioctl.c:668"),
     _network_admin("tcp-ulp-*", "net/ipv4/tcp_ulp.c:44"),
     _network_admin("tcp_*", "net/ipv4/tcp_cong.c:57"),
@@ -180,7 +180,7 @@ FAMILIES = (
         "lib80211_crypt_* libipw_crypt_* rtllib_crypt_* ieee80211_crypt_*",
         "net/wireless/wext-core.c:990, drivers/net/wireless",
     ),
-    # Another capability, or what belongs to root.
+    # Another capability, or a node or file that belongs to root.
     _root("ppp-compress-*", "drivers/net/ppp/ppp_generic.c:3063", _NODE),
     _root("char-major-*", "fs/char_dev.c:665", _NODE),
     _root("block-major-*", "block/genhd.c:904", _NODE),
@@ -216,18 +216,18 @@ FAMILIES = (
 
 
 def family_of(request: str) -> Family | None:
-    """The first family that makes this request, None where no family does."""
+    """Return the first family that makes this request, or None."""
     normal = request.replace("-", "_")
-    for heads, family in _HEADS:
-        if normal.startswith(heads) and any(alias_glob(each, request) for each in family.patterns):
+    for prefixes, family in _PREFIXES:
+        if normal.startswith(prefixes) and any(alias_glob(each, request) for each in family.patterns):
             return family
     return None
 
 
 def representative(pattern: str) -> str:
-    """One request that an alias with wildcards answers: 0 for each * and ?, the first member for brackets.
+    """Return one request that this pattern matches: 0 for each * and ?, and the first member of each bracket.
 
-    What stands there is mostly a number (char-major-9-*, md-level-?), and else a name of any kind.
+    A wildcard mostly stands for a number (char-major-9-*, md-level-?), and otherwise for any name.
     """
     parts = pattern.split("[")
     shown = [parts[0]]
@@ -239,15 +239,15 @@ def representative(pattern: str) -> str:
 
 
 def requests_for(name: str, aliases: Iterable[str]) -> tuple[Reached, ...]:
-    """The requests that bring a module in directly, the ones of the weakest callers first.
+    """Return the requests that load a module directly, those of the weakest callers first.
 
-    The name is a request like any alias, since libkmod takes it for one. An alias with wildcards is asked by its
-    representative(), and by that of every family that it answers: `net-*` answers net-pf-0. What is longer than a
-    request can be is none.
+    The module's name is a request too, since libkmod resolves names like aliases. An alias with wildcards is requested
+    by its representative(), and by that of every family that it matches: `net-*` matches net-pf-0. Requests longer than
+    MAX_REQUEST are left out.
     """
     found: dict[str, Family] = {}
     for alias in dict.fromkeys((*aliases, name)):
-        for request in _asked(alias):
+        for request in _requests_of(alias):
             family = family_of(request)
             if family is not None and len(request.encode(errors="surrogateescape")) <= MAX_REQUEST:
                 found.setdefault(request, family)
@@ -255,46 +255,46 @@ def requests_for(name: str, aliases: Iterable[str]) -> tuple[Reached, ...]:
     return tuple(Reached(request, family) for request, family in ordered)
 
 
-def _asked(alias: str) -> tuple[str, ...]:
+def _requests_of(alias: str) -> tuple[str, ...]:
     if is_literal(alias):
         return (alias,)
-    head = _head(alias)
-    near = [each for normal, each in _EXAMPLES if normal.startswith(head)]
-    return (representative(alias), *(each for each in near if alias_glob(alias, each)))
+    prefix = _prefix(alias)
+    examples = [each for normal, each in _EXAMPLES if normal.startswith(prefix)]
+    return (representative(alias), *(each for each in examples if alias_glob(alias, each)))
 
 
 def weakest(reached: Iterable[Reached]) -> Reach:
-    """The weakest caller of all these; NONE where there is nothing to ask for."""
+    """Return the weakest caller of all requests; NONE if there are none."""
     return min((each.family.reach for each in reached), key=ORDER.index, default=Reach.NONE)
 
 
 def weaker(one: Reach, other: Reach) -> Reach:
-    """The one that takes less."""
+    """Return the reach that needs less privilege."""
     return min(one, other, key=ORDER.index)
 
 
 def unprivileged_caller(policy: Policy) -> int:
-    """The first uid from 60000 on that no rule names: what it gets, everybody gets."""
+    """Return the first uid from 60000 on that no rule names. It stands for every ordinary user."""
     known = {uid for rule in policy.rules for uid in rule.users or ()}
     return next(uid for uid in count(60_000) if uid not in known)
 
 
 def may_ask(caller: Caller, family: Family) -> bool:
-    """Whether the kernel lets this caller get as far as the request."""
+    """Whether this caller passes the kernel's checks before the request."""
     if family.reach is Reach.USER:
         return True
     if family.capability is None or not holds(caller.capabilities, family.capability):
         return False
-    there = family.reach in (Reach.NETWORK_ADMIN, Reach.CAPABILITY)
-    return family.reach is Reach.USERNS or (there and bool(caller.initial_user_namespace))
+    needs_initial = family.reach in (Reach.NETWORK_ADMIN, Reach.CAPABILITY)
+    return family.reach is Reach.USERNS or (needs_initial and bool(caller.initial_user_namespace))
 
 
-def _head(pattern: str) -> str:
-    """What every request of a pattern starts with; a module tree has tens of thousands of aliases to look up."""
+def _prefix(pattern: str) -> str:
+    """Return the normalised literal prefix. It makes lookups fast: a module tree has tens of thousands of aliases."""
     return literal_prefix(pattern).replace("-", "_")
 
 
-_HEADS = tuple((tuple(map(_head, family.patterns)), family) for family in FAMILIES)
+_PREFIXES = tuple((tuple(map(_prefix, family.patterns)), family) for family in FAMILIES)
 _EXAMPLES = tuple(
     (example.replace("-", "_"), example) for family in FAMILIES for example in map(representative, family.patterns)
 )

@@ -28,7 +28,7 @@ def start() -> bool:
         )
     before = is_on()
     with atomic_write.open_draft(PATH) as draft:
-        draft.land(_TEXT)
+        draft.commit(_TEXT)
     return not before
 
 
@@ -43,7 +43,7 @@ def set_at_every_boot(wanted: bool) -> None:
         atomic_write.remove(TRIAL_AT_BOOT)
     elif not is_at_every_boot():
         with atomic_write.open_draft(TRIAL_AT_BOOT) as draft:
-            draft.land(_ABOUT_BOOT)
+            draft.commit(_ABOUT_BOOT)
 
 
 def is_at_every_boot() -> bool:

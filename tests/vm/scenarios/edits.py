@@ -82,7 +82,9 @@ def test_unmark_of_the_default_policys_mark(guest: Guest) -> None:
 
 
 def test_unmark_leaves_a_modules_own_marker_unless_it_is_told_to(guest: Guest) -> None:
-    assert "no mark says so: --over-marker opens it" in refused(guest, "unmark smp_marked --reason test")
+    assert "no mark is the cause; add --over-marker to open the module" in refused(
+        guest, "unmark smp_marked --reason test"
+    )
     assert not got(guest, 1000, MARKED, "smp_marked")
     ctl(guest, "unmark smp_marked --over-marker --reason test")
     assert got(guest, 1000, MARKED, "smp_marked")

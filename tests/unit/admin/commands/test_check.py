@@ -100,8 +100,8 @@ def test_errors_come_first_then_warnings_then_notes(
     assert lines == [
         f"{bad}:2: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number",
         f"{bad}:3: action: 'alow' is not one of 'allow', 'log', 'deny'",
-        f"{good}:7: warning: users: no user here has the number 42",
-        f"{good}:2: note: trial: with true nothing is refused: what would be is recorded and let through",
+        f"{good}:7: warning: users: this system has no user with uid 42",
+        f"{good}:2: note: trial: with true nothing is refused; a load that would be refused is allowed and recorded",
         "1 file, 1 rule, 1 mark, no call sites: 2 errors, 1 warning, 1 note",
     ]
 
@@ -117,7 +117,7 @@ def test_a_folder_is_one_policy_in_its_order_and_files_are_each_their_own(
     assert check(capsys, "--root", image, "--strict", tmp_path / "d") == (
         1,
         [
-            f"{high}:1: warning: mark: it never decides: whatever it matches, 10-a.toml:1 matches first",
+            f"{high}:1: warning: mark: it never decides: 10-a.toml:1 matches the same requests first",
             f"{tmp_path}/d/.hidden.toml: note: it is not read: a drop-in's name ends in .toml and does not start with a dot",
             f"{tmp_path}/d/20-c.conf: note: it is not read: a drop-in's name ends in .toml and does not start with a dot",
             "2 files, no rules, 2 marks, no call sites: no errors, 1 warning, 2 notes",
@@ -133,7 +133,7 @@ def test_paths_that_are_no_files(image: Path, tmp_path: Path, capsys: pytest.Cap
     assert lines == [
         f"{tmp_path}/gone.toml: No such file or directory",
         f"{tmp_path}/fifo.toml: it is not a file; a drop-in is one, or a link to /dev/null",
-        f"{tmp_path}/mask.toml: note: it masks the drop-in of this name",
+        f"{tmp_path}/mask.toml: note: it masks the drop-in of the same name",
         "no files, no rules, no marks, no call sites: 2 errors, no warnings, 1 note",
     ]
 
@@ -159,7 +159,7 @@ def test_json(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
             "path": str(path),
             "line": 4,
             "key": "mark",
-            "message": "it never decides: whatever it matches, t.toml:1 matches first",
+            "message": "it never decides: t.toml:1 matches the same requests first",
         }
     ]
     assert main(["check", "--json", "--root", str(image), str(put(tmp_path / "t.toml", MARK))]) == 0
@@ -203,7 +203,7 @@ def test_what_came_with_the_package_is_but_noted(image: Path, capsys: pytest.Cap
     assert check(capsys, "--root", image, "--strict") == (
         0, [f"{end} (1 on the package's own files, which --all shows)"]
     )  # fmt: skip
-    said = "note: modules: no module of kernel 6.1.0-9-test is called 'tipc'"
+    said = "note: modules: kernel 6.1.0-9-test has no module named 'tipc'"
     assert check(capsys, "--root", image, "--strict", "--all") == (0, [f"{ours}:2: {said}", end])
     # an error is one, whoever's it is
     ours.write_text("x")
@@ -220,7 +220,7 @@ def test_what_replaces_and_masks_what(image: Path, capsys: pytest.CaptureFixture
     code, lines = check(capsys, "--root", image)
     assert code == 0
     assert lines == [
-        f"{image}/{SITE}/70-gone.toml: warning: it masks nothing: no other folder has a drop-in of this name",
+        f"{image}/{SITE}/70-gone.toml: warning: it masks nothing: no earlier folder has a drop-in of the same name",
         f"{image}/{SITE}/50-a.toml: note: it replaces {image}/{OURS}/50-a.toml and {image}/{BOOT}/50-a.toml",
         f"{image}/{SITE}/60-b.toml: note: it masks {image}/{OURS}/60-b.toml",
         "1 file, no rules, 1 mark, no call sites: no errors, 1 warning, 2 notes",
@@ -261,7 +261,7 @@ def test_a_folder_without_a_drop_in_is_no_flawless_policy(image: Path, capsys: p
     folder = image / "drafts"
     (folder / "tests.d").mkdir(parents=True)
     said = [
-        f"{folder}: warning: no drop-in is there; their names end in .toml",
+        f"{folder}: warning: no drop-in found; the name of a drop-in ends in .toml",
         "no files, no rules, no marks, no call sites: no errors, 1 warning, no notes",
     ]
     assert check(capsys, "--root", image, folder) == (0, said)
@@ -274,7 +274,7 @@ def test_no_policy_at_all(image: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert check(capsys, "--root", image, "--strict") == (
         0,
         [
-            f"{image}/{SITE}: note: no drop-in is in force, so the built-in policy is: every module needs privilege",
+            f"{image}/{SITE}: note: no drop-in is in force; the built-in policy applies: every module needs privilege",
             "no files, no rules, no marks, no call sites: no errors, no warnings, 1 note",
         ],
     )

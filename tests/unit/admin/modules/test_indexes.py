@@ -1,4 +1,4 @@
-"""What depmod and the kernel's build wrote down of modules: real indexes, and odd ones by hand."""
+"""Indexes by depmod and the kernel's build: real ones, and odd ones written in the test."""
 
 from pathlib import Path
 
@@ -9,20 +9,20 @@ from safe_modprobe.errors import UsageError
 from tests.tree.build import Mod, build_tree
 
 
-def test_of_a_real_tree(tmp_path: Path) -> None:
+def test_the_indexes_of_a_real_tree(tmp_path: Path) -> None:
     folder = build_tree(tmp_path, [Mod("a", ("net-pf-9", "pci:v1*")), Mod("d"), Mod("e")])
     found = read_indexes(str(folder), [])
     assert found.modules == {"a": ["net-pf-9", "pci:v1*"], "d": [], "e": []}
     assert found.built_in == {"built_in": ["fs-built-in"]}
 
 
-def test_with_modprobe_d(tmp_path: Path) -> None:
+def test_aliases_of_modprobe_d_are_included(tmp_path: Path) -> None:
     folder = build_tree(tmp_path, [Mod("a", ("net-pf-9",))])
     config = tmp_path / "modprobe.d"
     config.mkdir()
     (config / "x.conf").write_text("alias net-pf-8 a\nalias fs-z gone\n")
     assert read_indexes(str(folder), [str(config)]).modules == {
-        "a": ["net-pf-9", "net_pf_8"],  # libkmod's own spelling of what modprobe.d says
+        "a": ["net-pf-9", "net_pf_8"],  # libkmod normalises aliases of modprobe.d
         "gone": ["fs_z"],
     }
 
@@ -37,7 +37,7 @@ ODD = [
 
 
 @pytest.mark.parametrize(("dep", "alias", "built_in", "modules", "found"), ODD, ids=range(len(ODD)))
-def test_odd_files(
+def test_odd_index_files(
     tmp_path: Path, dep: str, alias: str, built_in: bytes | None, modules: object, found: object
 ) -> None:
     (tmp_path / "modules.dep").write_text(dep)
@@ -48,13 +48,13 @@ def test_odd_files(
 
 
 @pytest.mark.parametrize("gone", ["modules.dep", "modules.alias"])
-def test_without_an_index(tmp_path: Path, gone: str) -> None:
+def test_a_missing_index_is_an_error(tmp_path: Path, gone: str) -> None:
     for name in {"modules.dep", "modules.alias"} - {gone}:
         (tmp_path / name).write_text("")
     with pytest.raises(UsageError) as raised:
         read_indexes(str(tmp_path), [])
     assert str(raised.value) == (
-        f"{tmp_path}/{gone}: no such file; give the right --root and --kernel, or let depmod index the modules"
+        f"{tmp_path}/{gone}: no such file; check --root and --kernel, or run depmod to index the modules"
     )
 
 

@@ -1,4 +1,4 @@
-"""Every module by two readers: real ELF objects with one lie in each, real compression, real crashes of libkmod."""
+"""The scan by two readers: ELF objects with one wrong field each, real compression, real crashes of libkmod."""
 
 import gzip
 import json
@@ -36,7 +36,7 @@ def zstd(data: bytes) -> bytes:
 
 
 def sections_in_section_0(count: int) -> bytes:
-    """e_shnum 0: the number stands in the first section header (gABI), where libkmod does not look."""
+    """Return an object with e_shnum 0 and the number in the first section header (gABI), which libkmod ignores."""
     made = bytearray(elf(TEXT, INFO, e_shnum=0))
     (table,) = struct.unpack_from("<Q", made, 40)
     struct.pack_into("<Q", made, table + 32, count)
@@ -57,13 +57,13 @@ def both(why: str, kmod: str = "Invalid argument") -> tuple[str, ...]:
     return f"libkmod cannot read it: modinfo: {kmod}", f"pyelftools cannot read it: {why}"
 
 
-CRASH = ("it makes the reader crash",)
+CRASH = ("reading it crashes the worker process",)
 NO_FILE = "No such file or directory"
 OVERFLOW = "OverflowError: Python int too large to convert to C ssize_t"
 BEYOND = ".modinfo runs {} bytes past the end of the file"
 
 ROWS = {
-    # What is well.
+    # Valid modules.
     "good": Row(GOOD),
     "xz": Row(lzma.compress(GOOD, check=lzma.CHECK_CRC32)),
     "zst": Row(zstd(GOOD)),
@@ -72,7 +72,7 @@ ROWS = {
     "unprivileged": Row(modinfo(b"privileged=N"), written="N"),
     "capability": Row(modinfo(b"privileged=CAP_NET_ADMIN"), written="CAP_NET_ADMIN"),
     "twice_the_same": Row(modinfo(b"privileged=Y", b"privileged=Y")),
-    # No ELF object.
+    # Not an ELF object.
     "empty": Row(b"", both("ValueError: cannot mmap an empty file"), None),
     "text": Row(b"hello\n", both("ELFError: Magic number does not match", "Exec format error"), None),
     "script": Row(b"#!/bin/sh\nexit 0\n", both("ELFError: Magic number does not match", "Exec format error"), None),
@@ -86,7 +86,7 @@ ROWS = {
     "data_0": Row(GOOD[:5] + b"\0" + GOOD[6:], both("ELFError: Invalid EI_DATA b'\\x00'"), None),
     "other_endian": Row(GOOD[:5] + b"\x02" + GOOD[6:], both(OVERFLOW), None),
     "other_class": Row(GOOD[:4] + b"\x01" + GOOD[5:], both("IndexError: list index out of range"), None),
-    # Lies about the table of sections.
+    # Wrong fields about the table of sections.
     "table_far": Row(elf(TEXT, INFO, e_shoff=1 << 40), both("ValueError: seek out of range"), None),
     "table_huge": Row(elf(TEXT, INFO, e_shoff=HUGE), both(OVERFLOW), None),
     "table_at_the_end": Row(elf(TEXT, INFO, e_shoff=MOST), both(OVERFLOW), None),
@@ -96,14 +96,14 @@ ROWS = {
     "tiny_entries": Row(elf(TEXT, INFO, e_shentsize=1), unread("no .modinfo section"), None),
     "names_are_text": Row(elf(TEXT, INFO, e_shstrndx=1), unread("no .modinfo section"), None),
     "names_far": Row(section(GOOD, 3, sh_offset=1 << 62), unread("no .modinfo section"), None),
-    # Some of those on which libkmod ends the process.
+    # Objects on which libkmod aborts the process.
     "no_sections": Row(elf(TEXT, INFO, e_shnum=0), CRASH, None),
     "no_table": Row(elf(TEXT, INFO, e_shoff=0, e_shnum=0), CRASH, None),
     "names_nowhere": Row(elf(TEXT, INFO, e_shstrndx=9), CRASH, None),
     "names_none": Row(elf(TEXT, INFO, e_shstrndx=0), CRASH, None),
     "names_extended": Row(elf(TEXT, INFO, e_shstrndx=0xFFFF), CRASH, None),
     "sections_without_end": Row(sections_in_section_0(1 << 40), CRASH, None),
-    # Lies about .modinfo.
+    # Wrong fields about .modinfo.
     "none": Row(elf(TEXT), unread("no .modinfo section", NO_FILE), None),
     "nearly_the_name": Row(elf(TEXT, (b".modinfo.x", MODINFO)), unread("no .modinfo section", NO_FILE), None),
     "name_far": Row(section(GOOD, 2, sh_name=1 << 31), unread("no .modinfo section", NO_FILE), None),
@@ -127,14 +127,14 @@ ROWS = {
     "no_nul": Row(elf(TEXT, (b".modinfo", MODINFO[:-1])), ("the last string of .modinfo has no NUL",)),
     "empty_modinfo": Row(elf(TEXT, (b".modinfo", b"")), (".modinfo is empty",), None),
     "only_nuls": Row(elf(TEXT, (b".modinfo", bytes(50))), (".modinfo is empty",), None),
-    # Markers that are none.
+    # Invalid markers.
     "no_value": Row(modinfo(b"privileged"), ("its marker privileged= has no known value ('')",), None),
     "lower": Row(modinfo(b"privileged=y"), ("its marker privileged= has no known value ('y')",), None),
     "odd": Row(modinfo(b"privileged=\xff\n<b>"), ("its marker privileged= has no known value ('\\udcff\\n<b>')",), None),
     "torn": Row(
         modinfo(b"privileged=N", b"privileged=Y"), ("its marker privileged= has several values ('N', 'Y')",), None
     ),
-    # Compression that is none.
+    # Broken compression.
     "xz_cut": Row(
         lzma.compress(GOOD)[:60],
         ("unreadable: the xz file is broken: Compressed data ended before the end-of-stream marker was reached",), None,
@@ -148,7 +148,7 @@ ROWS = {
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scanned]:
-    """All rows in one scan, so that a crash of one has every chance to spoil another."""
+    """Scan all rows at once, so that a crash of one could affect the others."""
     folder = tmp_path_factory.mktemp("modules")
     for name, row in ROWS.items():
         (folder / f"{name}.ko").write_bytes(row.data)
@@ -162,7 +162,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Scanned]:
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_what_both_readers_say(scanned: dict[str, Scanned], name: str) -> None:
+def test_findings_of_both_readers(scanned: dict[str, Scanned], name: str) -> None:
     row = ROWS[name]
     assert scanned[name].findings == row.findings
     if row.written is not None:
@@ -181,12 +181,14 @@ def test_what_both_readers_say(scanned: dict[str, Scanned], name: str) -> None:
         ("missing", "kernel/missing.ko.xz", "unreadable: No such file or directory"),
     ],
 )
-def test_what_is_no_file(scanned: dict[str, Scanned], name: str, path: str, finding: str) -> None:
+def test_a_path_without_a_regular_file_is_unreadable(
+    scanned: dict[str, Scanned], name: str, path: str, finding: str
+) -> None:
     assert scanned[name] == Scanned(path, name, (), Marker(finding, SYS_MODULE), (finding,))
 
 
 @pytest.mark.parametrize("pack", [lzma.compress, gzip.compress, zstd], ids=["xz", "gz", "zst"])
-def test_a_few_bytes_that_say_they_are_many(
+def test_a_decompression_bomb_is_unreadable(
     tmp_path: Path, pack: Callable[[bytes], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(scan_module, "_MAX_BYTES", 1 << 20)  # the workers are forks of this process
@@ -197,7 +199,7 @@ def test_a_few_bytes_that_say_they_are_many(
 
 
 @pytest.mark.parametrize("crashers", [[0], [119], [0, 1, 2], [7, 60, 61, 118]], ids=str)
-def test_a_crash_costs_nobody_else(tmp_path: Path, crashers: list[int]) -> None:
+def test_a_crash_affects_no_other_module(tmp_path: Path, crashers: list[int]) -> None:
     for number in range(120):
         (tmp_path / f"m{number}.ko").write_bytes(ROWS["no_sections"].data if number in crashers else GOOD)
     found = list(scan(str(tmp_path), module_files(str(tmp_path))))
@@ -205,14 +207,14 @@ def test_a_crash_costs_nobody_else(tmp_path: Path, crashers: list[int]) -> None:
     assert {each.module for each in found if each.findings} == {f"m{number}" for number in crashers}
 
 
-def test_no_modules_is_no_error(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_modules(tmp_path: Path) -> None:
     assert list(scan(str(tmp_path), module_files(str(tmp_path)))) == []
 
 
-def test_no_folder_is_one(tmp_path: Path) -> None:
+def test_a_missing_folder_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as raised:
         module_files(f"{tmp_path}/9.9")
-    assert str(raised.value) == f"{tmp_path}/9.9: no such folder of modules; give the right --root and --kernel"
+    assert str(raised.value) == f"{tmp_path}/9.9: no such folder of modules; check --root and --kernel"
 
 
 MODULES = (
@@ -233,11 +235,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
     code = main(["scan", *arguments])
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    output = capsys.readouterr()
+    return code, output.out, output.err
 
 
-def test_json_has_everything(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_has_all_modules_and_classes(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = run(capsys, "--root", str(root), "--json")
     found = json.loads(out)
     modules = {each["module"]: each for each in found["modules"]}
@@ -251,7 +253,7 @@ def test_json_has_everything(root: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert sum(each["modules"] for each in found["classes"].values()) == len(MODULES)
 
 
-def test_a_summary_and_the_marked(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_has_a_summary_and_the_marked_modules(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = run(capsys, "--root", str(root))
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 0
@@ -261,7 +263,7 @@ def test_a_summary_and_the_marked(root: Path, capsys: pytest.CaptureFixture[str]
     assert "hostile" not in out
 
 
-def test_all_of_them_and_nothing_for_the_terminal(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_option_all_lists_every_module_with_escaped_names(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, out, _ = run(capsys, "--root", str(root), "--all")
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert "sch_up userns net-sch-up (+1) kernel/sch_up.ko" in lines
@@ -269,7 +271,7 @@ def test_all_of_them_and_nothing_for_the_terminal(root: Path, capsys: pytest.Cap
     assert not any(char in out for char in "\x1b\N{RIGHT-TO-LEFT OVERRIDE}")
 
 
-def test_findings_are_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_findings_give_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = build_tree(tmp_path, MODULES[:1])
     (folder / "kernel/odd\x1b.ko").write_bytes(ROWS["torn"].data)
     code, out, _ = run(capsys, "--root", str(tmp_path))
@@ -286,14 +288,14 @@ def test_findings_are_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture
     ("arguments", "error"),
     [
         (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
-        (["--kernel", "9.9"], "/lib/modules/9.9: no such folder of modules; give the right --root and --kernel"),
+        (["--kernel", "9.9"], "/lib/modules/9.9: no such folder of modules; check --root and --kernel"),
     ],
 )
-def test_wrong_places(capsys: pytest.CaptureFixture[str], arguments: list[str], error: str) -> None:
+def test_wrong_root_and_kernel(capsys: pytest.CaptureFixture[str], arguments: list[str], error: str) -> None:
     assert run(capsys, *arguments) == (1, "", f"safe-modprobectl: {error}\n")
 
 
-def test_without_pyelftools(root: Path) -> None:
+def test_missing_pyelftools_is_one_sentence(root: Path) -> None:
     done = ctl("scan", "--root", root, before="sys.modules['elftools'] = None")
-    said = "Python's module elftools is not installed, which this needs; Debian's python3-pyelftools has it"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n")
+    message = "Python's module elftools is not installed, which this needs; Debian's python3-pyelftools has it"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {message}\n")

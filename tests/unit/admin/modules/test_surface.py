@@ -1,4 +1,4 @@
-"""What callers of a kind can load, counted by the real decision over plans that are written out: no kernel, no file."""
+"""What each kind of caller can load: decide() over plans written in the test, without a kernel or files."""
 
 from itertools import pairwise
 
@@ -12,17 +12,17 @@ from tests.unit.make import N, Y, plan, policy, step
 SETTINGS = '[settings]\nmode = "marked"\n'
 
 
-def asked(request: str) -> Reached:
+def reached(request: str) -> Reached:
     family = family_of(request)
     assert family is not None
     return Reached(request, family)
 
 
-def look(text: str, *plans: Plan) -> Surface:
+def surface_of(text: str, *plans: Plan) -> Surface:
     judged = policy(text)
     callers = kinds(judged)
-    reached = {each.request for each in reachable_requests([asked(each.alias) for each in plans], callers)}
-    return survey(judged, callers, [(asked(each.alias), each) for each in plans if each.alias in reached])
+    requests = {each.request for each in reachable_requests([reached(each.alias) for each in plans], callers)}
+    return survey(judged, callers, [(reached(each.alias), each) for each in plans if each.alias in requests])
 
 
 def tallies(surface: Surface) -> dict[str, tuple[int, int]]:
@@ -53,20 +53,20 @@ COUNTS = [
     ("", [new("netdev-x", step("m"))], (0, 0), (0, 0), (1, 1)),
     ("", [new("dm-x", step("m"))], (0, 0), (0, 0), (0, 0)),
     ("", [new("i2c:x", step("m"))], (0, 0), (0, 0), (0, 0)),
-    # The closure is judged: a refused dependency refuses what needs it, a refused soft one is left out.
+    # Dependencies are judged: a refused dependency refuses its target, a refused soft dependency is skipped.
     (mark('"base"'), [NEEDS], (2, 0), (2, 0), (2, 0)),
     (mark('"m"'), [NEEDS], (2, 0), (2, 0), (2, 0)),
     (mark('"soft"'), [SOFT], (2, 1), (2, 1), (2, 1)),
     (mark('"m"'), [SOFT], (2, 0), (2, 0), (2, 0)),
     (mark('"a"'), [TWO], (2, 1), (2, 1), (2, 1)),
-    # A module is counted once, and by the best of its ways in.
+    # A module is counted once, by its best outcome.
     (mark('"m"'), [new("net-pf-9", step("m")), new("net-sch-x", step("m"))], (1, 0), (1, 0), (1, 0)),
     (
         mark('"top"'),
         [new("net-pf-9", step("base"), step("top", N, "base")), new("net-sch-x", step("base"))],
         (2, 0), (2, 1), (2, 1),
     ),
-    # Modes, mismatch, trial, rules: it is decide() that says so.
+    # Modes, mismatch, trial and rules count as in decide().
     ('[settings]\nmode = "privileged"\n', [new("net-pf-9", step("m"))], (1, 0), (1, 0), (1, 0)),
     ('[settings]\nmode = "disabled"\n', [new("net-pf-9", step("m", N))], (1, 0), (1, 0), (1, 0)),
     ('[settings]\nmode = "allowed"\n' + mark('"m"'), [new("net-pf-9", step("m"))], (1, 1), (1, 1), (1, 1)),
@@ -81,7 +81,7 @@ COUNTS = [
         mark('"m"') + '[[rule]]\nmodules = ["m"]\nusers = [60000, 1000]\naction = "allow"\nreason = "r"\n',
         [new("net-pf-9", step("m"))], (1, 0), (1, 0), (1, 0),
     ),
-    # What is in the kernel, blacklisted, or answered by nothing, is no surface.
+    # Modules in the kernel, blacklisted modules and unknown aliases do not count.
     ("", [Plan("net-pf-9", (Target("m", TargetState.BUILT_IN),))], (0, 0), (0, 0), (0, 0)),
     ("", [Plan("net-pf-9", (Target("m", TargetState.LIVE),))], (0, 0), (0, 0), (0, 0)),
     ("", [Plan("net-pf-9", (Target("m", TargetState.BLACKLISTED),))], (0, 0), (0, 0), (0, 0)),
@@ -91,10 +91,10 @@ COUNTS = [
 
 
 @pytest.mark.parametrize(("text", "plans", "user", "userns_root", "network_admin"), COUNTS)
-def test_counts(
+def test_counts_for_each_kind_of_caller(
     text: str, plans: list[Plan], user: tuple[int, int], userns_root: tuple[int, int], network_admin: tuple[int, int]
 ) -> None:
-    found = look(text if "[settings]" in text else SETTINGS + text, *plans)
+    found = surface_of(text if "[settings]" in text else SETTINGS + text, *plans)
     assert tallies(found) == {"user": user, "userns-root": userns_root, "network-admin": network_admin}
     for kind in found.kinds:
         parts = [found.tally(kind, reach) for reach in found.classes()]
@@ -107,7 +107,7 @@ WHY = [
     (mark('"base"'), NEEDS, "m", Action.DENY,
      "needs base, which is refused (r; the caller holds no capability that suffices (CAP_SYS_MODULE))", "50-test.toml:3"),
     (mark('"m"'), NEEDS, "base", Action.DENY,
-     "only with m, which is refused: r; the caller holds no capability that suffices (CAP_SYS_MODULE)", "50-test.toml:3"),
+     "loaded only with m, which is refused: r; the caller holds no capability that suffices (CAP_SYS_MODULE)", "50-test.toml:3"),
     ("", new("net-pf-9", step("m")), "m", Action.ALLOW, "not marked", "50-test.toml:2"),
     ("", new("net-pf-9", step("m", N)), "m", Action.ALLOW, "its marker is privileged=N", "/m/m.ko"),
     (mark('"m"', "false"), new("net-pf-9", step("m", Y)), "m", Action.ALLOW, "r", "50-test.toml:3"),
@@ -115,25 +115,27 @@ WHY = [
 
 
 @pytest.mark.parametrize(("text", "one", "module", "action", "reason", "origin"), WHY)
-def test_every_number_can_say_why(text: str, one: Plan, module: str, action: Action, reason: str, origin: str) -> None:
-    (row,) = (row for row in look(SETTINGS + text, one).rows if row.module == module)
+def test_every_outcome_has_its_reason_and_origin(
+    text: str, one: Plan, module: str, action: Action, reason: str, origin: str
+) -> None:
+    (row,) = (row for row in surface_of(SETTINGS + text, one).rows if row.module == module)
     outcome = row.outcomes["user"]
     assert (outcome.action, outcome.reason, str(outcome.origin)) == (action, reason, origin)
     assert outcome.asked.request == one.alias
 
 
-def test_a_modules_class_is_the_least_that_it_takes() -> None:
+def test_a_modules_class_is_its_weakest_caller() -> None:
     base = step("base")
-    found = look(
+    found = surface_of(
         SETTINGS, new("netdev-x", base), new("net-sch-x", base, step("s")), new("fs-x", base), new("dm-x", base)
     )
     assert {row.module: row.reach for row in found.rows} == {"base": Reach.USERNS, "s": Reach.USERNS}
-    found = look(SETTINGS, new("netdev-x", base), new("net-pf-9", step("m"), base))
+    found = surface_of(SETTINGS, new("netdev-x", base), new("net-pf-9", step("m"), base))
     assert {row.module: row.reach for row in found.rows} == {"base": Reach.USER, "m": Reach.USER}
 
 
-def test_families_count_for_themselves() -> None:
-    found = look(
+def test_each_family_counts_its_own_modules() -> None:
+    found = surface_of(
         SETTINGS + mark('"s"'), new("fs-x", step("base")), new("net-sch-x", step("base"), step("s", N, "base"))
     )
     counted = {row.family.name: {key: tuple(tally) for key, tally in row.tallies.items()} for row in found.families}
@@ -143,10 +145,10 @@ def test_families_count_for_themselves() -> None:
     }
 
 
-def test_what_is_in_the_kernel_is_told_apart() -> None:
+def test_modules_in_the_kernel_are_listed_separately() -> None:
     live = Plan("fs-x", (Target("l", TargetState.LIVE), Target("b", TargetState.BUILT_IN)))
     again = Plan("net-pf-9", (Target("b", TargetState.BUILT_IN),))
-    found = look(SETTINGS, live, again)
+    found = surface_of(SETTINGS, live, again)
     assert [tuple(each) for each in found.present] == [
         ("b", TargetState.BUILT_IN, Reach.USER),
         ("l", TargetState.LIVE, Reach.USERNS),
@@ -158,12 +160,12 @@ def test_what_is_in_the_kernel_is_told_apart() -> None:
     ("users", "uid"),
     [("[]", 60000), ("[1000]", 60000), ("[60000]", 60001), ("[60001, 60000]", 60002), ('["root", 60001]', 60000)],
 )
-def test_nobody_in_particular(users: str, uid: int) -> None:
+def test_the_unprivileged_caller_is_a_uid_that_no_rule_names(users: str, uid: int) -> None:
     rules = f'[[rule]]\nusers = {users}\naction = "deny"\nreason = "r"\n' if users != "[]" else ""
     assert unprivileged_caller(policy(SETTINGS + rules)) == uid
 
 
-def test_kinds_differ_by_what_they_hold() -> None:
+def test_kinds_differ_by_capabilities_and_namespace() -> None:
     found = kinds(policy(SETTINGS))
     assert [kind.key for kind in found] == ["user", "userns-root", "network-admin"]
     assert [kind.caller.initial_user_namespace for kind in found] == [True, False, True]

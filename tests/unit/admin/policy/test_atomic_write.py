@@ -1,4 +1,4 @@
-"""A drop-in lands as a whole or not at all, one writer at a time."""
+"""A drop-in is written atomically, by one writer at a time."""
 
 import fcntl
 import os
@@ -24,9 +24,9 @@ def path(tmp_path: Path) -> Path:
     return folder / "10-site.toml"
 
 
-def land(path: Path, content: bytes = NEW, patience_s: float = 0) -> None:
-    with open_draft(str(path), patience_s) as draft:
-        draft.land(content)
+def write(path: Path, content: bytes = NEW, timeout_s: float = 0) -> None:
+    with open_draft(str(path), timeout_s) as draft:
+        draft.commit(content)
 
 
 def names(path: Path) -> list[str]:
@@ -34,17 +34,17 @@ def names(path: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("mode", "after"), [(0o644, 0o644), (0o600, 0o600), (0o640, 0o640), (0o666, 0o644)])
-def test_a_file_keeps_its_mode_but_for_what_others_may_write(path: Path, mode: int, after: int) -> None:
+def test_a_file_keeps_its_mode_except_write_access_for_others(path: Path, mode: int, after: int) -> None:
     path.chmod(mode)
-    land(path)
+    write(path)
     assert (path.read_bytes(), path.stat().st_mode & 0o7777, names(path)) == (NEW, after, ["10-site.toml"])
 
 
-def test_a_new_file_in_new_folders_whatever_the_umask(tmp_path: Path) -> None:
+def test_new_file_and_folders_get_their_modes_regardless_of_umask(tmp_path: Path) -> None:
     path = tmp_path / "run/safe-modprobe/policy.d/00-trial.toml"
     before = os.umask(0o077)
     try:
-        land(path)
+        write(path)
     finally:
         os.umask(before)
     assert path.stat().st_mode & 0o7777 == 0o644
@@ -52,10 +52,10 @@ def test_a_new_file_in_new_folders_whatever_the_umask(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("make", [_make_folder, make_run_folder])
-def test_no_folder_is_anybodys_for_a_moment(
+def test_a_folder_is_never_writable_by_others_while_it_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[str], None]
 ) -> None:
-    """Who makes another one in it meanwhile has whatever root puts there."""
+    """A user who could create a folder inside in the meantime would own what root puts there later."""
     monkeypatch.setattr(os, "chmod", lambda path, mode: None)
     before = os.umask(0)
     try:
@@ -65,37 +65,37 @@ def test_no_folder_is_anybodys_for_a_moment(
     assert (tmp_path / "run").stat().st_mode & 0o7777 == 0o755
 
 
-def test_readers_see_the_old_file_until_the_new_one_is_whole(path: Path) -> None:
+def test_readers_see_the_old_file_until_commit(path: Path) -> None:
     with open_draft(str(path)) as draft:
         assert path.read_bytes() == OLD
         assert (path.parent / ".10-site.toml.new").stat().st_mode & 0o777 == 0o600
         held = path.open("rb")
-        draft.land(NEW)
+        draft.commit(NEW)
         assert path.read_bytes() == NEW
     assert held.read() == OLD
     held.close()
 
 
-def test_what_does_not_land_leaves_nothing(path: Path) -> None:
+def test_a_draft_without_commit_leaves_nothing(path: Path) -> None:
     with pytest.raises(KeyError), open_draft(str(path)):
         raise KeyError
     assert (path.read_bytes(), names(path)) == (OLD, ["10-site.toml"])
 
 
-def test_what_a_crash_left_behind_stands_in_nobodys_way(path: Path) -> None:
+def test_a_draft_left_by_a_crash_does_not_block_the_next_writer(path: Path) -> None:
     left = path.parent / ".10-site.toml.new"
     left.write_bytes(b"# a half-written file that is longer than what comes\n" * 9)
-    land(path)
+    write(path)
     assert (path.read_bytes(), names(path)) == (NEW, ["10-site.toml"])
 
 
-def test_writers_take_turns_and_nothing_is_lost(path: Path) -> None:
+def test_concurrent_writers_lose_no_update(path: Path) -> None:
     path.write_bytes(b"")
 
     def add(name: int) -> None:
         for _ in range(5):
             with open_draft(str(path)) as draft:
-                draft.land(path.read_bytes() + b"%d\n" % name)
+                draft.commit(path.read_bytes() + b"%d\n" % name)
 
     threads = [threading.Thread(target=add, args=(name,)) for name in range(6)]
     for thread in threads:
@@ -138,45 +138,47 @@ def folder_for_a_draft(path: Path) -> None:
 @pytest.mark.parametrize(
     ("spoil", "sentence"),
     [
-        (link, r"it is a link to /etc/pass\nwd, which is not followed; nothing was changed, remove the link or edit what it leads to"),
-        (mask, "it is a link to /dev/null, which is not followed; nothing was changed, remove the link or edit what it leads to"),
+        (link, r"it is a link to /etc/pass\nwd, and links are not followed; nothing was changed; remove the link or edit its target"),
+        (mask, "it is a link to /dev/null, and links are not followed; nothing was changed; remove the link or edit its target"),
         (folder, "it is not a file; nothing was changed, remove it"),
         (file_for_a_folder, "it cannot be written: File exists; nothing was changed"),
         (linked_draft, "it cannot be written: Too many levels of symbolic links; nothing was changed"),
         (folder_for_a_draft, "it cannot be written: Is a directory; nothing was changed"),
     ],
 )  # fmt: skip
-def test_what_is_no_place_for_a_drop_in(path: Path, spoil: Callable[[Path], None], sentence: str) -> None:
+def test_a_path_that_cannot_hold_a_drop_in_is_an_error(
+    path: Path, spoil: Callable[[Path], None], sentence: str
+) -> None:
     spoil(path)
     with pytest.raises(SafeModprobeError) as caught:
-        land(path)
+        write(path)
     assert str(caught.value) == f"{path}: {sentence}"
 
 
-def test_a_writer_that_never_ends_is_not_waited_for_forever(path: Path) -> None:
+def test_waiting_for_another_writer_times_out(path: Path) -> None:
     with open_draft(str(path)), pytest.raises(SafeModprobeError) as caught:
-        land(path, patience_s=0.1)
+        write(path, timeout_s=0.1)
     assert str(caught.value) == (
         f"{path}: another safe-modprobectl has been writing it for 0.1 s; nothing was changed, try again"
     )
-    land(path)
+    write(path)
     assert path.read_bytes() == NEW
 
 
-def test_a_file_system_that_takes_no_files() -> None:
-    # /proc takes no files from anybody.
+def test_a_file_system_that_cannot_create_files() -> None:
+    # Nobody can create a file in /proc.
     with pytest.raises(SafeModprobeError) as caught:
-        land(Path("/proc/self/10-site.toml"))
+        write(Path("/proc/self/10-site.toml"))
     assert str(caught.value) == (
         "/proc/self/10-site.toml: it cannot be written: No such file or directory; nothing was changed"
     )
 
 
-def test_nobodys_lock_on_the_drop_in_itself_matters(path: Path) -> None:
+def test_a_users_lock_on_the_drop_in_itself_does_not_block_writing(path: Path) -> None:
     # Any user may open the drop-in and lock it.
     with path.open() as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        land(path)
+        write(path)
     assert path.read_bytes() == NEW
 
 

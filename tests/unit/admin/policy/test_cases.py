@@ -1,4 +1,4 @@
-"""A policy's own tests: TOML -> cases -> outcomes, and `safe-modprobectl test` around them."""
+"""A policy's own tests: TOML -> cases -> outcomes, and the command `safe-modprobectl test`."""
 
 import json
 import os
@@ -57,41 +57,41 @@ def caller_of(text: str) -> Caller:
     return found.callers[0]
 
 
-SOMEBODY = Caller(Source.TRACEFS, 5, 5, frozenset(), 0, True, False)
+PLAIN = Caller(Source.TRACEFS, 5, 5, frozenset(), 0, True, False)
 CALLERS = [
-    ("{ uid = 1000 }", SOMEBODY._replace(uid=1000, euid=1000)),
-    ('{ uid = "asterisk" }', SOMEBODY._replace(uid=1001, euid=1001)),
-    ("{ uid = 0 }", SOMEBODY._replace(uid=0, euid=0, capabilities=ALL)),
-    ("{ uid = 1, euid = 0 }", SOMEBODY._replace(uid=1, euid=0, capabilities=ALL)),
-    ("{ uid = 0, euid = 1 }", SOMEBODY._replace(uid=0, euid=1)),
-    ('{ uid = 0, capabilities = ["CAP_CHOWN"] }', SOMEBODY._replace(uid=0, euid=0, capabilities=1)),
+    ("{ uid = 1000 }", PLAIN._replace(uid=1000, euid=1000)),
+    ('{ uid = "asterisk" }', PLAIN._replace(uid=1001, euid=1001)),
+    ("{ uid = 0 }", PLAIN._replace(uid=0, euid=0, capabilities=ALL)),
+    ("{ uid = 1, euid = 0 }", PLAIN._replace(uid=1, euid=0, capabilities=ALL)),
+    ("{ uid = 0, euid = 1 }", PLAIN._replace(uid=0, euid=1)),
+    ('{ uid = 0, capabilities = ["CAP_CHOWN"] }', PLAIN._replace(uid=0, euid=0, capabilities=1)),
     (
         '{ uid = 0, user_namespace = "other" }',
-        SOMEBODY._replace(uid=0, euid=0, capabilities=ALL, initial_user_namespace=False),
+        PLAIN._replace(uid=0, euid=0, capabilities=ALL, initial_user_namespace=False),
     ),
-    ('{ uid = 5, source = "proc" }', SOMEBODY._replace(source=Source.PROC)),
+    ('{ uid = 5, source = "proc" }', PLAIN._replace(source=Source.PROC)),
     (
         '{ uid = 5, groups = [3, "audio"], no_new_privs = true, unit = "u", executable = "/e", call_site = "c" }',
         Caller(
             Source.TRACEFS, 5, 5, frozenset({3, 29}), 0, True, True, executable="/e", unit="u", call_site="c"
         ),
     ),
-    ("{ kernel_thread = true }", SOMEBODY._replace(uid=0, euid=0, capabilities=ALL, kernel_thread=True)),
+    ("{ kernel_thread = true }", PLAIN._replace(uid=0, euid=0, capabilities=ALL, kernel_thread=True)),
     ('"unknown"', Caller(Source.NONE)),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "caller"), CALLERS)
-def test_callers(text: str, caller: Caller) -> None:
+def test_callers_are_parsed(text: str, caller: Caller) -> None:
     assert caller_of(text) == caller
 
 
-def test_kernel_threads_and_those_behind_them() -> None:
+def test_a_kernel_thread_names_the_callers_it_works_for() -> None:
     found = caller_of('{ kernel_thread = true, behind = [{ uid = 1 }, "unknown"] }')
     assert [each.uid for each in found.working_for] == [1, None]
 
 
-def test_lists_make_a_case_each_with_a_name_of_its_own() -> None:
+def test_lists_make_one_case_for_each_alias_and_caller() -> None:
     found = read(
         '[callers]\nuser = { uid = 1000 }\n[[case]]\nname = "n"\nrequest = ["a", "b"]\nmodules = ["m"]\n'
         'caller = ["user", { uid = 5 }]\nbeside = "unknown"\nverdict = "log"\n'
@@ -109,7 +109,7 @@ def test_lists_make_a_case_each_with_a_name_of_its_own() -> None:
 
 
 OUTCOMES = [
-    # What the case says, instead of one module m, uid 1000 and deny -> the problem
+    # (what differs from one module m, uid 1000 and deny, the problem)
     ('modules = ["marked"]', ""),
     ('modules = ["m"]', "expected deny, got allow (m: not marked [built-in])"),
     (
@@ -130,11 +130,11 @@ OUTCOMES = [
     ('modules = [{ name = "marked", soft = true }, "m"]\nverdict = "allow"\nskipped = ["marked"]', ""),
     (
         'modules = [{ name = "marked", soft = true }, "m"]\nverdict = "allow"\nskipped = ["m"]',
-        "expected allow without m, got allow without marked (m: not marked [built-in])",
+        "expected allow skipping m, got allow skipping marked (m: not marked [built-in])",
     ),
     (
         'modules = ["m"]\nverdict = "allow"\nskipped = ["m"]',
-        "expected allow without m, got allow without nothing (m: not marked [built-in])",
+        "expected allow skipping m, got allow skipping nothing (m: not marked [built-in])",
     ),
     ('modules = [{ name = "m", marker = "Y" }]', ""),
     ('modules = [{ name = "m", marker = "CAP_NET_ADMIN" }]', ""),
@@ -148,7 +148,7 @@ OUTCOMES = [
     ('modules = ["net"]\ncaller = { uid = 9, capabilities = ["CAP_NET_ADMIN"] }\nverdict = "allow"', ""),
     ('modules = ["net"]\ncaller = { uid = 0, user_namespace = "other" }', ""),
     ('modules = ["marked"]\ncaller = "unknown"', ""),
-    # One who may is enough, unless /proc alone says who waits.
+    # One privileged caller is enough, unless /proc is the source: then every caller must be privileged.
     ('modules = ["marked"]\nbeside = { uid = 0 }\nverdict = "allow"', ""),
     ('modules = ["marked"]\nbeside = { uid = 0, source = "proc" }', ""),
     ('modules = ["marked"]\ncaller = { kernel_thread = true }\nverdict = "allow"', ""),
@@ -169,27 +169,27 @@ OUTCOMES = [
 
 
 def row(text: str) -> str:
-    """A whole [[case]]: what is given, and a usual value for what is not; `key = false` leaves a key out."""
-    usual = {"request": '"a"', "modules": '["m"]', "caller": "{ uid = 1000 }", "verdict": '"deny"'}
+    """Return a whole [[case]], with default values for missing keys; `caller = false` omits the caller."""
+    defaults = {"request": '"a"', "modules": '["m"]', "caller": "{ uid = 1000 }", "verdict": '"deny"'}
     given = {line.partition(" = ")[0] for line in text.splitlines()}
     kept = [line for line in text.splitlines() if not line.endswith("caller = false")]
-    return "\n".join(["[[case]]", *kept, *[f"{key} = {usual[key]}" for key in usual if key not in given]]) + "\n"
+    return "\n".join(["[[case]]", *kept, *[f"{key} = {defaults[key]}" for key in defaults if key not in given]]) + "\n"
 
 
 @pytest.mark.parametrize(("text", "problem"), OUTCOMES)
-def test_outcomes(text: str, problem: str) -> None:
+def test_problems_of_outcomes(text: str, problem: str) -> None:
     (found,) = read(row(text))
     assert found.plan is not None
     assert judge(policy(POLICY), found, found.plan).problem == problem
 
 
-def test_a_trial_is_nobodys_excuse() -> None:
+def test_a_trial_does_not_change_an_outcome() -> None:
     (found,) = read(row('modules = ["marked"]'))
     assert found.plan is not None
     assert judge(policy(POLICY + "[settings]\ntrial = true\n"), found, found.plan).problem == ""
 
 
-def test_nothing_to_decide_is_told_apart() -> None:
+def test_a_case_with_nothing_to_decide_is_vacuous() -> None:
     found = case("")
     assert found.plan is not None
     assert not judge(policy(POLICY), found, found.plan).vacuous
@@ -210,7 +210,7 @@ ERRORS = [
     ("case = [5]\n", ":1: case: [5] is not an array of tables; write [[case]]"),
     ("[case]\n", ":1: case: {} is not an array of tables; write [[case]]"),
     ("callers = 1\n", ":1: callers: 1 is not a table; write [callers]"),
-    ("callers.unknown = {}\n", ":1: unknown: that name stands for the caller whom nobody knows; take another"),
+    ("callers.unknown = {}\n", ":1: unknown: this name is reserved for an unidentified caller; choose another"),
     (
         "[callers]\nx = 5\n",
         ":2: x: 5 is not a caller; write { uid = 1000 }, or one of 'unknown'",
@@ -219,8 +219,8 @@ ERRORS = [
         '[callers]\nx = { uid = 1 }\n[[case]]\nrequest = "a"\ncaller = "y"\nverdict = "log"\n',
         ":5: caller: 'y' is not a caller; write { uid = 1000 }, or one of 'unknown', 'x'",
     ),
-    ("[[case]]\n", ":1: case: 'request' is missing; it says what the kernel asks for"),
-    ('[[case]]\nrequest = "a"\n', ":1: case: 'verdict' is missing; it says what is expected"),
+    ("[[case]]\n", ":1: case: 'request' is missing; it is the alias to request"),
+    ('[[case]]\nrequest = "a"\n', ":1: case: 'verdict' is missing; it is the expected verdict"),
     (
         '[[case]]\nrequest = "a"\nverdict = "deny"\n',
         ":1: case: 'caller' is missing; it is a table such as { uid = 1000 }",
@@ -230,7 +230,7 @@ ERRORS = [
     (row("verdict = true"), ":2: verdict: true is not one of 'allow', 'log', 'deny'"),
     (row("request = 38"), ":2: request: 38 is not a string such as 'net-pf-38'"),
     (row('request = ""'), ":2: request: the alias has 0 bytes; it may have 1 to 4095"),
-    (row("request = []"), ":2: request: [] asks for nothing; name at least one"),
+    (row("request = []"), ":2: request: [] contains no alias; give at least one"),
     (row('request = ["a",\n  5]').replace("  5 = ", "  5"), ":3: request: 5 is not a string such as 'net-pf-38'"),
     (row(f'request = "{"x" * 4096}"'), ":2: request: the alias has 4096 bytes; it may have 1 to 4095"),
     (row("origin = 4"), ":2: origin: 4 is not a string"),
@@ -238,18 +238,18 @@ ERRORS = [
     (row('modules = "m"'), ":2: modules: 'm' is not a list; write ['m']"),
     (
         row("modules = []"),
-        ":2: modules: [] loads nothing; name at least one, or leave the key out for what this kernel needs",
+        ":2: modules: [] loads nothing; name at least one module, or omit the key to use the plan of this kernel",
     ),
     (
         row("modules = [5]"),
         ":2: modules: 5 is not a module; write 'af_alg', or { name = 'af_alg', marker = 'Y' }",
     ),
-    (row("modules = [{}]"), ":2: modules: 'name' is missing; it is the module's"),
-    (row('modules = [""]'), ":2: modules: 'name' is missing; it is the module's"),
-    (row('modules = ["a", "a"]'), ":2: modules: 'a' is there twice; a module is inserted once"),
+    (row("modules = [{}]"), ":2: modules: 'name' is missing; it is the module's name"),
+    (row('modules = [""]'), ":2: modules: 'name' is missing; it is the module's name"),
+    (row('modules = ["a", "a"]'), ":2: modules: 'a' is listed twice; a module is inserted once"),
     (
         row('modules = ["a", { name = "b", soft = true }]'),
-        ":2: modules: the last one is what the request stands for, so it cannot be a soft dependency",
+        ":2: modules: the last module is the target of the request, so it cannot be a soft dependency",
     ),
     (
         row('modules = [{ name = "a", marker = "y" }]'),
@@ -260,10 +260,10 @@ ERRORS = [
         ":2: mark: no such key; modules has 'name', 'marker', 'soft', 'registers_filesystem'",
     ),
     (row("caller = 1000"), ":2: caller: 1000 is not a caller; write { uid = 1000 }, or one of 'unknown'"),
-    (row("caller = []"), ":2: caller: [] is nobody; name at least one, or write 'unknown'"),
+    (row("caller = []"), ":2: caller: [] contains no caller; name at least one, or write 'unknown'"),
     (
         row("caller = {}"),
-        ":2: caller: it names nobody; give 'uid' or kernel_thread = true, or write 'unknown' instead",
+        ":2: caller: it identifies no caller; give 'uid' or kernel_thread = true, or write 'unknown' instead",
     ),
     (row("caller = { user = 5 }"), f":2: user: no such key; caller has {_CALLER_KEYS}"),
     (row("caller = { uid = -1 }"), ":2: uid: -1 is not a user's number, which is from 0 to 4294967294"),
@@ -277,7 +277,7 @@ ERRORS = [
     ),
     (
         row("caller = { uid = 5, behind = { uid = 6 } }"),
-        ":2: behind: only a kernel thread works for others; add kernel_thread = true",
+        ":2: behind: only a kernel thread works for other tasks; add kernel_thread = true",
     ),
     (
         row("caller = { kernel_thread = true, behind = { uid = 6, x = 1 } }"),
@@ -285,14 +285,14 @@ ERRORS = [
     ),
     (
         row('kernel_args = ["grsec_modharden_normal5_"]'),
-        ":5: caller: 'kernel_args' say who asks already; leave one of them out",
+        ":5: caller: 'kernel_args' name the caller already; remove one of the two",
     ),
     ('[[case]]\nrequest = "a\n', ":2: Illegal character '\\n', so this is not TOML"),
 ]
 
 
 @pytest.mark.parametrize(("text", "sentence"), ERRORS, ids=range(len(ERRORS)))
-def test_errors(text: str, sentence: str) -> None:
+def test_each_error_is_one_sentence_with_its_place(text: str, sentence: str) -> None:
     with pytest.raises(PolicyError) as error:
         read(text)
     assert str(error.value) == f"t/x.toml{sentence}"
@@ -303,7 +303,7 @@ def test_errors(text: str, sentence: str) -> None:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An image with a policy, tests of its own, and a kernel."""
+    """A system image with a policy, its tests, and a kernel."""
     root = tmp_path_factory.mktemp("root")
     build_tree(root, [Mod("marked", ("marked-alias",)), Mod("plain", ("plain-alias",), ("marked",)), Mod("free")])
     for folder in ("usr/lib/safe-modprobe/policy.d", "usr/lib/safe-modprobe/tests.d", "etc/safe-modprobe/tests.d"):
@@ -326,7 +326,7 @@ def write(path: Path, *rows: str) -> Path:
     return path
 
 
-def test_an_images_own_tests_and_kernel(root: Path) -> None:
+def test_root_option_uses_the_tests_and_kernel_of_an_image(root: Path) -> None:
     done = ctl("test", "-v", "--root", root, "--kernel", VERSION)
     why = "marked here; the caller holds no capability that suffices (CAP_SYS_MODULE) [50-test.toml:2])"
     assert done.stdout.splitlines() == [
@@ -337,7 +337,7 @@ def test_an_images_own_tests_and_kernel(root: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_a_failure_is_a_line_that_editors_follow(root: Path, tmp_path: Path) -> None:
+def test_a_failure_prints_file_and_line(root: Path, tmp_path: Path) -> None:
     write(tmp_path / "t.toml", 'name = "\u202eodd"\nrequest = "free"', 'name = "fine"\nrequest = "marked"')
     done = ctl("test", "--root", root, "t.toml", cwd=tmp_path)
     assert done.stdout == (
@@ -346,7 +346,7 @@ def test_a_failure_is_a_line_that_editors_follow(root: Path, tmp_path: Path) -> 
     assert (done.returncode, done.stderr) == (1, "")
 
 
-def test_json_and_junit_say_the_same(root: Path, tmp_path: Path) -> None:
+def test_json_and_junit_report_the_same_failures(root: Path, tmp_path: Path) -> None:
     write(
         tmp_path / "t.toml", 'name = "<&\\u001b]"\nrequest = "free"'.replace("\\u001b", "\u202e"), 'request = "marked"'
     )
@@ -375,13 +375,13 @@ def test_many_cases_keep_no_file_open(root: Path, tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "1500 cases, none failed\n", "")
 
 
-def test_nothing_to_decide_is_said_and_alone_is_a_failure(root: Path, tmp_path: Path) -> None:
+def test_cases_with_nothing_to_decide_are_counted_and_alone_fail(root: Path, tmp_path: Path) -> None:
     idle = 'request = "no-such-alias"\nverdict = "allow"'
-    said = "1 case with nothing to decide on this kernel; 'modules' makes it independent of that\n"
+    note = "1 case with nothing to decide on this kernel; 'modules' makes it independent of that\n"
     done = ctl("test", "--root", root, write(tmp_path / "t.toml", idle))
-    assert (done.returncode, done.stdout) == (1, f"1 case, none failed\n{said}")
+    assert (done.returncode, done.stdout) == (1, f"1 case, none failed\n{note}")
     done = ctl("test", "--root", root, write(tmp_path / "t.toml", idle, 'request = "marked"'))
-    assert (done.returncode, done.stdout) == (0, f"2 cases, none failed\n{said}")
+    assert (done.returncode, done.stdout) == (0, f"2 cases, none failed\n{note}")
 
 
 WRONG = [
@@ -400,7 +400,7 @@ WRONG = [
     (["huge.toml"], "huge.toml: the file has 1048577 bytes; it may have 1048576"),
     (["deep.toml"], "deep.toml: the file is nested too deep; a policy needs two levels, as the manual shows"),
     (["--policy", "missing", "t.toml"], "missing: No such file or directory"),
-    (["--policy", "empty", "t.toml"], "empty: no drop-in is there; their names end in .toml"),
+    (["--policy", "empty", "t.toml"], "empty: no drop-in found; the name of a drop-in ends in .toml"),
     (["--policy", "t.toml", "t.toml"], "t.toml: Not a directory"),
     (
         ["--policy", "broken", "t.toml"],
@@ -417,7 +417,7 @@ WRONG = [
 
 
 @pytest.mark.parametrize(("arguments", "sentence"), WRONG, ids=range(len(WRONG)))
-def test_wrong_files_are_one_sentence(
+def test_each_wrong_argument_is_one_sentence(
     tmp_path: Path,
     arguments: list[str],
     sentence: str,
@@ -440,8 +440,8 @@ def test_wrong_files_are_one_sentence(
     assert capsys.readouterr() == ("", f"safe-modprobectl: {sentence}\n")
 
 
-def test_a_policy_that_is_not_installed(tmp_path: Path) -> None:
-    """The last folder counts most, a link to /dev/null masks, and a checkout's modes are nobody's business."""
+def test_a_policy_option_uses_drafts(tmp_path: Path) -> None:
+    """The last folder wins, a link to /dev/null masks, and the modes of the files are not checked."""
     for name, text in (("a", POLICY), ("b", '[settings]\nmode = "disabled"\n')):
         (tmp_path / name).mkdir(mode=0o777)
         (tmp_path / name / "50-test.toml").write_text(text)
@@ -457,7 +457,7 @@ def test_a_policy_that_is_not_installed(tmp_path: Path) -> None:
     assert ctl("test", "--policy", tmp_path / "a", "--policy", tmp_path / "b", test).returncode == 1
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+def test_a_closed_pipe_gives_no_traceback(tmp_path: Path) -> None:
     test = tmp_path / "t.toml"
     names = ", ".join(f'"alias-{index}"' for index in range(3000))
     test.write_text(f'[[case]]\nrequest = [{names}]\nmodules = ["m"]\ncaller = {{ uid = 5 }}\nverdict = "deny"\n')
@@ -472,5 +472,5 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert (started.wait(), errors) == (1, b"")
 
 
-def test_capabilities_are_the_kernels() -> None:
+def test_capabilities_become_the_kernels_bits() -> None:
     assert caller_of('{ uid = 5, capabilities = ["CAP_NET_ADMIN"] }').capabilities == 1 << cap("CAP_NET_ADMIN")

@@ -1,4 +1,4 @@
-"""A drop-in's text before and after: a row more, a name less, and nothing else."""
+"""A drop-in's text before and after an edit: one row more or one name less, and no other change."""
 
 from typing import Any
 
@@ -92,7 +92,7 @@ def test_without_module(before: str, table: str, index: int, module: str, after:
     assert without_module(before, table, index, module) == after
 
 
-def test_what_cannot_be_edited_safely_is_left_alone() -> None:
+def test_a_text_that_cannot_be_edited_safely_is_an_error() -> None:
     # tomlkit 0.11.7 loses the comma after "n".
     text = '[[mark]]\nmodules = [\n # x\n "m", "n",\n # y\n "o",\n]\nprivileged = true\n'
     with pytest.raises(

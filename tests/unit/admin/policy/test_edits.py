@@ -1,4 +1,4 @@
-"""What an admin wants of modules -> the edit of the drop-in after which decide() says so, or why there is none."""
+"""A requested edit -> the drop-in edit after which decide() fulfills it, or the error why there is none."""
 
 import pytest
 
@@ -50,8 +50,8 @@ def in_force(text: str, before: str = "", after: str = DEFAULT) -> Policy:
     return build(files, NoAccounts())
 
 
-def edit(text: str, wish: RequestedEdit, *candidates: Candidate, **more: str) -> PlannedEdit:
-    return plan_edit(text, NAME, wish, candidates, lambda draft: in_force(draft, **more))
+def edit(text: str, requested: RequestedEdit, *candidates: Candidate, **more: str) -> PlannedEdit:
+    return plan_edit(text, NAME, requested, candidates, lambda draft: in_force(draft, **more))
 
 
 def mark(*modules: str, privileged: str = "true") -> str:
@@ -68,7 +68,7 @@ BY = '"marker"'
 
 
 @pytest.mark.parametrize(
-    ("wish", "candidates", "text", "after"),
+    ("requested", "candidates", "text", "after"),
     [
         # Nothing to do.
         (MARK, [BAD], "", ""),
@@ -94,18 +94,18 @@ BY = '"marker"'
         (ALLOW, [BAD], "", rule("bad")),
         (ALLOW, [BAD, PLAIN, MARKER], "", rule("bad", "marker")),
         (ALLOW_UNIT, [BAD], "", rule("bad", who='units = ["a.service"]')),
-        # With what it needs, and without what it does not.
+        # Required dependencies are added, soft dependencies are not.
         (ALLOW, [NEEDS], "", rule("top", "low", "mid")),
         (UNMARK, [NEEDS], "", mark("top", "low", "mid", privileged=BY)),
         (ALLOW, [SOFT], "", ""),
         (MARK, [NEEDS], "", mark("top")),
-        # Before the row of this file that would decide first.
+        # The row goes before the row of this file that would decide first.
         (ALLOW, [BAD], rule("bad", action="deny"), rule("bad") + "\n" + rule("bad", action="deny")),
         (ALLOW, [BAD], rule("x") + "\n" + rule("b*", who="", action="log"), rule("x") + "\n" + rule("bad") + "\n" + rule("b*", who="", action="log")),
         (ALLOW, [BAD], rule("bad", action="deny") + "\n" + rule("b*", action="deny"), rule("bad") + "\n" + rule("bad", action="deny") + "\n" + rule("b*", action="deny")),
         (MARK, [PLAIN], mark("pl*", privileged="false"), mark("plain") + "\n" + mark("pl*", privileged="false")),
         (UNMARK, [BAD], mark("b*"), mark("bad", privileged=BY) + "\n" + mark("b*")),
-        # An earlier row of one's own goes, if it is all that stands in the way.
+        # A contradicting row of this file is removed, if nothing else decides otherwise.
         (UNMARK, [PLAIN], mark("plain"), ""),
         (UNMARK, [PLAIN], mark("other", "plain"), mark("other")),
         (UNMARK, [PLAIN], mark("plain") + "\n" + rule("x"), rule("x")),
@@ -117,22 +117,22 @@ BY = '"marker"'
         (OVER, [MARKER], mark("marker", privileged=BY), mark("marker", privileged="false")),
     ],
 )  # fmt: skip
-def test_edit(wish: RequestedEdit, candidates: list[Candidate], text: str, after: str) -> None:
-    done = edit(text, wish, *candidates)
+def test_edit(requested: RequestedEdit, candidates: list[Candidate], text: str, after: str) -> None:
+    done = edit(text, requested, *candidates)
     assert done.text == after
-    assert edit(done.text, wish, *candidates) == PlannedEdit(after), "the same again changes something"
-    # What was said of the row is true.
+    assert edit(done.text, requested, *candidates) == PlannedEdit(after), "the same request again changes the text"
+    # The reported line is the line of the row.
     assert (done.line == 0) == (not done.modules)
     if done.line:
-        assert done.text.splitlines()[done.line - 1] == f"[[{wish.table}]]"
+        assert done.text.splitlines()[done.line - 1] == f"[[{requested.table}]]"
 
 
 @pytest.mark.parametrize("setting", ['mode = "disabled"', 'mismatch = "log"', "trial = true", 'mismatch = "allow"'])
-def test_settings_that_may_be_gone_tomorrow_are_looked_through(setting: str) -> None:
+def test_a_mark_is_written_regardless_of_settings_that_may_change(setting: str) -> None:
     assert edit("", MARK, PLAIN, before=f"[settings]\n{setting}\n").text == mark("plain")
 
 
-def test_what_was_taken_out_and_what_was_added_is_said() -> None:
+def test_removed_and_added_modules_are_reported() -> None:
     assert edit(mark("plain"), UNMARK, PLAIN) == PlannedEdit("", taken_out=("plain",))
     done = edit("", ALLOW, NEEDS)
     assert (done.line, done.modules, done.added) == (1, ("top",), ("low", "mid"))
@@ -142,7 +142,7 @@ CHANGED = "that decides first, so change it there"
 
 
 @pytest.mark.parametrize(
-    ("wish", "candidates", "text", "before", "sentence"),
+    ("requested", "candidates", "text", "before", "sentence"),
     [
         (ALLOW, BAD, "", rule("bad", action="deny"), f"05-a.toml:1: bad: r; {CHANGED}"),
         (ALLOW, BAD, "", rule("b*", who="", action="log"), f"05-a.toml:1: bad: r; {CHANGED}"),
@@ -157,7 +157,7 @@ CHANGED = "that decides first, so change it there"
             "",
             "",
             "/m/marker.ko: marker: its marker is privileged=Y; the caller holds no capability that suffices (CAP_SYS_MODULE);"
-            " no mark says so: --over-marker opens it to everyone all the same",
+            " no mark is the cause; add --over-marker to open the module to everyone",
         ),
         (
             UNMARK,
@@ -165,7 +165,7 @@ CHANGED = "that decides first, so change it there"
             "",
             '[settings]\nmode = "privileged"\n',
             "05-a.toml:2: bad: mode is privileged, for all modules; the caller holds no capability that suffices"
-            " (CAP_SYS_MODULE); no mark says so: --over-marker opens it to everyone all the same",
+            " (CAP_SYS_MODULE); no mark is the cause; add --over-marker to open the module to everyone",
         ),
         (OVER, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller holds no capability that suffices (CAP_SYS_MODULE); {CHANGED}"),
         (MARK, PLAIN, "", mark("plain", privileged="false"), f"05-a.toml:1: plain: r; {CHANGED}"),
@@ -173,14 +173,14 @@ CHANGED = "that decides first, so change it there"
         (MARK, PLAIN, rule("plain", who=""), "", f"10-site.toml:1: plain: r; {CHANGED}"),
         (MARK_NET, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller holds no capability that suffices (CAP_SYS_MODULE); {CHANGED}"),
         (MARK, PLAIN, mark("plain"), rule("plain", who=""), f"05-a.toml:1: plain: r; {CHANGED}"),
-        (MARK, PLAIN, "", '[settings]\nmode = "allowed"\n', "05-a.toml:2: plain: mode is allowed, so no mark counts"),
+        (MARK, PLAIN, "", '[settings]\nmode = "allowed"\n', "05-a.toml:2: plain: mode is allowed, so marks have no effect"),
     ],
 )  # fmt: skip
-def test_what_no_row_of_this_file_can_do(
-    wish: RequestedEdit, candidates: Candidate, text: str, before: str, sentence: str
+def test_an_edit_that_no_row_of_this_file_can_achieve(
+    requested: RequestedEdit, candidates: Candidate, text: str, before: str, sentence: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        edit(text, wish, candidates, before=before)
+        edit(text, requested, candidates, before=before)
     assert str(caught.value) == sentence
 
 
@@ -197,8 +197,8 @@ def test_a_broken_policy_is_not_edited(text: str, after: str, sentence: str) -> 
     assert str(caught.value) == sentence
 
 
-def test_nobody_whom_a_rule_names_stands_for_everybody() -> None:
-    everyone = list(range(60_000, 60_011))
-    policy = in_force(f'[[rule]]\nmodules = ["*"]\nusers = {everyone}\naction = "allow"\n')
+def test_a_mark_is_judged_for_a_uid_that_no_rule_names() -> None:
+    named = list(range(60_000, 60_011))
+    policy = in_force(f'[[rule]]\nmodules = ["*"]\nusers = {named}\naction = "allow"\n')
     (verdict,) = verdicts(policy, MARK, BAD)
     assert verdict.action is Action.DENY and verdict.caller.uid == 60_011

@@ -1,4 +1,4 @@
-"""Every error of every file at once, each the sentence that the helper would log."""
+"""All errors of all files are found at once; each is the sentence that the helper would log."""
 
 import pytest
 from hypothesis import given, settings
@@ -19,14 +19,14 @@ def sentences(*texts: str) -> list[str]:
 
 
 @pytest.mark.parametrize(("text", "message"), ERRORS)
-def test_the_helpers_error_is_among_them(text: str, message: str) -> None:
+def test_the_helpers_error_is_the_first_finding(text: str, message: str) -> None:
     found = parse_and_check([("/p/t.toml", text.encode())], NoAccounts())
     assert not isinstance(found, ParsedPolicy)
     assert str(found[0]) == f"/p/t.toml:{message}"
 
 
 @pytest.mark.parametrize(("content", "message"), BYTES)
-def test_bytes_that_are_no_policy(content: bytes, message: str) -> None:
+def test_bytes_that_cannot_be_parsed(content: bytes, message: str) -> None:
     found = parse_and_check([("/p/t.toml", content)], NoAccounts())
     assert not isinstance(found, ParsedPolicy)
     assert [str(each) for each in found] == [message]
@@ -41,7 +41,7 @@ SEVERAL = [
             "0.toml:4: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number",
         ],
     ),
-    # a row as a whole is judged where each key is right
+    # The row as a whole is checked when each key is valid.
     (
         ["[[mark]]\nmodules = ['x']\n\n[[call_site]]\naliases = ['x']\ncapability = 'CAP_X'\n\n[[rule]]\naction = 'deny'\n"],
         [
@@ -50,7 +50,7 @@ SEVERAL = [
             "0.toml:8: rule: it has no condition; aliases = [\"*\"] would match every request",
         ],
     ),
-    # one file's error hides no other's, and TOML that is none hides its own file's alone
+    # An error in one file does not hide errors in another. Broken TOML hides only the other errors of its own file.
     (
         ["[[rule]\n", "[settings]\nmode = 1\n", "[rules]\n"],
         [
@@ -59,12 +59,12 @@ SEVERAL = [
             "2.toml:1: rules: no such table; a policy has 'settings', 'mark', 'call_site', 'rule'",
         ],
     ),
-    # names are the whole policy's
+    # Rule names are unique in the whole policy.
     (
         ["rule = [{ name = 'a', users = [1], action = 'deny' }]", "rule = [{ name = 'a', users = [1], action = 'deny' }]"],
         ["1.toml:1: name: 'a' is the name of 0.toml:1 already"],
     ),
-    # from top to bottom, whatever order the tables have
+    # Findings are ordered by line, also when tables alternate.
     (
         ["[[mark]]\nmodules = 1\n[[rule]]\naction = 1\n[[mark]]\nmodules = 2\n"],
         [
@@ -77,7 +77,7 @@ SEVERAL = [
 
 
 @pytest.mark.parametrize(("texts", "expected"), SEVERAL)
-def test_all_at_once(texts: list[str], expected: list[str]) -> None:
+def test_all_errors_are_found_at_once(texts: list[str], expected: list[str]) -> None:
     assert sentences(*texts) == expected
 
 
@@ -92,7 +92,7 @@ LINES = st.sampled_from(
 
 @given(st.lists(st.lists(LINES, max_size=8).map("\n".join), max_size=3))
 @settings(max_examples=300, deadline=None)
-def test_there_is_an_error_where_the_helper_has_one(texts: list[str]) -> None:
+def test_there_are_errors_exactly_when_the_helper_has_one(texts: list[str]) -> None:
     files = [(f"{index}.toml", text.encode()) for index, text in enumerate(texts)]
     found = parse_and_check(files, NoAccounts())
     try:
@@ -112,5 +112,5 @@ def test_there_is_an_error_where_the_helper_has_one(texts: list[str]) -> None:
         (Finding(Severity.WARNING, "p", 3, "k", "m"), "p:3: warning: k: m"), (Finding(Severity.NOTE, "p", 0, "", "m"), "p: note: m"),
     ],
 )  # fmt: skip
-def test_a_finding_is_a_compilers_line(finding: Finding, text: str) -> None:
+def test_a_finding_prints_in_a_compilers_format(finding: Finding, text: str) -> None:
     assert str(finding) == text

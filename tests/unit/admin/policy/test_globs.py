@@ -1,4 +1,4 @@
-"""Patterns against patterns, held against fnmatch over all short texts."""
+"""Comparisons of patterns, checked against fnmatch over all short texts."""
 
 import fnmatch
 from itertools import product
@@ -17,18 +17,18 @@ from safe_modprobe.admin.policy.globs import (
 )
 
 COVERS = [
-    # one wide
+    # One pattern.
     (["a"], "a", "", True), (["a"], "ab", "", False), (["a*"], "ab*", "", True), (["ab*"], "a*", "", False),
     (["*"], "x[a-z]?*", "", True), (["?*"], "*", "", False), (["?*"], "a*", "", True), (["*a*"], "*b*", "", False),
     (["[a-c]"], "b", "", True), (["[a-c]"], "[b-d]", "", False), (["[!a]"], "[b-d]", "", True), (["[!a]"], "?", "", False),
     (["*_*"], "a_*", "", True), (["*_x"], "a_*", "", False), (["a*b"], "a*bb", "", True), (["a*bb"], "a*b", "", False),
     (["**"], "*", "", True), (["*?*"], "?*", "", True), (["[[]*"], "[[]a", "", True), (["[]]"], "[]a]", "", False),
-    # several together
+    # Several patterns together.
     (["a*", "[!a]*"], "*", "", False), (["a*", "[!a]*"], "?*", "", True), (["a", "b"], "[ab]", "", True),
     (["a", "b"], "[a-c]", "", False), (["a*", "b*", "c*"], "[a-c]?", "", True), (["", "?*"], "*", "", True),
-    # nothing is wide
+    # No pattern.
     ([], "a", "", False), ([], "*", "", False), ([], "[b-a]", "", True),
-    # a char that never occurs
+    # A character that never occurs.
     ([], "a-b", "-", True), (["a"], "a[-]", "-", True), (["[!-]"], "?", "-", True), (["[!-]"], "?", "", False),
     (["[ab]"], "[a-b-]", "-", True), (["[ab]"], "[a-b-]", "", False),
 ]  # fmt: skip
@@ -73,12 +73,12 @@ def test_literal_and_prefix(pattern: str, literal: bool, begin: str) -> None:
     assert (is_literal(pattern), literal_prefix(pattern)) == (literal, begin)
 
 
-ALPHABET = "abz-"  # z stands for all that no pattern here names
+ALPHABET = "abz-"  # z stands for every character that no pattern here names
 TEXTS = {
     without: ["".join(chars) for length in range(6) for chars in product(ALPHABET.replace(without, ""), repeat=length)]
     for without in ("", "-")
 }
-# A dash at a bracket's end or begin is itself.
+# A dash at the start or end of a bracket is literal.
 patterns = st.lists(
     st.sampled_from(["a", "b", "-", "*", "*", "?", "[ab]", "[!a]", "[a-b]", "[-a]", "[!b-]", "[b-a]"]), max_size=3
 ).map("".join)
@@ -91,33 +91,33 @@ def matched(pattern: str, without: str) -> set[str]:
 
 @given(st.lists(patterns, max_size=2), patterns, withouts)
 @settings(max_examples=300, deadline=None)
-def test_covers_is_what_fnmatch_says(wide: list[str], narrow: str, without: str) -> None:
+def test_covers_agrees_with_fnmatch(wide: list[str], narrow: str, without: str) -> None:
     left = matched(narrow, without).difference(*(matched(each, without) for each in wide))
     assert PatternSet(wide, without).covers(narrow) is not bool(left)
 
 
 @given(patterns, patterns, withouts)
 @settings(max_examples=300, deadline=None)
-def test_overlap_and_nothing_are_what_fnmatch_says(one: str, other: str, without: str) -> None:
+def test_overlap_and_matches_nothing_agree_with_fnmatch(one: str, other: str, without: str) -> None:
     assert overlap(one, other, without) is bool(matched(one, without) & matched(other, without))
     assert matches_nothing(one, without) is not bool(matched(one, without))
 
 
 @given(st.lists(patterns, max_size=6), patterns, withouts)
 @settings(deadline=None)
-def test_an_index_finds_what_trying_each_would(many: list[str], pattern: str, without: str) -> None:
+def test_an_index_finds_the_same_as_comparing_with_each(many: list[str], pattern: str, without: str) -> None:
     found = PatternIndex(many, without).meets(pattern)
     assert found is any(overlap(pattern, each, without) for each in many)
 
 
-def test_what_is_too_big_claims_less_and_ends() -> None:
-    """Both would be the other way round, were there time: who looks thirteen chars back has 2**13 states."""
+def test_a_comparison_above_the_bound_ends_and_claims_less() -> None:
+    """The exact answers are the opposite: a pattern that looks thirteen characters back has 2**13 states."""
     back = "?" * 12
     assert PatternSet([f"*a{back}"]).covers(f"x*a{back}") is False
     assert overlap(f"*a{back}", f"*b{back}") is True
 
 
-def test_below_the_bound_the_same_is_exact() -> None:
+def test_a_comparison_below_the_bound_is_exact() -> None:
     back = "?" * 6
     assert PatternSet([f"*a{back}"]).covers(f"x*a{back}") is True
     assert overlap(f"*a{back}", f"*b{back}") is False

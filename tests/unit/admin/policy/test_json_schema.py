@@ -1,4 +1,4 @@
-"""The schema for editors takes what the parser takes, but for what its docstring says."""
+"""The schema for editors accepts what the parser accepts, except for the differences in its docstring."""
 
 import json
 import subprocess
@@ -25,20 +25,20 @@ VALIDATORS = [
 ]
 
 
-def takes(document: Any) -> bool:
-    """Whether the schema does; in every draft alike."""
+def accepts(document: Any) -> bool:
+    """Whether the schema accepts the document, in every draft alike."""
     answers = {validator.is_valid(document) for validator in VALIDATORS}
     assert len(answers) == 1
     return answers.pop()
 
 
-def test_it_is_a_schema_and_json() -> None:
+def test_the_schema_is_valid_json_schema() -> None:
     for validator in VALIDATORS:
         validator.check_schema(SCHEMA)
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA
 
 
-def test_every_key_has_a_sentence_and_every_sentence_a_key() -> None:
+def test_every_key_has_a_description_and_the_reverse() -> None:
     assert {table: set(keys) for table, keys in DESCRIPTIONS.items()} == {
         table: set(keys) for table, keys in KEYS.items()
     }
@@ -49,18 +49,18 @@ SHIPPED = sorted((TOP / "policy.d").rglob("*.toml"))
 
 
 @pytest.mark.parametrize("path", [path for path in SHIPPED if "tests.d" not in path.parts], ids=lambda path: path.name)
-def test_the_shipped_files(path: Path) -> None:
-    assert takes(tomli.loads(path.read_text()))
+def test_the_shipped_files_are_accepted(path: Path) -> None:
+    assert accepts(tomli.loads(path.read_text()))
 
 
 @pytest.mark.parametrize(
     "text", [text for text, message in ERRORS if "is the name of" not in message and "not TOML" not in message]
 )
-def test_it_refuses_what_the_parser_refuses(text: str) -> None:
-    assert not takes(tomli.loads(text))
+def test_the_schema_rejects_what_the_parser_rejects(text: str) -> None:
+    assert not accepts(tomli.loads(text))
 
 
-# What one has to look elsewhere for, as the docstring says.
+# These need more than the document: accounts, and the names of other rules.
 RULE = "[[rule]]\naction = 'deny'\n"
 KNOWN_TO_DIFFER = [
     (f"{RULE}users = ['bob']", "3: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number"),
@@ -70,20 +70,20 @@ KNOWN_TO_DIFFER = [
 
 
 @pytest.mark.parametrize(("text", "message"), KNOWN_TO_DIFFER)
-def test_what_the_parser_alone_refuses(text: str, message: str) -> None:
-    assert takes(tomli.loads(text))
+def test_only_the_parser_rejects_unknown_accounts_and_duplicate_names(text: str, message: str) -> None:
+    assert accepts(tomli.loads(text))
     with pytest.raises(PolicyError) as error:
         build([("t.toml", text.encode())], NoAccounts())
     assert str(error.value) == f"t.toml:{message}"
 
 
-def test_json_does_not_tell_one_point_zero_from_one() -> None:
+def test_only_the_parser_rejects_one_point_zero() -> None:
     document = {"rule": [{"users": [1.0], "action": "deny"}]}
     assert jsonschema.Draft7Validator(SCHEMA).is_valid(document)
     assert not parses(document)
 
 
-# Documents near the rows that are right: each key with values that some key takes, and with some that none does.
+# Documents that are almost valid: keys with valid values, with values of other keys, and with invalid ones.
 texts = st.text(st.sampled_from("a*?[]!-\n\x7fé\\^$ "), max_size=5) | st.sampled_from(
     [
         "CAP_NET_ADMIN",
@@ -104,7 +104,7 @@ texts = st.text(st.sampled_from("a*?[]!-\n\x7fé\\^$ "), max_size=5) | st.sample
 )
 scalars = st.one_of(st.booleans(), texts, st.integers(-2, 3), st.sampled_from([2**32 - 2, 2**32 - 1, 1.5]), st.just({}))
 values = scalars | st.lists(scalars, max_size=3)
-right: dict[str, st.SearchStrategy[Any]] = {
+valid: dict[str, st.SearchStrategy[Any]] = {
     "modules": st.just(["a*"]), "aliases": st.just(["x", "[a]"]), "users": st.just([0, "root"]), "groups": st.just(["audio"]),
     "capabilities": st.just(["CAP_BPF"]), "units": st.just(["a.service"]), "executables": st.just(["/a"]), "call_sites": st.just(["f"]),
     "user_namespace": st.sampled_from(["initial", "other"]), "no_new_privs": st.booleans(), "callers": st.sampled_from(["known", "unknown"]),
@@ -119,9 +119,9 @@ right: dict[str, st.SearchStrategy[Any]] = {
 @st.composite
 def rows(draw: Any, table: str) -> dict[str, Any]:
     keys = draw(st.lists(st.sampled_from([*KEYS[table], *KEYS[table], "other"]), max_size=6, unique=True))
-    if table != "settings" and draw(st.booleans()):  # what it must have
+    if table != "settings" and draw(st.booleans()):  # the required keys
         keys += [key for key in ("modules", "aliases", "privileged", "action", "deputy") if key in KEYS[table]]
-    row = {key: draw(right.get(key, values)) for key in keys}
+    row = {key: draw(valid.get(key, values)) for key in keys}
     if keys and draw(st.booleans()):
         row[draw(st.sampled_from(keys))] = draw(values)
     return row
@@ -135,7 +135,7 @@ def documents(draw: Any) -> dict[str, Any]:
 
 
 class AnyAccounts:
-    """Whatever the accounts are is not the schema's business."""
+    """Accounts in which every name exists, because the schema does not know accounts."""
 
     def uid(self, name: str) -> int | None:
         return None if not name else 1
@@ -162,17 +162,17 @@ def inline(value: Any) -> str:
         return "{" + ", ".join(f"{key} = {inline(each)}" for key, each in value.items()) + "}"
     if isinstance(value, list):
         return "[" + ", ".join(map(inline, value)) + "]"
-    # A string of JSON is one of TOML, but for DEL, which TOML wants escaped.
+    # A JSON string is a TOML string, except that TOML requires DEL to be escaped.
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 @given(documents())
 @settings(max_examples=600)
-def test_it_takes_what_the_parser_takes_and_nothing_else(document: dict[str, Any]) -> None:
-    assert takes(document) is parses(document)
+def test_the_schema_accepts_exactly_what_the_parser_accepts(document: dict[str, Any]) -> None:
+    assert accepts(document) is parses(document)
 
 
-def test_it_is_of_the_admins_tool_and_needs_no_library() -> None:
+def test_the_schema_does_not_import_jsonschema() -> None:
     command = "from safe_modprobe.admin.policy.json_schema import json_schema; import sys; json_schema(); print('jsonschema' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", command], cwd=TOP, capture_output=True, text=True, check=True)
     assert done.stdout == "False\n"

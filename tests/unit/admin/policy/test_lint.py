@@ -1,4 +1,4 @@
-"""What is said of a policy that holds: whole sentences, and silence where nobody could look."""
+"""Findings on a valid policy are whole sentences; unknown facts give none."""
 
 import pytest
 
@@ -20,10 +20,10 @@ FACTS = Facts(
 )
 
 
-def said(*texts: str, facts: Facts = FACTS) -> list[str]:
-    sheet = parse_and_check([(f"/p/{index}.toml", text.encode()) for index, text in enumerate(texts)], NoAccounts())
-    assert isinstance(sheet, ParsedPolicy), sheet
-    found = lint(sheet, facts)
+def findings(*texts: str, facts: Facts = FACTS) -> list[str]:
+    parsed = parse_and_check([(f"/p/{index}.toml", text.encode()) for index, text in enumerate(texts)], NoAccounts())
+    assert isinstance(parsed, ParsedPolicy), parsed
+    found = lint(parsed, facts)
     assert all(each.severity is not Severity.ERROR for each in found)
     return [str(each).removeprefix("/p/") for each in found]
 
@@ -48,23 +48,28 @@ SILENT = [
 
 
 @pytest.mark.parametrize("text", SILENT)
-def test_nothing_is_said_of_what_is_right(text: str) -> None:
-    assert said(text) == []
+def test_a_correct_row_has_no_finding(text: str) -> None:
+    assert findings(text) == []
 
 
-WORDS_ALONE = "[settings]\nsources = ['kernel-args']\n"
+KERNEL_ARGS_ONLY = "[settings]\nsources = ['kernel-args']\n"
 WITH_BPF = "[settings]\nsources = ['bpf', 'kernel-args']\n"
-DOUBT = "no kernel's words say that, and sources ask nobody else, so that it refuses in doubt, root as well [0.toml:2]"
-NOBODY = "no kernel's words say that, and sources ask nobody else, so that it lets nobody through [0.toml:2]"
-NOT_SAID = [
-    (WORDS_ALONE, rule("units = ['a@1.service']"), [f"1.toml:3: warning: units: {DOUBT}"]),
-    (WITH_BPF, rule("users = [0]"), [f"1.toml:3: warning: users: {DOUBT}"]),
-    (WORDS_ALONE, rule("capabilities = ['CAP_BPF']"), [f"1.toml:3: warning: capabilities: {DOUBT}"]),
-    (WORDS_ALONE, rule("groups = [29]").replace("deny", "allow"), [f"1.toml:3: warning: groups: {NOBODY}"]),
-    (WORDS_ALONE, rule("no_new_privs = true").replace("deny", "log"), [f"1.toml:3: warning: no_new_privs: {NOBODY}"]),
-    (WORDS_ALONE, rule("users = [0]").replace("deny", "allow"), []),
-    (WORDS_ALONE, rule("modules = ['sctp']"), []),
-    (WORDS_ALONE, mark("modules = ['sctp']"), []),
+NO_SOURCE = "no configured source provides this detail for every caller, so the rule"
+REFUSES = f"{NO_SOURCE} refuses callers without it, root included [0.toml:2]"
+ALLOWS_NOBODY = f"{NO_SOURCE} allows nobody [0.toml:2]"
+UNAVAILABLE = [
+    (KERNEL_ARGS_ONLY, rule("units = ['a@1.service']"), [f"1.toml:3: warning: units: {REFUSES}"]),
+    (WITH_BPF, rule("users = [0]"), [f"1.toml:3: warning: users: {REFUSES}"]),
+    (KERNEL_ARGS_ONLY, rule("capabilities = ['CAP_BPF']"), [f"1.toml:3: warning: capabilities: {REFUSES}"]),
+    (KERNEL_ARGS_ONLY, rule("groups = [29]").replace("deny", "allow"), [f"1.toml:3: warning: groups: {ALLOWS_NOBODY}"]),
+    (
+        KERNEL_ARGS_ONLY,
+        rule("no_new_privs = true").replace("deny", "log"),
+        [f"1.toml:3: warning: no_new_privs: {ALLOWS_NOBODY}"],
+    ),
+    (KERNEL_ARGS_ONLY, rule("users = [0]").replace("deny", "allow"), []),
+    (KERNEL_ARGS_ONLY, rule("modules = ['sctp']"), []),
+    (KERNEL_ARGS_ONLY, mark("modules = ['sctp']"), []),
     ("[settings]\nsources = ['kernel-args', 'proc']\n", rule("groups = [29]"), []),
     ("[settings]\nsources = ['tracefs']\n", rule("groups = [29]"), []),
     ("[settings]\nsources = ['bpf']\n", rule("groups = [29]"), []),
@@ -72,85 +77,85 @@ NOT_SAID = [
 ]
 
 
-@pytest.mark.parametrize(("sources", "row", "expected"), NOT_SAID)
-def test_what_no_source_of_the_policys_can_say(sources: str, row: str, expected: list[str]) -> None:
-    assert [each for each in said(sources, row) if "words" in each] == expected
+@pytest.mark.parametrize(("sources", "row", "expected"), UNAVAILABLE)
+def test_rules_on_details_that_no_source_provides(sources: str, row: str, expected: list[str]) -> None:
+    assert [each for each in findings(sources, row) if NO_SOURCE in each] == expected
 
 
 ABSENT = [
-    # modules
-    (rule("modules = ['nosuch']"), "0.toml:3: warning: modules: no module of kernel 6.1 is called 'nosuch'"),
-    (rule("modules = ['sctp', 'dcpp']"), "0.toml:3: warning: modules: no module of kernel 6.1 is called 'dcpp'; did you mean 'dccp'?"),
-    (rule("modules = ['nosuch*', 'b?']"), "0.toml:3: warning: modules: no module of kernel 6.1 is called 'nosuch*', 'b?'"),
-    (rule(f"modules = {[f'no{index}' for index in range(8)]}"), "0.toml:3: warning: modules: no module of kernel 6.1 is called 'no0', 'no1', 'no2', 'no3', 'no4', 'no5' and 2 more"),
-    (mark("modules = ['nosuch']"), "0.toml:3: warning: modules: no module of kernel 6.1 is called 'nosuch'"),
-    (mark("modules = ['sctp', 'tipc']"), "0.toml:3: note: modules: no module of kernel 6.1 is called 'tipc'"),
-    (mark("modules = ['sctp', 'sctp.ko']"), "0.toml:3: warning: modules: 'sctp.ko' can never match: a module's name has no folder and no .ko"),
-    # what is built in
-    (rule("modules = ['unix']"), "0.toml:3: warning: modules: 'unix': built into kernel 6.1, so it is there for everybody already"),
-    (mark("modules = ['sctp', 'unix', 'vsock-core']"), "0.toml:3: warning: modules: 'unix', 'vsock-core': built into kernel 6.1, so they are there for everybody already"),
-    (mark("aliases = ['net-pf-1']"), "0.toml:3: warning: aliases: 'net-pf-1': built into kernel 6.1, so it is there for everybody already"),
-    (mark("aliases = ['fs-ext?', 'fs-xfs']"), "0.toml:3: warning: aliases: 'fs-ext?': built into kernel 6.1, so it is there for everybody already"),
-    # aliases
-    (rule("aliases = ['net-pf-99']"), "0.toml:3: warning: aliases: no module of kernel 6.1 answers 'net-pf-99'"),
-    (mark("aliases = ['fs-*', 'netpf-*']"), "0.toml:3: note: aliases: no module of kernel 6.1 answers 'netpf-*'"),
-    ("[[call_site]]\naliases = ['9p-*']\ndeputy = true\n", "0.toml:2: warning: aliases: no module of kernel 6.1 answers '9p-*'"),
-    # people, units, programs
-    (rule("users = [1001, 4242, 77]"), "0.toml:3: warning: users: no user here has the number 77, 4242"),
-    (rule("groups = [30]"), "0.toml:3: warning: groups: no group here has the number 30"),
-    (rule("units = ['asterix.service']"), "0.toml:3: warning: units: no unit here is called 'asterix.service'; did you mean 'asterisk.service'?"),
-    (rule("units = ['x*.service', 'asterisk.service']"), "0.toml:3: warning: units: no unit here is called 'x*.service'"),
+    # Modules.
+    (rule("modules = ['nosuch']"), "0.toml:3: warning: modules: kernel 6.1 has no module named 'nosuch'"),
+    (rule("modules = ['sctp', 'dcpp']"), "0.toml:3: warning: modules: kernel 6.1 has no module named 'dcpp'; did you mean 'dccp'?"),
+    (rule("modules = ['nosuch*', 'b?']"), "0.toml:3: warning: modules: kernel 6.1 has no module named 'nosuch*', 'b?'"),
+    (rule(f"modules = {[f'no{index}' for index in range(8)]}"), "0.toml:3: warning: modules: kernel 6.1 has no module named 'no0', 'no1', 'no2', 'no3', 'no4', 'no5' and 2 more"),
+    (mark("modules = ['nosuch']"), "0.toml:3: warning: modules: kernel 6.1 has no module named 'nosuch'"),
+    (mark("modules = ['sctp', 'tipc']"), "0.toml:3: note: modules: kernel 6.1 has no module named 'tipc'"),
+    (mark("modules = ['sctp', 'sctp.ko']"), "0.toml:3: warning: modules: 'sctp.ko' can never match: a module's name contains no path and no .ko"),
+    # Built into the kernel.
+    (rule("modules = ['unix']"), "0.toml:3: warning: modules: 'unix' is built into kernel 6.1, so every user has access already"),
+    (mark("modules = ['sctp', 'unix', 'vsock-core']"), "0.toml:3: warning: modules: 'unix', 'vsock-core' are built into kernel 6.1, so every user has access already"),
+    (mark("aliases = ['net-pf-1']"), "0.toml:3: warning: aliases: 'net-pf-1' is built into kernel 6.1, so every user has access already"),
+    (mark("aliases = ['fs-ext?', 'fs-xfs']"), "0.toml:3: warning: aliases: 'fs-ext?' is built into kernel 6.1, so every user has access already"),
+    # Aliases.
+    (rule("aliases = ['net-pf-99']"), "0.toml:3: warning: aliases: kernel 6.1 has no module for alias 'net-pf-99'"),
+    (mark("aliases = ['fs-*', 'netpf-*']"), "0.toml:3: note: aliases: kernel 6.1 has no module for alias 'netpf-*'"),
+    ("[[call_site]]\naliases = ['9p-*']\ndeputy = true\n", "0.toml:2: warning: aliases: kernel 6.1 has no module for alias '9p-*'"),
+    # Accounts, units, programs.
+    (rule("users = [1001, 4242, 77]"), "0.toml:3: warning: users: this system has no user with uid 77, 4242"),
+    (rule("groups = [30]"), "0.toml:3: warning: groups: this system has no group with gid 30"),
+    (rule("units = ['asterix.service']"), "0.toml:3: warning: units: this system has no unit named 'asterix.service'; did you mean 'asterisk.service'?"),
+    (rule("units = ['x*.service', 'asterisk.service']"), "0.toml:3: warning: units: this system has no unit named 'x*.service'"),
     (rule("units = ['asterisk', 'asterisk.service']"), "0.toml:3: warning: units: 'asterisk' can never match: a unit's name ends in .service or .scope"),
-    (rule("executables = ['/gone']"), "0.toml:3: warning: executables: there is no file '/gone' here"),
-    (rule("executables = ['/sbin/x']"), "0.toml:3: warning: executables: '/sbin/x' leads to '/usr/sbin/x', and that is what the kernel calls who runs it"),
-    # rows in which nothing is left to be named
+    (rule("executables = ['/gone']"), "0.toml:3: warning: executables: this system has no file '/gone'"),
+    (rule("executables = ['/sbin/x']"), "0.toml:3: warning: executables: '/sbin/x' resolves to '/usr/sbin/x'; write that path, because the kernel reports it"),
+    # Rows without effect: their names are not checked.
     (rule("units = ['asterisk']\nmodules = ['nosuch']"), "0.toml:1: warning: rule: it can never match: 'asterisk' in 'units': a unit's name ends in .service or .scope"),
-    ("[[rule]]\naction = 'allow'\ncapabilities = ['CAP_SYS_MODULE']\n", "0.toml:1: warning: rule: it allows nothing new: who holds CAP_SYS_MODULE may have any module, and no later rule says otherwise"),
-    # settings
-    ("[settings]\nmode = 'disabled'\n", "0.toml:2: note: mode: with 'disabled' nothing is loaded for anybody: no rule, mark or call site counts"),
-    ("[settings]\nmode = 'allowed'\n", "0.toml:2: note: mode: with 'allowed' nothing is refused: no mark counts"),
-    ("[settings]\nmismatch = 'allow'\n" + rule("users = [0]"), "0.toml:2: note: mismatch: with 'allow' only rules refuse: no mark counts"),
-    ("[settings]\nmismatch = 'log'\n", "0.toml:2: note: mismatch: with 'log' nothing is refused: what a mark would refuse is recorded and let through"),
-    ("[settings]\ntrial = true\n", "0.toml:2: note: trial: with true nothing is refused: what would be is recorded and let through"),
+    ("[[rule]]\naction = 'allow'\ncapabilities = ['CAP_SYS_MODULE']\n", "0.toml:1: warning: rule: it allows nothing new: CAP_SYS_MODULE suffices for any module, and no later rule changes that"),
+    # Settings.
+    ("[settings]\nmode = 'disabled'\n", "0.toml:2: note: mode: with 'disabled' every load is refused; rules, marks and call sites have no effect"),
+    ("[settings]\nmode = 'allowed'\n", "0.toml:2: note: mode: with 'allowed' nothing is refused; marks have no effect"),
+    ("[settings]\nmismatch = 'allow'\n" + rule("users = [0]"), "0.toml:2: note: mismatch: with 'allow' only rules refuse; marks have no effect"),
+    ("[settings]\nmismatch = 'log'\n", "0.toml:2: note: mismatch: with 'log' nothing is refused; a load that a mark would refuse is allowed and recorded"),
+    ("[settings]\ntrial = true\n", "0.toml:2: note: trial: with true nothing is refused; a load that would be refused is allowed and recorded"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "sentence"), ABSENT)
-def test_what_is_not_here(text: str, sentence: str) -> None:
-    assert said(text) == [sentence]
+def test_one_finding_for_each_row_or_setting(text: str, sentence: str) -> None:
+    assert findings(text) == [sentence]
 
 
 ABOUT_THE_MACHINE = (
-    ": no module of", ": built into", "here has the number", "no unit here", "there is no file", " leads to ",
+    ": kernel 6.1 has no module", " built into kernel", ": this system has no ", " resolves to ",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize(("text", "sentence"), ABSENT)
-def test_where_nobody_could_look_nothing_is_said_of_names(text: str, sentence: str) -> None:
+def test_unknown_facts_give_no_findings_on_names(text: str, sentence: str) -> None:
     about_the_machine = any(words in sentence for words in ABOUT_THE_MACHINE)
-    assert said(text, facts=NOTHING_KNOWN) == ([] if about_the_machine else [sentence])
+    assert findings(text, facts=NOTHING_KNOWN) == ([] if about_the_machine else [sentence])
 
 
 SHADOWED = [
-    ([rule("modules = ['sctp']"), rule("modules = ['sctp']\nusers = [99]")], ["1.toml:1: warning: rule: it never decides: whatever it matches, 0.toml:1 matches first"]),
-    ([rule("modules = ['sctp']") + rule("modules = ['xfs']"), rule("modules = ['xfs', 'sctp']")], ["1.toml:1: warning: rule: it never decides: whatever it matches, 0.toml:1, 0.toml:4 match first"]),
-    ([mark("aliases = ['fs-*']"), "\n" + mark("aliases = ['fs-xfs']")], ["1.toml:2: warning: mark: it never decides: whatever it matches, 0.toml:1 matches first"]),
+    ([rule("modules = ['sctp']"), rule("modules = ['sctp']\nusers = [99]")], ["1.toml:1: warning: rule: it never decides: 0.toml:1 matches the same requests first"]),
+    ([rule("modules = ['sctp']") + rule("modules = ['xfs']"), rule("modules = ['xfs', 'sctp']")], ["1.toml:1: warning: rule: it never decides: 0.toml:1, 0.toml:4 match the same requests first"]),
+    ([mark("aliases = ['fs-*']"), "\n" + mark("aliases = ['fs-xfs']")], ["1.toml:2: warning: mark: it never decides: 0.toml:1 matches the same requests first"]),
     (["[settings]\nmode = 'marked'\n", "[settings]\nmismatch = 'deny'\nmode = 'marked'\n"], ["1.toml:3: warning: mode: it is never used: 0.toml:2 sets it first"]),
-    ([mark("modules = ['sctp']"), mark("modules = ['sctp', 'xfs']", "false")], ["1.toml:3: warning: modules: 'sctp' never decides: whatever it matches, 0.toml:1 matches first"]),
-    # rows of other tables do not count, and equal rows are told apart by their places
+    ([mark("modules = ['sctp']"), mark("modules = ['sctp', 'xfs']", "false")], ["1.toml:3: warning: modules: 'sctp' never decides: 0.toml:1 matches the same requests first"]),
+    # Tables do not shadow each other. Equal rows are told apart by their places.
     ([mark("modules = ['sctp']"), rule("modules = ['sctp']")], []),
-    ([rule("modules = ['sctp']") * 3], ["0.toml:4: warning: rule: it never decides: whatever it matches, 0.toml:1 matches first", "0.toml:7: warning: rule: it never decides: whatever it matches, 0.toml:1 matches first"]),
-    # file by file, from top to bottom
-    ([rule("users = [5]") + mark("modules = ['z']"), rule("users = [4]")], ["0.toml:3: warning: users: no user here has the number 5", "0.toml:6: warning: modules: no module of kernel 6.1 is called 'z'", "1.toml:3: warning: users: no user here has the number 4"]),
+    ([rule("modules = ['sctp']") * 3], ["0.toml:4: warning: rule: it never decides: 0.toml:1 matches the same requests first", "0.toml:7: warning: rule: it never decides: 0.toml:1 matches the same requests first"]),
+    # Findings are ordered by file, then by line.
+    ([rule("users = [5]") + mark("modules = ['z']"), rule("users = [4]")], ["0.toml:3: warning: users: this system has no user with uid 5", "0.toml:6: warning: modules: kernel 6.1 has no module named 'z'", "1.toml:3: warning: users: this system has no user with uid 4"]),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("texts", "sentences"), SHADOWED)
-def test_what_never_decides_and_the_order(texts: list[str], sentences: list[str]) -> None:
-    assert said(*texts) == sentences
+def test_shadowed_rows_and_the_order_of_findings(texts: list[str], sentences: list[str]) -> None:
+    assert findings(*texts) == sentences
 
 
-def test_what_has_to_be_looked_for() -> None:
+def test_names_that_must_be_looked_up() -> None:
     found = names_in(
         [policy(rule("users = [5, 'root']\nexecutables = ['/a', '/b*']") + rule("groups = ['audio', 7]")), policy("")]
     )

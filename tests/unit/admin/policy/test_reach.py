@@ -1,4 +1,4 @@
-"""Who can have the kernel ask: a row for each family that was read in the kernel's sources, and for what is none."""
+"""Which callers can make the kernel request a module: a row for each family, and for requests of no family."""
 
 import pytest
 
@@ -51,7 +51,7 @@ ROWS = [
         i2c:adt7475 ulpi:v0451p1508 w1-family-0x28 ledtrig:disk-activity hdaudio:v8086r00000000a01 rc-rc6-mce brcmfmac-wcc
         of:NfooT(null)Cbar snd-seq-midi iwlmvm nhc_udp stm_p_basic acpi_ipmi ipmi_devintf pcmcia ntb_hw_switchtec
     """.split()],
-    # What nobody asks for: udev's modaliases, and names that only begin like a family.
+    # Names that the kernel never requests: udev's modaliases, and names that only begin like a family.
     *[(alias, None) for alias in """
         usb:v1d6bp0002 pci:v00008086d00001533 acpi*:PNP0C0A:* virtio:d00000001v dmi:bvn net- netpf-38 xnet-pf-38 net-pf can
         crypto af_alg xfs ext4 bridge2 8021 sch tcp nls snd rds binfmt-46 binfmt-xyzw fbdev tty-ldisc ''
@@ -61,14 +61,14 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("alias", "reach"), ROWS, ids=map(ascii, (alias for alias, _ in ROWS)))
-def test_reach(alias: str, reach: Reach | None) -> None:
+def test_reach_of_a_request(alias: str, reach: Reach | None) -> None:
     found = family_of(alias)
     assert (found and found.reach) == reach
 
 
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
 def test_no_family_hides_behind_another(family: object) -> None:
-    """The first match wins, so a pattern below a wider one would never be seen."""
+    """The first match wins, so a pattern below a wider one would never match."""
     for pattern in family.patterns:  # type: ignore[attr-defined]
         assert family_of(representative(pattern)) == family
         assert any(pattern in pattern_of.patterns and pattern_of == family for pattern_of in FAMILIES)
@@ -105,18 +105,18 @@ REQUESTS = [
     ("m", ["net-pf-99", "net-pf-99"], ["net-pf-99"]),
     ("m", ["char-major-9-*"], ["char-major-9-0"]),
     ("m", ["net-pf-" + "9" * 48], ["net-pf-" + "9" * 48]),
-    ("m", ["net-pf-" + "9" * 49], []),  # the kernel has no room for 56 bytes
+    ("m", ["net-pf-" + "9" * 49], []),  # a request has at most 55 bytes
     ("m", ["net-pf-" + "é" * 25], []),
     ("m", ["tcp_*"], ["tcp_0", "tcp-ulp-0"]),
 ]
 
 
 @pytest.mark.parametrize(("name", "aliases", "expected"), REQUESTS)
-def test_requests(name: str, aliases: list[str], expected: list[str]) -> None:
+def test_requests_that_load_a_module(name: str, aliases: list[str], expected: list[str]) -> None:
     assert [each.request for each in requests_for(name, aliases)] == expected
 
 
-def test_a_wide_alias_answers_every_family_below_it() -> None:
+def test_a_wide_alias_gives_a_request_of_every_family_it_matches() -> None:
     found = requests_for("m", ["net-*"])
     assert {"net-pf-0", "net-sch-0", "net-act-0"} <= {each.request for each in found}
     assert weakest(found) is Reach.USER
@@ -125,12 +125,12 @@ def test_a_wide_alias_answers_every_family_below_it() -> None:
 
 USER, NET, SYS = caller(), caller(1000, "CAP_NET_ADMIN"), caller(1000, "CAP_SYS_ADMIN")
 USERNS_ROOT = caller()._replace(capabilities=ALL, initial_user_namespace=False)
-ONLY_NET_THERE = NET._replace(initial_user_namespace=False)
+NET_ADMIN_OF_USERNS = NET._replace(initial_user_namespace=False)
 
-ASKERS = [
+CALLERS = [
     (USER, "net-pf-38", True), (USERNS_ROOT, "net-pf-38", True), (NET, "net-pf-38", True),
     (USER, "fs-xfs", False), (USERNS_ROOT, "fs-xfs", True), (NET, "fs-xfs", False), (SYS, "fs-xfs", True),
-    (ONLY_NET_THERE, "fs-xfs", False), (ONLY_NET_THERE, "net-sch-qfq", True), (SYS, "net-sch-qfq", False),
+    (NET_ADMIN_OF_USERNS, "fs-xfs", False), (NET_ADMIN_OF_USERNS, "net-sch-qfq", True), (SYS, "net-sch-qfq", False),
     (USER, "net-sch-qfq", False), (NET, "net-sch-qfq", True),
     (USER, "netdev-x", False), (USERNS_ROOT, "netdev-x", False), (NET, "netdev-x", True), (SYS, "netdev-x", False),
     (USER, "dm-crypt", False), (USERNS_ROOT, "dm-crypt", False), (NET, "dm-crypt", False), (SYS, "dm-crypt", True),
@@ -139,8 +139,8 @@ ASKERS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("who", "alias", "may"), ASKERS)
-def test_who_gets_as_far_as_the_request(who: Caller, alias: str, may: bool) -> None:
+@pytest.mark.parametrize(("who", "alias", "may"), CALLERS)
+def test_which_callers_reach_the_request(who: Caller, alias: str, may: bool) -> None:
     family = family_of(alias)
     assert family is not None
     assert may_ask(who, family) is may

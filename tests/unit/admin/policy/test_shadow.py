@@ -1,4 +1,4 @@
-"""Which rows can decide anything: tables, and that a row of which it is denied really never does."""
+"""Which rows have no effect: tables of examples, and properties checked against match.py and decide()."""
 
 import random
 import time
@@ -18,18 +18,18 @@ from safe_modprobe.model import Action, Caller, CallSite, Claim, Mark, Origin, P
 from safe_modprobe.policy.match import call_site, first_mark, first_rule, matches_caller, normalize_pattern
 from tests.unit.make import UNKNOWN, cap, plan, policy, step
 
-NOT_LIKE_THAT = "no name is like that"
+NO_SUCH_NAME = "no possible name matches this pattern"
 IMPOSSIBLE = [
-    ("modules", "a-b", ""), ("modules", "*", ""), ("modules", "a[-_]b", ""), ("modules", "a[-]b", NOT_LIKE_THAT),
-    ("modules", "[z-a]", NOT_LIKE_THAT), ("modules", "kernel/fs/xfs", "a module's name has no folder and no .ko"),
-    ("modules", "xfs.ko", "a module's name has no folder and no .ko"), ("modules", "xfs.ko*", "a module's name has no folder and no .ko"),
-    ("modules", "xfs?ko", ""), ("aliases", "a.b/c", ""), ("aliases", "fs[-]x", NOT_LIKE_THAT),
+    ("modules", "a-b", ""), ("modules", "*", ""), ("modules", "a[-_]b", ""), ("modules", "a[-]b", NO_SUCH_NAME),
+    ("modules", "[z-a]", NO_SUCH_NAME), ("modules", "kernel/fs/xfs", "a module's name contains no path and no .ko"),
+    ("modules", "xfs.ko", "a module's name contains no path and no .ko"), ("modules", "xfs.ko*", "a module's name contains no path and no .ko"),
+    ("modules", "xfs?ko", ""), ("aliases", "a.b/c", ""), ("aliases", "fs[-]x", NO_SUCH_NAME),
     ("units", "a-b.service", ""), ("units", "session-?.scope", ""), ("units", "*", ""), ("units", "asterisk*", ""),
     ("units", "asterisk", "a unit's name ends in .service or .scope"), ("units", "a.socket", "a unit's name ends in .service or .scope"),
     ("units", "*.slice", "a unit's name ends in .service or .scope"),
     ("executables", "/usr/bin/x", ""), ("executables", "*/x", ""), ("executables", "[/]x", ""),
     ("executables", "nginx", "a program's path starts with /"), ("executables", "usr/*", "a program's path starts with /"),
-    ("call_sites", "f[-]", ""), ("call_sites", "[z-a]", NOT_LIKE_THAT),
+    ("call_sites", "f[-]", ""), ("call_sites", "[z-a]", NO_SUCH_NAME),
 ]  # fmt: skip
 
 
@@ -39,14 +39,14 @@ def test_impossible_patterns(key: str, pattern: str, why: str) -> None:
 
 
 NEVER = [
-    ('rule = [{ modules = ["a[-]b", "[z-a]"], action = "deny" }]', "'a[-]b', '[z-a]' in 'modules': no name is like that"),
+    ('rule = [{ modules = ["a[-]b", "[z-a]"], action = "deny" }]', "'a[-]b', '[z-a]' in 'modules': no possible name matches this pattern"),
     ('rule = [{ modules = ["a"], units = ["x", "y"], action = "deny" }]', "'x', 'y' in 'units': a unit's name ends in .service or .scope"),
-    ('rule = [{ callers = "unknown", users = [1], action = "allow" }]', "callers = 'unknown' is who nobody knows anything about, and it asks for 'users'"),
-    ('rule = [{ callers = "unknown", no_new_privs = false, action = "allow" }]', "callers = 'unknown' is who nobody knows anything about, and it asks for 'no_new_privs'"),
-    ('rule = [{ capabilities = ["CAP_BPF"], user_namespace = "other", action = "allow" }]', "'capabilities' count in the initial user namespace only, and user_namespace = 'other' is outside of it"),
-    ('mark = [{ aliases = ["x[-]"], modules = ["m"], privileged = true }]', "'x[-]' in 'aliases': no name is like that"),
-    ('call_site = [{ aliases = ["x[-]"], deputy = true }]', "'x[-]' in 'aliases': no name is like that"),
-    # these may match
+    ('rule = [{ callers = "unknown", users = [1], action = "allow" }]', "callers = 'unknown' matches unidentified callers, and 'users' needs an identified one"),
+    ('rule = [{ callers = "unknown", no_new_privs = false, action = "allow" }]', "callers = 'unknown' matches unidentified callers, and 'no_new_privs' needs an identified one"),
+    ('rule = [{ capabilities = ["CAP_BPF"], user_namespace = "other", action = "allow" }]', "'capabilities' count only in the initial user namespace, and user_namespace = 'other' excludes it"),
+    ('mark = [{ aliases = ["x[-]"], modules = ["m"], privileged = true }]', "'x[-]' in 'aliases': no possible name matches this pattern"),
+    ('call_site = [{ aliases = ["x[-]"], deputy = true }]', "'x[-]' in 'aliases': no possible name matches this pattern"),
+    # These may match.
     ('rule = [{ modules = ["a[-]b", "c"], action = "deny" }]', ""),
     ('rule = [{ callers = "unknown", modules = ["m"], aliases = ["a"], action = "deny" }]', ""),
     ('rule = [{ callers = "known", users = [1], action = "deny" }]', ""),
@@ -65,7 +65,7 @@ def rules(*rows: str) -> str:
 
 
 def last(text: str) -> tuple[int, ...]:
-    """The numbers of the rows that leave nothing to the last one."""
+    """Return the indexes of the rows that match everything the last one matches."""
     every = list(find_shadows(policy(text)))
     at = {id(row): index for index, (row, _) in enumerate(every)}
     return tuple(at[id(row)] for row in every[-1][1].before)
@@ -73,7 +73,7 @@ def last(text: str) -> tuple[int, ...]:
 
 DENY, ALLOW = 'action = "deny"', 'action = "allow"'
 RULES = [
-    # what
+    # Modules and aliases.
     (['modules = ["a"]'], 'modules = ["a"]', (0,)), (['modules = ["a*"]'], 'modules = ["ab", "ac"]', (0,)),
     (['modules = ["ab"]'], 'modules = ["a*"]', ()), (['modules = ["a-b"]'], 'modules = ["a_b"]', (0,)),
     (['modules = ["a"]', 'modules = ["b"]'], 'modules = ["a", "b"]', (0, 1)),
@@ -86,12 +86,12 @@ RULES = [
     (['modules = ["a"]; aliases = ["x"]', 'modules = ["b"]; aliases = ["y"]'], 'modules = ["a", "b"]; aliases = ["x", "y"]', ()),
     (['modules = ["a"]; aliases = ["x"]', 'modules = ["b"]; aliases = ["x"]'], 'modules = ["[ab]"]; aliases = ["x"]', (0, 1)),
     (['modules = ["a", "[z-a]"]'], 'modules = ["a", "[z-a]"]', (0,)), (['modules = ["[z-a]"]'], 'modules = ["a"]', ()),
-    # a row that is named is one that it takes
+    # Only rows that are needed are named.
     (['modules = ["a"]', 'modules = ["a*"]'], 'modules = ["ab"]', (1,)), (['modules = ["a*"]', 'modules = ["ab"]'], 'modules = ["ab"]', (0,)),
-    # users
+    # Users.
     (['users = [1, 2]'], 'users = [1]', (0,)), (['users = [1]'], 'users = [1, 2]', ()), (['users = [1]'], 'modules = ["a"]', ()),
     (['users = [1]', 'users = [2]'], 'users = [1, 2]', ()),
-    # the other keys about the caller
+    # The other keys about the caller.
     (['groups = [1, 2]'], 'groups = [2]', (0,)), (['groups = [1]'], 'groups = [2]', ()),
     (['capabilities = ["CAP_BPF"]'], 'capabilities = ["CAP_BPF"]; users = [1]', (0,)),
     (['capabilities = ["CAP_BPF"]'], 'capabilities = ["CAP_BPF", "CAP_CHOWN"]', ()),
@@ -102,7 +102,7 @@ RULES = [
     (['user_namespace = "initial"'], 'user_namespace = "other"', ()), (['user_namespace = "initial"'], 'users = [1]', ()),
     (['user_namespace = "initial"'], 'capabilities = ["CAP_BPF"]', (0,)), (['no_new_privs = true'], 'no_new_privs = true', (0,)),
     (['no_new_privs = true'], 'no_new_privs = false', ()), (['no_new_privs = false'], 'modules = ["a"]', ()),
-    # who is known
+    # Known and unknown callers.
     (['callers = "known"'], 'users = [1]', (0,)), (['callers = "known"'], 'modules = ["a"]', ()),
     (['callers = "unknown"'], 'users = [1]', ()), (['callers = "unknown"'], 'callers = "unknown"; modules = ["a"]', (0,)),
     (['callers = "unknown"'], 'callers = "known"', ()), (['users = [1]'], 'callers = "unknown"', ()),
@@ -111,7 +111,7 @@ RULES = [
 
 
 @pytest.mark.parametrize(("earlier", "row", "before"), RULES)
-def test_rules_that_earlier_ones_leave_nothing_to(earlier: list[str], row: str, before: tuple[int, ...]) -> None:
+def test_rules_that_earlier_rules_cover(earlier: list[str], row: str, before: tuple[int, ...]) -> None:
     assert last(rules(*(f"{each}; {DENY}" for each in (*earlier, row)))) == before
 
 
@@ -119,7 +119,7 @@ def test_rules_that_earlier_ones_leave_nothing_to(earlier: list[str], row: str, 
     ("earlier", "action", "before"),
     [(ALLOW, ALLOW, (0,)), (DENY, DENY, (0,)), (DENY, ALLOW, (0,)), (ALLOW, DENY, ()), ('action = "log"', ALLOW, (0,))],
 )  # fmt: skip
-def test_a_refusal_takes_either_uid_and_a_grant_both(earlier: str, action: str, before: tuple[int, ...]) -> None:
+def test_deny_matches_either_uid_and_allow_needs_both(earlier: str, action: str, before: tuple[int, ...]) -> None:
     assert last(rules(f"users = [1]; {earlier}", f"users = [1]; {action}")) == before
 
 
@@ -130,7 +130,7 @@ OTHER_TABLES = [
     ('mark = [{ modules = ["a"], privileged = true }, { modules = ["a"], privileged = "marker" }]', (0,)),
     ('call_site = [{ aliases = ["a-*"], deputy = true }, { aliases = ["a_b"], capability = "CAP_BPF" }]', (0,)),
     ('call_site = [{ aliases = ["a-b"], deputy = true }, { aliases = ["a_*"], capability = "CAP_BPF" }]', ()),
-    # a rule and a mark, or a call site, are no rivals
+    # A rule does not shadow a mark or a call site, nor the reverse.
     ('mark = [{ aliases = ["*"], privileged = true }]\nrule = [{ modules = ["a"], action = "deny" }]', ()),
     ('mark = [{ aliases = ["*"], privileged = true }]\ncall_site = [{ aliases = ["a"], deputy = true }]', ()),
 ]  # fmt: skip
@@ -145,10 +145,10 @@ PARTS = [
     ('mark = [{ modules = ["a"], privileged = true }, { modules = ["a", "b"], privileged = false }]', [("modules", "a", (0,))]),
     ('mark = [{ aliases = ["fs-*"], privileged = true }, { aliases = ["fs-x", "x"], modules = ["m"], privileged = true }]', [("aliases", "fs-x", (0,))]),
     ('mark = [{ modules = ["a"], privileged = true }, { modules = ["c"], privileged = true }, { modules = ["[ac]", "b"], privileged = true }]', [("modules", "[ac]", (0, 1))]),
-    # of both keys, each where all of the other is taken
+    # A pattern of one key is reported if earlier rows cover it for every pattern of the other key.
     ('mark = [{ modules = ["a"], aliases = ["x", "y"], privileged = true }, { modules = ["a", "b"], aliases = ["x", "y"], privileged = true }]', [("modules", "a", (0,))]),
     ('mark = [{ modules = ["a"], aliases = ["x"], privileged = true }, { modules = ["a", "b"], aliases = ["x", "y"], privileged = true }]', []),
-    # not what is taken in part, nor from others
+    # A partly covered pattern is not reported, nor one that is covered for other callers only.
     ('mark = [{ modules = ["ab"], privileged = true }, { modules = ["a*", "b"], privileged = true }]', []),
     ('rule = [{ modules = ["a"], users = [1], action = "deny" }, { modules = ["a", "b"], action = "deny" }]', []),
     ('rule = [{ modules = ["a"], action = "deny" }, { modules = ["a", "b"], users = [1], action = "allow" }]', [("modules", "a", (0,))]),
@@ -166,7 +166,7 @@ def test_single_patterns_of_a_row(text: str, parts: list[tuple[str, str, tuple[i
 
 
 MODULE_CAPABILITY = 'capabilities = ["CAP_SYS_MODULE"]'
-MOOT = [
+REDUNDANT = [
     ([f"{MODULE_CAPABILITY}; {ALLOW}"], True), ([f'{MODULE_CAPABILITY}; modules = ["m"]; users = [0]; {ALLOW}'], True),
     ([f'{MODULE_CAPABILITY}; modules = ["m"]; {ALLOW}', f'modules = ["n*"]; {DENY}'], True),
     ([f'{MODULE_CAPABILITY}; {ALLOW}', f'modules = ["n"]; {ALLOW}'], True),
@@ -178,27 +178,27 @@ MOOT = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("rows", "moot"), MOOT)
-def test_a_rule_for_those_who_may_anyway(rows: list[str], moot: bool) -> None:
+@pytest.mark.parametrize(("rows", "redundant"), REDUNDANT)
+def test_a_rule_that_allows_only_privileged_callers(rows: list[str], redundant: bool) -> None:
     _, shadow = next(find_shadows(policy(rules(*rows))))
-    why = "it allows nothing new: who holds CAP_SYS_MODULE may have any module, and no later rule says otherwise"
-    assert shadow == Shadow(moot=why if moot else "")
+    why = "it allows nothing new: CAP_SYS_MODULE suffices for any module, and no later rule changes that"
+    assert shadow == Shadow(redundant=why if redundant else "")
 
 
-# What is said of a row must hold for every request and caller.
+# What is reported of a row must hold for every request and caller.
 
-# Each value of a key is one of a list that is made once: a draw costs more than what is tried with it.
+# Values come from lists that are made once, because drawing them costs more than the test itself.
 
 
 def some(*values: Any) -> list[tuple[Any, ...]]:
-    """One of these or two, in any order, and as often the one as the other."""
+    """Return tuples of one or two of these values in any order, both lengths equally often."""
     one = [(value,) for value in values]
     two = list(permutations(values, 2))
     return one * max(1, len(two) // len(one)) + two
 
 
 def maybe(values: Iterable[Any]) -> Any:
-    """None, twice as often as a value."""
+    """Draw None twice as often as a value."""
     every = list(values)
     return st.sampled_from([None] * (2 * len(every)) + every)
 
@@ -212,7 +212,7 @@ KEYS = dict(
     call_sites=maybe(some("f", "f*", "* [[]m]")), user_namespace=maybe(["initial", "other"]),
     no_new_privs=maybe([True, False]), callers=maybe(["known", "unknown"]),
 )  # fmt: skip
-# Few keys at a time, or no row would ever lie in another's shadow.
+# With many keys at a time, hardly any row would cover another one.
 FEW = [st.sampled_from(list(combinations(sorted(KEYS), count))) for count in range(4)]
 few_keys = st.integers(0, 3)
 actions = st.sampled_from(list(Action))
@@ -236,7 +236,7 @@ sites = st.builds(lambda aliases: CallSite(Origin("x"), aliases, cap("CAP_BPF"))
 
 @st.composite
 def some_rules(draw: Any) -> list[Rule]:
-    """Rows of which some are others with a key or two changed, as rows in another's shadow are."""
+    """Draw rules of which some are copies of others with a few keys changed, so that rows cover each other."""
     rows = [draw(a_rule())]
     for _ in range(draw(st.integers(1, 3))):
         new = draw(a_rule())
@@ -248,13 +248,13 @@ def some_rules(draw: Any) -> list[Rule]:
 
 
 def some_callers(count: int) -> list[Caller]:
-    """The same in every run: what differs from run to run are the rows."""
+    """Return the same callers in every run; only the rows differ between runs."""
     pick = random.Random(1).choice
-    words = [
+    claimed = [
         UNNAMED_CALLER,
         *(claimed_caller(Claim(True, uid, capabilities=held)) for uid in (0, 1) for held in (0, 1 << 12)),
     ]
-    return [UNKNOWN, *words] + [
+    return [UNKNOWN, *claimed] + [
         Caller(
             Source.TRACEFS, pick([0, 1, 2]), pick([0, 1, 2]), pick([frozenset({1}), frozenset({0, 2})]),
             pick([0, 1 << 16, 1 << 12]), pick([True, True, False]), pick([True, False, None]), executable=pick([None, "/a", "/b"]),
@@ -272,12 +272,12 @@ ASKED = [
 ]
 
 
-def known(rows: Any) -> Any:
-    """Rows that differ in their origin, so that the one that decided can be told."""
+def with_origins(rows: Any) -> Any:
+    """Give each row its own origin, so that the test sees which one decided."""
     return [row._replace(origin=Origin("x", index + 1)) for index, row in enumerate(rows)]
 
 
-def said(found: Policy) -> dict[Origin, Shadow]:
+def shadows(found: Policy) -> dict[Origin, Shadow]:
     return {row.origin: shadow for row, shadow in find_shadows(found)}
 
 
@@ -287,15 +287,15 @@ def may_decide(shadow: Shadow) -> bool:
 
 @given(some_rules())
 @settings(max_examples=120)
-def test_a_rule_of_which_it_is_denied_never_decides(rows: list[Rule]) -> None:
+def test_a_reported_rule_never_decides(rows: list[Rule]) -> None:
     every = Policy(rules=tuple(rows))
-    shadow = said(every)
-    denied = [row for row in rows if not may_decide(shadow[row.origin])]
-    for caller, (request, module) in ((caller, asked) for caller in CALLERS for asked in ASKED if denied):
+    shadow = shadows(every)
+    reported = [row for row in rows if not may_decide(shadow[row.origin])]
+    for caller, (request, module) in ((caller, asked) for caller in CALLERS for asked in ASKED if reported):
         decided = first_rule(every, request, caller, module)
         in_doubt = decided is not None and shadow[decided.origin].never and not matches_caller(decided, caller)
         assert decided is None or may_decide(shadow[decided.origin]) or in_doubt
-        for row in denied:
+        for row in reported:
             matches = first_rule(Policy(rules=(row,)), request, caller, module) is not None
             if shadow[row.origin].never:
                 assert not matches or matches_caller(row, caller) is None
@@ -309,38 +309,40 @@ ROOTS = [each._replace(capabilities=ALL, initial_user_namespace=True) for each i
 
 @given(some_rules())
 @settings(max_examples=120)
-def test_where_a_look_at_root_is_saved_it_would_have_said_the_same(rows: list[Rule]) -> None:
-    """Of whom a patched kernel says nothing: nothing is refused, recorded or kept quiet otherwise than without a look."""
+def test_skipping_details_of_an_unnamed_caller_changes_no_result(rows: list[Rule]) -> None:
+    """A patched kernel does not name root. Refusals and records are the same with and without root's details."""
     grant = Rule(Origin("x", 0), Action.ALLOW, users=frozenset({0}))
     every = Policy(rules=(grant, *rows))
     for request, module in ASKED:
         if needs_details(every, request, UNNAMED_CALLER):
             continue
-        said = set()
+        results = set()
         for caller in (UNNAMED_CALLER, *ROOTS):
             rule = first_rule(every, request, caller, module)
-            said.add((Action.ALLOW, False) if rule is None else (rule.action, rule.quiet))
-        assert len(said) == 1
+            results.add((Action.ALLOW, False) if rule is None else (rule.action, rule.quiet))
+        assert len(results) == 1
 
 
-@given(st.lists(marks, min_size=2, max_size=5).map(known))
+@given(st.lists(marks, min_size=2, max_size=5).map(with_origins))
 @settings(max_examples=80)
-def test_a_pattern_of_which_it_is_denied_is_not_missed(rows: list[Mark]) -> None:
-    """Without it, the same mark is the first to match, whatever is asked for."""
+def test_removing_a_reported_pattern_changes_no_mark(rows: list[Mark]) -> None:
+    """Without the pattern, the same mark matches first for every request."""
     for index, (row, shadow) in enumerate(find_shadows(Policy(marks=tuple(rows)))):
         for key, pattern, _ in shadow.parts:
             left = tuple(each for each in getattr(row, key) if normalize_pattern(each) != normalize_pattern(pattern))
-            # No pattern at all would match anything.
+            # A mark without any pattern would match everything.
             fewer = [*rows[:index], *([row._replace(**{key: left})] if left else []), *rows[index + 1 :]]
             for alias, module in ((alias, module) for alias in TEXTS for module in TEXTS):
                 with_it, without = (first_mark(Policy(marks=tuple(each)), alias, module) for each in (rows, fewer))
                 assert (with_it and with_it.origin) == (without and without.origin)
 
 
-@given(st.lists(marks, min_size=2, max_size=5).map(known), st.lists(sites, min_size=2, max_size=5).map(known))
+@given(
+    st.lists(marks, min_size=2, max_size=5).map(with_origins), st.lists(sites, min_size=2, max_size=5).map(with_origins)
+)
 @settings(max_examples=80)
-def test_a_mark_or_call_site_of_which_it_is_denied_never_decides(rows: list[Mark], places: list[CallSite]) -> None:
-    of_marks, of_sites = said(Policy(marks=tuple(rows))), said(Policy(call_sites=tuple(places)))
+def test_a_reported_mark_or_call_site_never_decides(rows: list[Mark], places: list[CallSite]) -> None:
+    of_marks, of_sites = shadows(Policy(marks=tuple(rows))), shadows(Policy(call_sites=tuple(places)))
     for alias in TEXTS:
         site = call_site(Policy(call_sites=tuple(places)), alias)
         assert site is None or may_decide(of_sites[site.origin])
@@ -349,10 +351,10 @@ def test_a_mark_or_call_site_of_which_it_is_denied_never_decides(rows: list[Mark
             assert mark is None or may_decide(of_marks[mark.origin])
 
 
-@given(st.lists(sites, min_size=2, max_size=4).map(known))
+@given(st.lists(sites, min_size=2, max_size=4).map(with_origins))
 @settings(max_examples=80)
-def test_of_one_key_all_that_lies_in_shadow_is_found(places: list[CallSite]) -> None:
-    """Over the texts of these patterns it is exact: who never decides any of them is called so."""
+def test_every_call_site_without_effect_is_found(places: list[CallSite]) -> None:
+    """With a single key the result is exact: each call site that decides none of these texts is reported."""
     alphabet = [
         f"{a}{b}{c}{d}"
         for a in ("", "a", "b", "c", "_")
@@ -362,29 +364,29 @@ def test_of_one_key_all_that_lies_in_shadow_is_found(places: list[CallSite]) -> 
     ]
     every = Policy(call_sites=tuple(places))
     deciding = {site.origin for text in alphabet if (site := call_site(every, text)) is not None}
-    assert {origin for origin, shadow in said(every).items() if may_decide(shadow)} == deciding
+    assert {origin for origin, shadow in shadows(every).items() if may_decide(shadow)} == deciding
 
 
 @given(some_rules(), st.integers(0, 2), st.lists(marks, max_size=2))
 @settings(max_examples=80)
-def test_without_a_moot_rule_the_same_is_done(rows: list[Rule], at: int, marked: list[Mark]) -> None:
-    may_anyway = dict(action=Action.ALLOW, capabilities=frozenset({cap("CAP_SYS_MODULE")}), quiet=False)
+def test_removing_a_redundant_rule_changes_no_verdict(rows: list[Rule], at: int, marked: list[Mark]) -> None:
+    allows_nothing_new = dict(action=Action.ALLOW, capabilities=frozenset({cap("CAP_SYS_MODULE")}), quiet=False)
     at = min(at, len(rows) - 1)
-    rows = [*rows[:at], rows[at]._replace(**may_anyway), *rows[at + 1 :]]
-    shadow = said(Policy(rules=tuple(rows)))
+    rows = [*rows[:at], rows[at]._replace(**allows_nothing_new), *rows[at + 1 :]]
+    shadow = shadows(Policy(rules=tuple(rows)))
     every = Policy(rules=tuple(rows), marks=tuple(marked))
-    fewer = every._replace(rules=tuple(row for row in rows if not shadow[row.origin].moot))
+    fewer = every._replace(rules=tuple(row for row in rows if not shadow[row.origin].redundant))
     for caller, (request, module) in ((caller, asked) for caller in CALLERS for asked in ASKED if fewer != every):
-        assert done(every, request, caller, module) == done(fewer, request, caller, module)
+        assert result(every, request, caller, module) == result(fewer, request, caller, module)
 
 
-def done(rows: Policy, request: Request, caller: Caller, module: str) -> tuple[Action, bool]:
+def result(rows: Policy, request: Request, caller: Caller, module: str) -> tuple[Action, bool]:
     verdict = decide(rows, request, caller, plan(step("other"), step(module), alias=request.alias))
     return verdict.action, verdict.quiet
 
 
-def test_a_list_of_every_module_there_is_and_what_comes_after_it() -> None:
-    """As tools write it that allow a machine only what it has loaded."""
+def test_a_mark_on_thousands_of_modules_is_checked_in_seconds() -> None:
+    """Tools that allow only the modules loaded on a machine write such lists."""
     names = [f"module_{index}" for index in range(4000)]
     lists = [names, *(names[at : at + 20] for at in range(0, 1200, 20))]
     rows = policy("\n".join(f"[[mark]]\nmodules = {each}\nprivileged = true\n" for each in lists))
@@ -397,7 +399,7 @@ def test_a_list_of_every_module_there_is_and_what_comes_after_it() -> None:
 
 
 def less_known(draw: Any, caller: Caller) -> Caller:
-    """The same, of whom a part is not known: a task that was not looked at has no unit, program or call site either."""
+    """Return the caller with some details missing; an unread task also lacks unit, program and call site."""
     parts = {key: None for key in draw(st.sets(st.sampled_from(["euid", "gids", "initial_user_namespace"])))}
     held = draw(st.integers(0, 1 << 17)) & caller.capabilities
     parts |= {"capabilities": held, "may_hold": caller.capabilities | caller.may_hold}
@@ -410,8 +412,8 @@ def less_known(draw: Any, caller: Caller) -> Caller:
     st.data(), some_rules(), st.sampled_from([caller for caller in CALLERS if caller.uid is not None and caller.seen])
 )
 @settings(max_examples=300)
-def test_whoever_is_less_known_is_refused_no_less(data: Any, rows: list[Rule], caller: Caller) -> None:
-    """But that what nobody knows of is not asked for: an effective uid, and what CAP_SYS_MODULE may bring anyway."""
+def test_missing_details_never_lift_a_refusal(data: Any, rows: list[Rule], caller: Caller) -> None:
+    """The effective uid equals the real one here, and CAP_SYS_MODULE comes with all capabilities."""
     caller = caller._replace(euid=caller.uid)
     if holds(caller.capabilities, SYS_MODULE):
         caller = caller._replace(capabilities=ALL)

@@ -124,7 +124,7 @@ def test_json_and_text_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     ("argv", "text"),
     [
         (["--output", "{}/none/x.prom"], "--output: {}/none: no such folder; give node_exporter's --collector.textfile.directory"),
-        (["--output", "{}/link"], "{}/link: it is a link to /etc/passwd, which is not followed; nothing was changed, remove the link or edit what it leads to"),
+        (["--output", "{}/link"], "{}/link: it is a link to /etc/passwd, and links are not followed; nothing was changed; remove the link or edit its target"),
         (["--output", "{}"], "{}: it is not a file; nothing was changed, remove it"),
         (["--output", "{}/x.prom", "--json"], "--output: it is for the text format; let the shell write what --json prints"),
     ],
