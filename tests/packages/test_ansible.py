@@ -123,7 +123,7 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     assert done.failed == "" and "Copy the package" in done.changed
     assert machine.files() == before
     done = machine.run(safe_modprobe_policy=FIRST)
-    assert done.failed == "" and {"Install the .deb", "Put the drop-ins in place"} <= set(done.changed)
+    assert done.failed == "" and {"Install the .deb", "Copy the drop-ins"} <= set(done.changed)
     assert done.facts["state"] == "off" and "40-open-to-users.toml" not in str(done.facts["policy"]["files"])
     return machine
 
@@ -146,14 +146,14 @@ def test_a_wrong_policy_is_refused_and_the_old_one_stays(fleet: Fleet) -> None:
 
 OTHER = [site(MARK.replace("tun", "tap")), {"name": "40-open-to-users.toml", "content": "# all that it said\n"}]
 GONE = [{"name": "40-open-to-users.toml", "state": "absent"}]
-TO_OTHER = ["Put the drop-ins in place", "Begin no boot with a trial"]
-OFF = ["Begin no boot with a trial", "Have it switched on at every boot, or not"]
+TO_OTHER = ["Copy the drop-ins", "Start boots without a trial"]
+OFF = ["Start boots without a trial", "Enable or disable the unit that switches safe-modprobe on at boot"]
 
 LIFE = [
     ("a second run", False, {"policy": FIRST}, [], True, True),
     ("a dry run", True, {"policy": OTHER, "mode": "enforce"}, TO_OTHER, True, True),
     ("enforced, another policy", False, {"policy": OTHER, "mode": "enforce"}, TO_OTHER, True, False),
-    ("a trial again", False, {"policy": GONE}, ["Remove drop-ins", "Begin every boot with a trial"], True, True),
+    ("a trial again", False, {"policy": GONE}, ["Remove drop-ins", "Start every boot with a trial"], True, True),
     ("switched off", False, {"enabled": False}, OFF, False, False),
     # By its own status, which a dry run asks as well.
     ("off and wanted so, dry", True, {"enabled": False, "image": False}, [], False, False),
@@ -179,9 +179,12 @@ def test_a_life(fleet: Fleet) -> None:
     ("variables", "why"),
     [
         ({"safe_modprobe_mode": "of"}, "value of safe_modprobe_mode must be one of: trial, enforce, got: of"),
-        ({"safe_modprobe_policy": [site(MARK, "../x.toml")]}, "'../x.toml' has to be a name that ends in .toml"),
-        ({"safe_modprobe_policy": [site(MARK, "10-site")]}, "'10-site' has to be a name that ends in .toml"),
-        ({"safe_modprobe_policy": [{"name": "1.toml"}]}, "'1.toml' has to be a name that ends in .toml, with content"),
+        ({"safe_modprobe_policy": [site(MARK, "../x.toml")]}, "'../x.toml' must be a name that ends in .toml"),
+        ({"safe_modprobe_policy": [site(MARK, "10-site")]}, "'10-site' must be a name that ends in .toml"),
+        (
+            {"safe_modprobe_policy": [{"name": "1.toml"}]},
+            "'1.toml' must be a name that ends in .toml, with content",
+        ),
         ({"safe_modprobe_policy": [site(MARK) | {"stat": "absent"}]}, "stat. Supported parameters include"),
         ({"safe_modprobe_image": False}, "; nothing was changed: "),
     ],

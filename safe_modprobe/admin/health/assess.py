@@ -1,4 +1,4 @@
-"""Facts -> is it on, does it protect, and what is wrong."""
+"""Judge facts: whether safe-modprobe is on, whether it protects, and what is wrong. Pure."""
 
 from enum import StrEnum
 
@@ -12,7 +12,7 @@ from safe_modprobe.light_types import NamedTuple
 
 
 class State(StrEnum):
-    """Whether the kernel asks us, and whether anything is refused then."""
+    """Whether the kernel runs our helper (`on`), and whether a trial keeps it from refusing anything (`trial`)."""
 
     ON = "on"
     TRIAL = "trial"
@@ -20,7 +20,7 @@ class State(StrEnum):
 
 
 class Health(NamedTuple):
-    """The answer; the problems are sorted, the weightiest first."""
+    """The result of all checks. `problems` are sorted by severity, the most severe first."""
 
     state: State
     problems: tuple[Problem, ...]
@@ -28,17 +28,17 @@ class Health(NamedTuple):
 
     @property
     def protects(self) -> bool:
-        """Whether it is on, and nothing makes it moot."""
+        """Whether safe-modprobe is on and no problem has severity `moot`."""
         return self.state is State.ON and all(each.severity is not Severity.MOOT for each in self.problems)
 
 
 _CHECKS = (check_helper, check_policy, check_callers)
-_WEIGHT = list(Severity)
+_ORDER = list(Severity)
 
 
 def assess(facts: Facts) -> Health:
-    """All that is to be said of a machine."""
+    """Run every check on the facts of a machine."""
     state = State.OFF if not facts.ours else State.TRIAL if facts.policy.settings.trial else State.ON
     problems = [problem for check in _CHECKS for problem in check(facts)]
-    problems.sort(key=lambda problem: _WEIGHT.index(problem.severity))
+    problems.sort(key=lambda problem: _ORDER.index(problem.severity))
     return Health(state, tuple(problems), sources(facts))

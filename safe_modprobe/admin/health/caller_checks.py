@@ -1,4 +1,4 @@
-"""What can go wrong with the first question: who wants the module."""
+"""Checks of the first question, who called: what keeps a source from identifying the caller. Pure."""
 
 from collections.abc import Iterator
 
@@ -14,124 +14,128 @@ _INSTANCE = "instances/safe-modprobe"
 
 
 def check_callers(facts: Facts) -> Iterator[Problem]:
-    """What keeps a source from answering, or makes the policy believe too much."""
+    """Yield problems that make callers unknown, or that make the policy trust them too much."""
     settings = facts.policy.settings
-    by_kernel = (settings.kernel_args_always or facts.promised) and Source.KERNEL_ARGS in settings.sources
-    # Without `always` or the kernel's promise, its argument tells of users alone.
-    tells = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
-    # Without the capabilities to look, nothing else about the sources matters; whether_it_can_load() says that.
+    named_by_kernel = (settings.kernel_args_always or facts.promised) and Source.KERNEL_ARGS in settings.sources
+    # Without `always` or the kernel's promise, kernel arguments identify only unprivileged callers.
+    inspects = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
+    # helper_checks reports missing capabilities. Without them, no other problem of these sources matters.
     if not facts.lacking(*INSPECTION_CAPABILITIES):
-        if not by_kernel:
-            yield from _of_trace(facts) if tells else (_nobody_tells(facts),)
+        if not named_by_kernel:
+            yield from _check_tracing(facts) if inspects else (_no_source(facts),)
         elif all(each.why for each in sources(facts) if each.source is not Source.KERNEL_ARGS):
-            yield from _of_words_alone(facts)
+            yield from _check_kernel_args_alone(facts)
     if settings.unknown_caller_privileged and settings.mode is not Mode.DISABLED:
         yield moot(
             "unknown-caller",
-            'unknown_caller is "privileged" and any user can become unknown (by killing its own request), so any user'
-            f" gets any module [{settings.origin('unknown_caller')}]",
-            'set it to "unprivileged"',
+            'unknown_caller is "privileged" and a user becomes an unknown caller by killing their own request, so any'
+            f" user can load any module [{settings.origin('unknown_caller')}]",
+            'set unknown_caller to "unprivileged"',
         )
     if settings.kernel_args_always:
-        yield from _of_kernel_args(facts)
-    yield from _of_shared_refusals(facts)
+        yield from _check_kernel_args_always(facts)
+    yield from _check_shared_refusals(facts)
 
 
-def _nobody_tells(facts: Facts) -> Problem:
-    whom = "counts as privileged" if facts.policy.settings.unknown_caller_privileged else "is unprivileged, root too"
-    why, mend = _why_nobody_looks(facts)
-    return weaker("no-source", f"nobody can say who asks, so everybody {whom}: {why}", mend)
+def _no_source(facts: Facts) -> Problem:
+    counts_as = "privileged" if facts.policy.settings.unknown_caller_privileged else "unprivileged, even root"
+    why, mend = _why_no_inspection(facts)
+    return weaker("no-source", f"no source can identify callers ({why}), so every caller counts as {counts_as}", mend)
 
 
-def _why_nobody_looks(facts: Facts) -> tuple[str, str]:
-    """Why neither tracefs nor proc can say who asks, as a part of a sentence, and what mends it."""
+def _why_no_inspection(facts: Facts) -> tuple[str, str]:
+    """Return why neither tracefs nor proc can identify callers, as a clause, and what to do about it."""
     if not facts.stacks:
         return "/proc/TID/stack cannot be read", "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"
-    without = f"{why_no_trace(facts)}, and " if Source.TRACEFS in facts.policy.settings.sources else ""
+    no_trace = f"{why_no_trace(facts)}, and " if Source.TRACEFS in facts.policy.settings.sources else ""
     origin = facts.policy.settings.origin("sources")
-    return f"{without}sources leave out those that could [{origin}]", 'add "tracefs" and "proc" to sources'
+    return (
+        f"{no_trace}the setting sources omits a source that works here [{origin}]",
+        'add "tracefs" and "proc" to sources',
+    )
 
 
-def _of_words_alone(facts: Facts) -> Iterator[Problem]:
-    """The kernel's words and its silence, and nobody who looks at the task."""
-    why, mend = _why_nobody_looks(facts)
+def _check_kernel_args_alone(facts: Facts) -> Iterator[Problem]:
+    """Yield what a machine loses where kernel arguments are the only source that answers."""
+    why, mend = _why_no_inspection(facts)
     yield weaker(
         "words-alone",
-        "the kernel's words alone say who asks, so that root is refused what is marked while a load for a user takes"
-        " more than half a second, and for a minute after it what nobody waits for, which any user can bring about:"
-        f" {why}",
+        f"only kernel arguments identify callers ({why}), so root may be refused marked modules while a load for a user"
+        " takes over 0.5 s, and for 60 s after it if no task waits for the request; any user can cause this",
         mend,
     )
     rules = [each for each in facts.policy.rules if keys_beyond_kernel_args(each)]
     if rules:
         deny = any(each.action is Action.DENY for each in rules)
-        others = any(each.action is not Action.DENY for each in rules)
-        then = ["what refuses does so in doubt, root as well"] * deny + ["what lets through is for nobody"] * others
+        grant = any(each.action is not Action.DENY for each in rules)
+        then = ["deny rules match in doubt (even root)"] * deny + ["allow and log rules match nobody"] * grant
         yield weaker(
             "words-short",
-            f"rules ask for more than the kernel's words say, so that {' and '.join(then)}: {why}"
+            f"rules use keys that kernel arguments cannot answer ({why}), so {' and '.join(then)}"
             f" [{join_names([str(each.origin) for each in rules])}]",
             mend,
         )
 
 
-def _of_trace(facts: Facts) -> Iterator[Problem]:
+def _check_tracing(facts: Facts) -> Iterator[Problem]:
     tracing, settings = facts.tracing, facts.policy.settings
-    poorer = "so who asks is learnt by /proc alone, and root may be refused while users ask"
+    proc_alone = "so only /proc identifies callers, and root may be refused while users make requests"
     if Source.TRACEFS not in settings.sources:
-        what = f"sources leave tracefs out, {poorer} [{settings.origin('sources')}]"
+        what = f"the setting sources omits tracefs, {proc_alone} [{settings.origin('sources')}]"
         yield weaker("tracefs", what, 'add "tracefs" to sources, before "proc"')
         return
     if why := why_no_trace(facts):
-        again = "'safe-modprobectl enable --runtime' makes it anew"
-        boot = "boot with lockdown=integrity, which leaves tracefs open, if that is enough for you"
-        kernel = "mount it on /sys/kernel/tracing, or boot a kernel with CONFIG_FTRACE"
-        mend = boot if facts.lockdown == "confidentiality" else again if tracing.tracefs else kernel
-        yield weaker("tracefs", f"{why}, {poorer}", mend)
+        create = "run 'safe-modprobectl enable --runtime' to create it again"
+        boot = "boot with lockdown=integrity, which allows tracefs, if that is strict enough"
+        mount = "mount tracefs on /sys/kernel/tracing, or boot a kernel with CONFIG_FTRACE"
+        mend = boot if facts.lockdown == "confidentiality" else create if tracing.tracefs else mount
+        yield weaker("tracefs", f"{why}, {proc_alone}", mend)
         return
     if not tracing.clock:
         yield weaker(
             "trace-clock",
-            "the tracing instance uses another clock than boot, so an event cannot be compared with a task's start",
-            "'safe-modprobectl enable --runtime' sets it",
+            "the tracing instance does not use the clock boot, so helpers cannot compare an event with a task's start",
+            "run 'safe-modprobectl enable --runtime' to set the clock",
         )
-    mend = f"look who floods it; a larger ring: echo 1024 >/sys/kernel/tracing/{_INSTANCE}/buffer_size_kb"
+    size = f"/sys/kernel/tracing/{_INSTANCE}/buffer_size_kb"
+    mend = f"find out which user floods it, or enlarge it with 'echo 1024 >{size}'"
     if tracing.doubt:
-        yield weaker("trace-loss", f"the ring lost requests ({tracing.lost}) within the last minute, {poorer}", mend)
+        what = f"the trace ring lost requests ({tracing.lost} so far) within the last minute, {proc_alone}"
+        yield weaker("trace-loss", what, mend)
     elif tracing.lost:
-        yield note("trace-loss", f"the ring has lost requests ({tracing.lost}) since it was made", mend)
+        yield note("trace-loss", f"the trace ring has lost requests ({tracing.lost}) since it was created", mend)
 
 
-def _of_kernel_args(facts: Facts) -> Iterator[Problem]:
+def _check_kernel_args_always(facts: Facts) -> Iterator[Problem]:
     where = facts.policy.settings.origin("kernel_args")
     if Source.KERNEL_ARGS not in facts.policy.settings.sources:
         yield note(
             "kernel-args",
-            f'kernel_args is "always", and sources leave kernel-args out, so that it has no effect [{where}]',
-            'remove it, or add "kernel-args" to sources',
+            f'kernel_args is "always", but the setting sources omits kernel-args, so it has no effect [{where}]',
+            'remove kernel_args, or add "kernel-args" to sources',
         )
     elif not passes_kernel_args(facts):
-        how = "passes none" if facts.options is not None else "may pass none (its build options are not to be found)"
+        how = "passes none" if facts.options is not None else "may pass none (its build options cannot be found)"
         problem = moot if facts.options is not None else weaker
         yield problem(
             "kernel-args",
-            f'kernel_args is "always" and this kernel {how}, so everybody counts as root [{where}]',
-            f'set it to "optional"; only a kernel with CONFIG_{MODHARDEN} or CONFIG_{CALLER_ARGS} passes them',
+            f'kernel_args is "always", but this kernel {how}, so every caller counts as root [{where}]',
+            f'set it to "optional"; only a kernel with CONFIG_{MODHARDEN} or CONFIG_{CALLER_ARGS} passes arguments',
         )
 
 
-def _of_shared_refusals(facts: Facts) -> Iterator[Problem]:
+def _check_shared_refusals(facts: Facts) -> Iterator[Problem]:
     if (facts.options or {}).get(AUTOLOAD_DUPS) == "y":
         yield weaker(
             "shared-refusals",
-            "this kernel shares an answer for 60 s with all who ask for the same name, so that what is refused to a"
-            f" user is refused to root, too (CONFIG_{AUTOLOAD_DUPS})",
-            "boot a kernel without it, which is for debugging; until then root uses modprobe",
+            "this kernel gives the same answer to all requests for a name within 60 s, so a refusal to a user is also"
+            f" one to root (CONFIG_{AUTOLOAD_DUPS})",
+            "boot a kernel without this debugging option; until then, load modules as root with modprobe",
         )
     if facts.options is None:
         yield note(
             "no-build-options",
-            "this kernel's build options are not to be found (/proc/config.gz, /boot/config-VERSION), so that"
-            " what depends on them was not looked at",
+            "this kernel's build options cannot be found in /proc/config.gz or /boot/config-VERSION, so checks that"
+            " depend on them were skipped",
             "install the kernel package's config file",
         )

@@ -1,4 +1,4 @@
-"""What `status` has to know of a machine. Each default is what a machine has on which all is well."""
+"""Facts about a machine that the checks judge. The defaults describe a machine without problems."""
 
 from collections.abc import Mapping
 
@@ -7,17 +7,16 @@ from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import Origin, Policy
 
 ALL_CAPABILITIES = (1 << 64) - 1
-"""As kernel.usermodehelper.bset has it when nobody has changed it: bits that no capability has yet, too."""
-
+"""The unchanged kernel.usermodehelper.bset: every bit, including those without a capability yet."""
 
 INSPECTION_CAPABILITIES = tuple(filter(None, map(parse_capability, ("CAP_SYS_ADMIN", "CAP_SYS_PTRACE"))))
-"""What /proc/TID/stack of another user's task asks of its reader (fs/proc/base.c)."""
+"""Capabilities that a reader of another user's /proc/TID/stack needs (fs/proc/base.c)."""
 
 
 class Program(NamedTuple):
-    """What a request runs: the helper, the interpreter that it names, or the folder of our code.
+    """What a request runs: the helper, the interpreter in its first line, or the folder of our code.
 
-    `others` are the files and folders, up to the top, that somebody else than root may change, each with why.
+    `others` are (path, reason) of files and parent folders that a user other than root can change.
     """
 
     path: str
@@ -28,15 +27,15 @@ class Program(NamedTuple):
 
     @property
     def sound(self) -> bool:
-        """Whether it can be run, and nobody but root decides what that does."""
+        """Whether the kernel can run it and only root can change it."""
         return self.there and self.executable and not self.noexec and not self.others
 
 
 class Tracing(NamedTuple):
-    """Our tracing instance. `refused` is why it could not be read, "" where it could.
+    """Our tracing instance. `refused` is why it could not be read, "" if it could.
 
-    `lost` are the events that the kernel has overwritten since the instance was made; `doubt`: so lately that
-    helpers do not trust the ring now.
+    `lost` counts the events that the kernel overwrote since the instance was created. `doubt`: events were lost so
+    recently that helpers do not trust the ring now.
     """
 
     tracefs: bool = True
@@ -50,7 +49,7 @@ class Tracing(NamedTuple):
 
 
 class Lkrg(NamedTuple):
-    """LKRG's own sysctls (/proc/sys/lkrg)."""
+    """Sysctls of the Linux Kernel Runtime Guard (/proc/sys/lkrg)."""
 
     umh_validate: int = 0
     umh_enforce: int = 0
@@ -58,30 +57,33 @@ class Lkrg(NamedTuple):
 
 
 class Selinux(NamedTuple):
-    """Whether it enforces, and the helper file's label; None for a file without one."""
+    """Whether SELinux is enforcing, and the label of the helper's file, None without one."""
 
     enforcing: bool = False
     label: str | None = None
 
 
 class Setting(NamedTuple):
-    """A line of sysctl.d, which counts from the next boot, or `sysctl --system`, on."""
+    """A line of sysctl.d. It takes effect at the next boot, or when `sysctl --system` runs."""
 
     origin: Origin
     value: str
 
 
 class Facts(NamedTuple):
-    """The machine as it is now.
+    """The present state of the machine.
 
-    `current` is kernel.modprobe, None where the kernel has no such thing; `own` is our helper's path, and `ours` says
-    that both are the same file. `policy` is the one in force: the built-in one if `policy_error` says what is wrong
-    with the files; `digest` is of the files, "" where they could not be read. `options` are the kernel's build options
-    without CONFIG_, None where nobody can say. `promised`: kernel.modprobe_caller_args says that the kernel names
-    everybody without CAP_SYS_MODULE. `stacks`: /proc/TID/stack can be read, and has names.
-    `rescue` is the word for us on the kernel's command line (rescue.py); `stood_down`: the watch has put another
-    helper in our place; `at_boot`: the unit is enabled.
-    `dry_run` is how a dry run of the helper failed, "" where it did not. `built_in` and `loaded` are modules.
+    - `own`: the path of our helper. `current`: kernel.modprobe, None in a kernel without that sysctl. `ours`: both
+      are the same file.
+    - `rescue`: the value of safe_modprobe= on the kernel command line (rescue.py). `stood_down`: the watch has set
+      kernel.modprobe to another helper. `at_boot`: the systemd unit is enabled.
+    - `policy`: the policy in force, the built-in one if the files have an error, `policy_error`. `digest`: the
+      SHA-256 of the files, "" if they could not be read.
+    - `options`: the kernel's build options without the prefix CONFIG_, None if unknown.
+    - `dry_run`: how a dry run of the helper failed, "" if it succeeded.
+    - `promised`: kernel.modprobe_caller_args is 1, so the kernel names every caller without CAP_SYS_MODULE.
+    - `stacks`: /proc/TID/stack can be read and has symbol names.
+    - `built_in`, `loaded`: names of modules.
     """
 
     policy: Policy
@@ -112,5 +114,5 @@ class Facts(NamedTuple):
     loaded: frozenset[str] = frozenset()
 
     def lacking(self, *needed: Capability) -> list[Capability]:
-        """Those of these that the kernel leaves no helper."""
+        """Return the needed capabilities that are missing in kernel.usermodehelper.bset."""
         return [each for each in needed if not holds(self.bset, each)]

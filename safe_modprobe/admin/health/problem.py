@@ -1,4 +1,4 @@
-"""A problem: how much it weighs, what it is, how to mend it."""
+"""A problem that a check found: its severity, what is wrong, and what to do."""
 
 from enum import StrEnum
 
@@ -6,10 +6,10 @@ from safe_modprobe.light_types import NamedTuple
 
 
 class Severity(StrEnum):
-    """How much a problem weighs.
+    """How severe a problem is.
 
-    `moot`: because of it alone, nothing is decided, or nothing that is decided counts. `weaker`: less is known, or
-    less is kept from users, than the policy says. `note`: good to know, and may well be meant.
+    `moot`: this problem alone makes the decisions pointless, because none is made or none takes effect.
+    `weaker`: the helper knows less, or refuses less, than the policy says. `note`: information; often intended.
     """
 
     MOOT = "moot"
@@ -18,7 +18,7 @@ class Severity(StrEnum):
 
 
 class Problem(NamedTuple):
-    """`key` is its name for programs, and never changes; `what` and `mend` are a sentence each."""
+    """`key` is a stable name for programs. `what` (what is wrong) and `mend` (what to do) are one sentence each."""
 
     key: str
     severity: Severity
@@ -27,15 +27,15 @@ class Problem(NamedTuple):
 
 
 def moot(key: str, what: str, mend: str) -> Problem:
-    """A problem that makes all the rest moot."""
+    """Return a problem that makes the decisions pointless."""
     return Problem(key, Severity.MOOT, what, mend)
 
 
 def weaker(key: str, what: str, mend: str) -> Problem:
-    """A problem that leaves less than the policy says."""
+    """Return a problem that protects less than the policy says."""
     return Problem(key, Severity.WEAKER, what, mend)
 
 
 def note(key: str, what: str, mend: str) -> Problem:
-    """Something that is good to know."""
+    """Return a problem for information."""
     return Problem(key, Severity.NOTE, what, mend)

@@ -1,7 +1,7 @@
-"""The facts that `status` judges, from /proc, /sys, the kernel's build options and the files themselves.
+"""Read the facts that the checks judge, from /proc, /sys, the kernel's build options and the installed files.
 
-Everything is read below `top`, so that tests can lay out a machine. What is not there counts as well, and as what it
-does without it; what cannot be read at all raises OSError.
+All paths are below `top`, so tests can build a machine in a folder. A missing file is a fact too; a file that exists
+and cannot be read raises OSError. Nothing is changed.
 """
 
 import gzip
@@ -40,20 +40,20 @@ from safe_modprobe.rescue import CMDLINE, LOG, rescue_word
 from safe_modprobe.runtime import read
 
 _SYSCTL_FOLDERS = ("/usr/lib/sysctl.d", "/usr/local/lib/sysctl.d", "/run/sysctl.d", "/etc/sysctl.d")
-"""sysctl.d(5), the strongest last; /etc/sysctl.conf is read last of all, by sysctl(8) and by Debian's link to it."""
+"""Folders of sysctl.d(5), lowest priority first. sysctl(8), and on Debian systemd too, reads /etc/sysctl.conf last."""
 
 _AT_BOOT = "/etc/systemd/system/sysinit.target.wants/safe-modprobe.service"
-"""What `systemctl enable` makes of the unit's WantedBy=."""
+"""The link that `systemctl enable` creates for the unit's WantedBy=."""
 
-_SHEBANG = 256  # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE
+_MAX_SHEBANG = 256  # include/uapi/linux/binfmts.h, BINPRM_BUF_SIZE
 _MODPROBE_KEY = re.compile(r"\s*-?\s*kernel[./]modprobe\s*=\s*(.*?)\s*$")
 _LOST = re.compile(rb"^(?:overrun|dropped events): (\d+)$", re.MULTILINE)
 
 
 def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
-    """All of them; `own` is the helper's path and `code` the folder of our code, both as they are below `top`.
+    """Return all facts. `own` is the path of the helper and `code` the folder of our code, both relative to `top`.
 
-    Raises OSError.
+    Raises OSError when a file exists and cannot be read.
     """
     facts = read_helper_facts(own, code, top, kernel)
     policy, error, policy_digest = _policy(top)
@@ -72,14 +72,14 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
 
 
 def read_helper_facts(own: str, code: str, top: str = "", kernel: str | None = None) -> Facts:
-    """What health.on_the_way judges, of which no policy is a part: it is the built-in one here. As read_facts()."""
+    """Return the facts for helper_checks, with the built-in policy. Arguments and errors are those of read_facts()."""
     kernel = kernel or os.uname().release
     current = _line(f"{top}/proc/sys/kernel/modprobe")
     return Facts(
         policy=BUILTIN_POLICY,
         own=own,
         current=current,
-        ours=bool(current) and _same(f"{top}{current}", f"{top}{own}"),
+        ours=bool(current) and _is_same_file(f"{top}{current}", f"{top}{own}"),
         rescue=rescue_word(f"{top}{CMDLINE}"),
         stood_down=os.path.exists(f"{top}{STOOD_DOWN}"),
         at_boot=os.path.lexists(f"{top}{_AT_BOOT}"),
@@ -100,9 +100,9 @@ def _modules(top: str, kernel: str) -> str:
 
 
 def _bytes(path: str) -> bytes:
-    """A whole file, b"" where there is none or a folder. Raises OSError for any other reason: no guess is an answer."""
+    """Return a whole file, b"" for a folder or a missing file. Raises OSError for any other reason."""
     try:
-        # Not waiting.read(), whose one large read(2) a sysctl refuses.
+        # runtime.read() makes one large read(2), which a sysctl refuses.
         with open(path, "rb") as file:
             return file.read()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -110,7 +110,7 @@ def _bytes(path: str) -> bytes:
 
 
 def _line(path: str) -> str | None:
-    """The text of a file of one line; None where there is no file."""
+    """Return the text of a one-line file, or None without the file."""
     return os.fsdecode(_bytes(path)).removesuffix("\n") if os.path.exists(path) else None
 
 
@@ -118,8 +118,8 @@ def _lines(path: str) -> list[str]:
     return [line for line in _bytes(path).decode(errors="surrogateescape").split("\n") if line]
 
 
-def _same(one: str, other: str) -> bool:
-    """Whether two paths are the same file: /sbin is often a link."""
+def _is_same_file(one: str, other: str) -> bool:
+    """Return whether two paths are the same file. /sbin is often a link."""
     try:
         return one == other or os.path.samefile(one, other)
     except OSError:
@@ -127,15 +127,15 @@ def _same(one: str, other: str) -> bool:
 
 
 def _policy(top: str) -> tuple[Policy, str, str]:
-    """What a helper would make of the files and the kernel's command line: the policy, what is wrong, the digest."""
-    policy, error, of_files = _policy_of_files(top)
+    """Return the policy that a helper would use now, the error of its files ("" without one), and their digest."""
+    policy, error, policy_digest = _policy_from_files(top)
     if rescue_word(f"{top}{CMDLINE}") == LOG:
         policy = policy.in_trial(COMMAND_LINE)
-    return policy, error, of_files
+    return policy, error, policy_digest
 
 
-def _policy_of_files(top: str) -> tuple[Policy, str, str]:
-    from safe_modprobe.admin.policy.digest import digest  # and hashlib, which nobody needs to switch on
+def _policy_from_files(top: str) -> tuple[Policy, str, str]:
+    from safe_modprobe.admin.policy.digest import digest  # imports hashlib, which `enable` does not need
 
     folders = [f"{top}{folder}" for folder in FOLDERS]
     files: list[tuple[str, bytes]] = []
@@ -152,17 +152,19 @@ def _policy_of_files(top: str) -> tuple[Policy, str, str]:
 
 
 def _built_in(folder: str, policy: Policy) -> frozenset[str]:
-    """Where the package has only libkmod's index of them, those that marks name in full."""
+    """Return built-in modules, only those with a full name in a mark if modules.builtin is missing."""
     with suppress(FileNotFoundError):
         if names := built_in_names(folder):
             return names
     kmod = Kmod(folder, [])
-    in_full = {name for mark in policy.marks for name in mark.modules if is_literal(name)}
-    return frozenset(name.replace("-", "_") for name in in_full if kmod.module_from_name(name).initstate == "builtin")
+    literal_names = {name for mark in policy.marks for name in mark.modules if is_literal(name)}
+    return frozenset(
+        name.replace("-", "_") for name in literal_names if kmod.module_from_name(name).initstate == "builtin"
+    )
 
 
 def _options(top: str, kernel: str) -> Mapping[str, str] | None:
-    """The kernel's build options without CONFIG_; None where no file has them."""
+    """Return the kernel's build options without the prefix CONFIG_, or None if no file has them."""
     text = gzip.decompress(_bytes(f"{top}/proc/config.gz"))
     if not text:
         paths = (f"/boot/config-{kernel}", f"/lib/modules/{kernel}/config", f"/usr/lib/modules/{kernel}/config")
@@ -174,7 +176,7 @@ def _options(top: str, kernel: str) -> Mapping[str, str] | None:
 def _programs(top: str, own: str, code: str) -> Iterator[Program]:
     helper = _program(top, own)
     yield helper
-    first = _bytes(f"{top}{own}")[:_SHEBANG].partition(b"\n")[0] if helper.there else b""
+    first = _bytes(f"{top}{own}")[:_MAX_SHEBANG].partition(b"\n")[0] if helper.there else b""
     if first.startswith(b"#!") and (words := first[2:].partition(b"\0")[0].split()):
         yield _program(top, os.fsdecode(words[0]))
     others = [found for folder, _, names in os.walk(f"{top}{code}") for found in _others(top, folder, names)]
@@ -191,20 +193,21 @@ def _program(top: str, path: str) -> Program:
 
 
 def _others(top: str, path: str, names: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
-    """What is there, and every folder up to the top, as far as somebody else than root may change it."""
+    """Yield (path, reason) for `path`, `names` in it and all parent folders that a user other than root can change."""
     paths = [os.path.join(path, name) for name in names]
     while len(path) > len(top or "/"):
         paths.append(path)
         path = os.path.dirname(path)
     for each in (*paths, top or "/"):
-        if why := _changeable(os.lstat(each)):
+        if why := _why_changeable(os.lstat(each)):
             yield each.removeprefix(top) or "/", why
 
 
 def changeable_by_others(path: str) -> list[tuple[str, str]]:
-    """The path as it is, what it leads to, and every folder above: those that others than root may change, with why.
+    """Return (path, reason) of everything that decides about `path` and that a user other than root can change.
 
-    Nothing where there is no such path. Raises OSError.
+    That is the path, the files in it if it is a folder, the target of a link, and all parent folders. A missing path
+    gives an empty list. Raises OSError.
     """
     if not os.path.exists(path):
         return []
@@ -213,19 +216,19 @@ def changeable_by_others(path: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys((*_others("", path), *_others("", real, names))))
 
 
-def _changeable(about: os.stat_result) -> str:
-    """Why somebody else than root may change it; "" where nobody may."""
-    if about.st_uid != 0:
-        return f"it belongs to uid {about.st_uid}"
-    mode = about.st_mode
-    # A link's mode means nothing, and from a sticky folder nobody can take away what is root's.
+def _why_changeable(status: os.stat_result) -> str:
+    """Return why a user other than root can change the file, or "" if only root can."""
+    if status.st_uid != 0:
+        return f"it belongs to uid {status.st_uid}"
+    mode = status.st_mode
+    # The kernel ignores a link's mode. In a sticky folder, users cannot replace files of root.
     if stat.S_ISLNK(mode) or (stat.S_ISDIR(mode) and mode & stat.S_ISVTX):
         return ""
     return f"others may write it (mode {stat.S_IMODE(mode):04o})" if mode & 0o022 else ""
 
 
 def _stacks(top: str) -> bool:
-    """Whether a stack can be read and has names: CONFIG_STACKTRACE, CONFIG_KALLSYMS and CAP_SYS_ADMIN."""
+    """Return whether stacks are readable and have symbols: CONFIG_STACKTRACE, CONFIG_KALLSYMS and CAP_SYS_ADMIN."""
     try:
         return bool(parse_stack(_bytes(f"{top}/proc/self/stack")))
     except OSError:
@@ -257,7 +260,7 @@ def _tracing(top: str) -> Tracing:
 
 
 def _chosen(text: str | None) -> str | None:
-    """`none [integrity] confidentiality` -> integrity."""
+    """Return the bracketed word: "none [integrity] confidentiality" gives "integrity"."""
     found = re.search(r"\[([^]]+)\]", text or "")
     return found[1] if found else None
 
@@ -273,7 +276,7 @@ def _selinux(top: str, own: str) -> Selinux:
 
 
 def _lkrg(top: str) -> Lkrg | None:
-    """By its sysctls, since it may hide from /proc/modules."""
+    """Detect LKRG by its sysctls, because it may hide from /proc/modules."""
     if not os.path.isdir(f"{top}/proc/sys/lkrg"):
         return None
     return Lkrg(*(_number(_line(f"{top}/proc/sys/lkrg/{name}")) for name in Lkrg._fields))
@@ -284,13 +287,13 @@ def _number(text: str | None) -> int:
 
 
 def _bset(text: str | None) -> int:
-    """Two words of 32 bits in decimal, the lower one first (kernel/umh.c)."""
+    """Parse a capability mask: two decimal words of 32 bits, the lower one first (kernel/umh.c)."""
     words = [_number(word) for word in (text or "").split()]
     return words[0] | words[1] << 32 if len(words) == 2 else ALL_CAPABILITIES
 
 
 def _sysctl(top: str) -> Setting | None:
-    """The line for kernel.modprobe that counts: the last of the last file by name, and of sysctl.conf after all."""
+    """Return the effective line for kernel.modprobe: the last one in file name order, then in sysctl.conf."""
     by_name: dict[str, str] = {}
     for folder in _SYSCTL_FOLDERS:
         if os.path.isdir(f"{top}{folder}"):

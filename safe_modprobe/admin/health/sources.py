@@ -1,4 +1,4 @@
-"""Which sources of the caller are in use, and why not the better ones."""
+"""Which sources identify callers on this machine, and why the others do not. Pure."""
 
 from enum import StrEnum
 
@@ -8,11 +8,11 @@ from safe_modprobe.model import Source
 
 MODHARDEN = "GRKERNSEC_MODHARDEN"
 CALLER_ARGS = "MODPROBE_CALLER_ARGS"
-"""The build options of the kernels that say in an argument who calls: grsecurity's, and packaging/kernel's."""
+"""Build options of kernels that pass the caller in arguments: grsecurity's, and that of packaging/kernel."""
 
 
 class Use(StrEnum):
-    """What a source is good for now: it answers, it answers when a better one cannot, or it never does."""
+    """Whether a source answers, answers only if an earlier one cannot, or cannot answer at all."""
 
     IN_USE = "in use"
     STANDS_BY = "stands by"
@@ -20,7 +20,7 @@ class Use(StrEnum):
 
 
 class SourceUse(NamedTuple):
-    """A source, its use, and for an unused one why."""
+    """A source and its use. `why` is the reason for an unused one, "" otherwise."""
 
     source: Source
     use: Use
@@ -28,43 +28,43 @@ class SourceUse(NamedTuple):
 
 
 def sources(facts: Facts) -> tuple[SourceUse, ...]:
-    """All of them: in the policy's order, and then those that it leaves out."""
+    """Return all sources: those of the policy in its order, then those that it omits."""
     settings = facts.policy.settings
-    left_out = [each for each in Source if each not in (*settings.sources, Source.NONE)]
+    omitted = [each for each in Source if each not in (*settings.sources, Source.NONE)]
     found = []
     answered = False
     for source in settings.sources:
         why = _why_not(facts, source)
         use = Use.UNUSED if why else Use.STANDS_BY if answered else Use.IN_USE
-        # A kernel's argument may be missing for a caller whom the next source then knows.
+        # Without a promise, the kernel may pass no argument for a caller. The next source then answers.
         answered |= not why and (source is not Source.KERNEL_ARGS or settings.kernel_args_always or facts.promised)
         found.append(SourceUse(source, use, why))
     where = settings.origin("sources")
-    return (*found, *(SourceUse(each, Use.UNUSED, f"the policy leaves it out [{where}]") for each in left_out))
+    return (*found, *(SourceUse(each, Use.UNUSED, f"the setting sources omits it [{where}]") for each in omitted))
 
 
 def passes_kernel_args(facts: Facts) -> bool | None:
-    """Whether the kernel is one that passes arguments after the alias; None where nobody can say."""
+    """Return whether this kernel passes arguments after the alias, or None if unknown."""
     if facts.promised:
         return True
     return None if facts.options is None else facts.options.get(MODHARDEN) == "y"
 
 
 def why_no_trace(facts: Facts) -> str:
-    """Why tracefs cannot say who asks, as a part of a sentence; "" where it can."""
+    """Return why tracefs cannot identify callers, as a clause, or "" if it can."""
     tracing = facts.tracing
     if facts.lockdown == "confidentiality":
-        return "lockdown=confidentiality closes tracefs"
+        return "lockdown=confidentiality blocks tracefs"
     if not tracing.tracefs:
-        return "tracefs is not mounted, or this kernel has none"
+        return "tracefs is not mounted, or this kernel lacks it"
     if not tracing.there:
-        return "its tracing instance is not there"
+        return "the tracing instance does not exist"
     if tracing.refused:
-        return f"its tracing instance cannot be read ({tracing.refused})"
+        return f"the tracing instance cannot be read ({tracing.refused})"
     if not tracing.recording:
-        return "its tracing instance is stopped (tracing_on is 0)"
+        return "the tracing instance is stopped (tracing_on is 0)"
     if not tracing.event:
-        return "the event module:module_request is off in its tracing instance"
+        return "the event module:module_request is off in the tracing instance"
     return ""
 
 
@@ -74,12 +74,12 @@ def _why_not(facts: Facts, source: Source) -> str:
             return ""
         passes = passes_kernel_args(facts)
         if passes is None:
-            return "nobody can say whether this kernel passes any: its build options are not to be found"
+            return "this kernel may pass none; its build options cannot be found"
         return "" if passes else "this kernel passes none"
     if source is Source.BPF:
-        return "no program that records callers is attached; this version has none"
+        return "this version has no BPF program that records callers"
     if not facts.stacks:
-        return "/proc/TID/stack, which both tracefs and proc need, cannot be read here"
+        return "/proc/TID/stack cannot be read here, and both tracefs and proc need it"
     if facts.lacking(*INSPECTION_CAPABILITIES):
-        return "kernel.usermodehelper.bset leaves helpers without the capabilities to look"
+        return "kernel.usermodehelper.bset lacks the capabilities that helpers need to inspect callers"
     return why_no_trace(facts) if source is Source.TRACEFS else ""

@@ -1,4 +1,4 @@
-"""Recorded verdicts: one record -> Event, many events -> groups that a person can read. Pure."""
+"""Parse recorded verdicts into events, and group events for display. Pure: journal.py reads the records."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -15,19 +15,19 @@ from safe_modprobe.model import UID_MAX, Action, Caller, Marker, Plan, Request, 
 
 _PREFIX = "SAFE_MODPROBE_"
 _ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
-_UID_DIGITS = 10  # of 2**32 - 1
-_KEPT = 32  # names of one kind in a group: a caller chooses its own, so they could be any number
+_UID_DIGITS = 10  # digits of 2**32 - 1
+_MAX_NAMES = 32  # aliases or program names in a group; callers choose them, so their number has no other bound
 
 REFUSED = (Action.DENY, Action.LOG)
-"""What was refused, and what would have been in a trial with `mismatch = "log"`."""
+"""Verdicts of refused requests, and of those that only a trial or `mismatch = "log"` let through."""
 
 
 class Event(NamedTuple):
-    """A recorded verdict (report.fields), its names as they were before they were escaped.
+    """A recorded verdict (report.fields()), with all names unescaped.
 
-    `time` is when the journal got it, `refused` the modules that an admin would have to allow, `barred` what no rule
-    changes. Of the caller None stands for what nobody knew or recorded; `capabilities` is the effective mask, `groups`
-    all that counted.
+    `time` is when the journal received it. `refused` are the modules that a rule would have to allow. `barred` is what
+    a new rule cannot override, "" if a rule helps. `capabilities` is the effective mask. `groups` are all gids of the
+    caller. None means that a detail of the caller was unknown or not recorded.
     """
 
     cursor: str
@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
 
 class Repeated(NamedTuple):
-    """A record of a count (counts.Repeats): so many more of this kind were decided and not recorded one by one."""
+    """A count (counts.Repeats): the number of decisions of one kind that were not recorded one by one."""
 
     time: datetime
     budget: Budget
@@ -66,9 +66,10 @@ class Repeated(NamedTuple):
 
 
 class Group(NamedTuple):
-    """Events that are one and the same to an admin: the verdict, who, and the modules that it was about.
+    """Events with the same verdict, caller and modules.
 
-    `modules` are the refused ones, or all where none was; `latest` is the last event, with the verdict and who of all.
+    `modules` are the refused ones, or all modules if none was refused. `latest` is the last event; its verdict and
+    caller are those of the group.
     """
 
     latest: Event
@@ -80,14 +81,14 @@ class Group(NamedTuple):
 
 
 def parse_event(cursor: str, time: datetime, fields: Mapping[str, object]) -> Event:
-    """The event of a record's fields. Raises UntrustedInputError for one that we would not have written."""
+    """Parse the fields of a record. Raises UntrustedInputError for fields that safe-modprobe would not write."""
     uid = _number(fields, "CALLER_UID")
     namespace = _text(fields, "CALLER_USERNS")
     if namespace not in ("", "initial", "other"):
         raise UntrustedInputError(f"CALLER_USERNS: {namespace[:40]!a} is neither 'initial' nor 'other'")
     alias = unescape(_text(fields, "ALIAS"))
     if not 0 < len(alias.encode(errors="surrogateescape")) <= kernel_args.MAX_ALIAS:
-        raise UntrustedInputError(f"ALIAS: it has to have 1 to {kernel_args.MAX_ALIAS} bytes")
+        raise UntrustedInputError(f"ALIAS: its length is not 1 to {kernel_args.MAX_ALIAS} bytes")
     try:
         verdict, source = Action(_text(fields, "VERDICT")), Source(_text(fields, "SOURCE") or Source.NONE)
     except ValueError as error:
@@ -122,10 +123,10 @@ def parse_event(cursor: str, time: datetime, fields: Mapping[str, object]) -> Ev
 
 
 def parse_repeated(cursor: str, time: datetime, fields: Mapping[str, object]) -> Repeated:
-    """A count's fields, the other direction of report.repeats_fields(). Raises as parse_event()."""
+    """Parse what report.repeats_fields() returned. Raises UntrustedInputError like parse_event()."""
     kind = _text(fields, "KIND")
     if kind not in KINDS:
-        raise UntrustedInputError(f"KIND: {kind[:40]!a} is none of {', '.join(KINDS)}")
+        raise UntrustedInputError(f"KIND: {kind[:40]!a} is not one of {', '.join(KINDS)}")
     times, uid = _as_number("TIMES", _text(fields, "TIMES")), _number(fields, "CALLER_UID")
     first, dash, last = _text(fields, "CALLER_UIDS").partition("-")
     if dash:
@@ -134,22 +135,22 @@ def parse_repeated(cursor: str, time: datetime, fields: Mapping[str, object]) ->
 
 
 def unescape(text: str) -> str:
-    """What escape() was given."""
+    """Reverse escape()."""
     raw = _ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), text.encode(errors="surrogateescape"))
     return raw.decode(errors="surrogateescape")
 
 
 def _plain(fields: Mapping[str, object], key: str) -> str:
     value = fields.get(key, "")
-    if not isinstance(value, str):  # bytes: not UTF-8; a list: the field stands there twice
-        raise UntrustedInputError(f"{key.removeprefix(_PREFIX)}: it is not one text")
+    if not isinstance(value, str):  # bytes if it is not UTF-8; a list if the record has the field twice
+        raise UntrustedInputError(f"{key.removeprefix(_PREFIX)}: it is not a single text")
     return value
 
 
 def _text(fields: Mapping[str, object], key: str) -> str:
     value = _plain(fields, _PREFIX + key)
     if any(char < " " or char == "\x7f" for char in value):
-        raise UntrustedInputError(f"{key}: it holds a control character, and ours are escaped")
+        raise UntrustedInputError(f"{key}: it has a control character, which safe-modprobe would escape")
     return value
 
 
@@ -192,7 +193,7 @@ def _mask(fields: Mapping[str, object], key: str) -> int:
 
 
 def caller_of(event: Event) -> Caller:
-    """The caller as far as it was recorded, without the tasks behind a kernel thread. Doubt is unprivileged."""
+    """Return the caller as recorded, without the tasks behind a kernel thread. Missing details mean no privilege."""
     claim = request_of(event).claim
     return Caller(
         event.source,
@@ -214,35 +215,35 @@ def caller_of(event: Event) -> Caller:
 
 
 def request_of(event: Event) -> Request:
-    """The request that was recorded."""
+    """Return the recorded request."""
     return kernel_args.parse(["--", event.alias, *event.kernel_args]).request
 
 
 def plan_of(event: Event) -> Plan:
-    """The refused modules as one target each. Their markers were not recorded, and doubt is privilege."""
+    """Return a plan with one target for each refused module. Markers were not recorded, so all count as privileged."""
     steps = (Step(name, marker=Marker("unknown, it was not recorded", SYS_MODULE)) for name in event.refused)
     return Plan(event.alias, tuple(Target(step.module, TargetState.NEW, (step,)) for step in steps))
 
 
 def describe_requester(event: Event, names: Mapping[int, str] = {}) -> str:
-    """The caller in a few words, without what changes from one request to the next; `names` are those of users."""
+    """Describe the caller without details that differ between its requests. `names` maps uids to user names."""
     caller = caller_of(event)._replace(tid=None, comm=None, unit=steady_unit(event.unit))
     name = None if event.uid is None else names.get(event.uid)
     return report.describe_caller(caller) if name is None else f"{escape(name)}, {report.describe_caller(caller)}"
 
 
-_PASSING = re.compile(r"(run-|user@)|.*@\d+-")
-"""`systemd-run`'s; a user's manager, which is but the user; a socket's one connection (systemd.socket(5), Accept=)."""
+_TEMPORARY_UNIT = re.compile(r"(run-|user@)|.*@\d+-")
+"""Units of systemd-run, of a user's manager, and of one connection of a socket (systemd.socket(5), Accept=)."""
 
 
 def steady_unit(unit: str | None) -> str | None:
-    """The unit if it is a service that will have this name tomorrow, too; a login's or container's scope is none."""
-    steady = unit is not None and unit.endswith(".service") and unit.isprintable() and not _PASSING.match(unit)
+    """Return the unit if it is a service with a permanent name, otherwise None, as for the scope of a login."""
+    steady = unit is not None and unit.endswith(".service") and unit.isprintable() and not _TEMPORARY_UNIT.match(unit)
     return unit if steady else None
 
 
 def group(events: Iterable[Event]) -> tuple[Group, ...]:
-    """The events, given in the order of time, by verdict, caller and modules; the one seen last comes last."""
+    """Group events, oldest first, by verdict, caller and modules. The group with the latest event comes last."""
     groups: dict[tuple[object, ...], Group] = {}
     for event in events:
         modules = event.refused or event.modules
@@ -259,7 +260,7 @@ def group(events: Iterable[Event]) -> tuple[Group, ...]:
 
 
 def sum_repeated(repeated: Iterable[Repeated]) -> list[tuple[str, str, int]]:
-    """(kind, who, how many), each kind for each user once, the most first."""
+    """Return (kind, who, number) with one entry for each kind and user, largest number first."""
     sums: dict[Budget, int] = {}
     for each in repeated:
         sums[each.budget] = sums.get(each.budget, 0) + each.times
@@ -268,5 +269,5 @@ def sum_repeated(repeated: Iterable[Repeated]) -> list[tuple[str, str, int]]:
 
 
 def with_name(names: tuple[str, ...], name: str | None) -> tuple[str, ...]:
-    """Each once, and not too many."""
-    return names if name is None or name in names or len(names) >= _KEPT else (*names, name)
+    """Add a name if it is new and fewer than _MAX_NAMES are there."""
+    return names if name is None or name in names or len(names) >= _MAX_NAMES else (*names, name)

@@ -1,7 +1,7 @@
-"""Recorded verdicts, from the systemd journal by python3-systemd, and how to tell them from forged ones.
+"""Read recorded verdicts from the systemd journal with python3-systemd, and skip forged ones.
 
-Any user may send any field to the journal's socket, our MESSAGE_ID as well. What nobody can choose for himself are
-the fields that start with an underscore (systemd.journal-fields(7), "Trusted Journal Fields"); see is_ours().
+Any user can send any field to the journal's socket, including our MESSAGE_ID. A sender cannot choose the fields that
+start with an underscore (systemd.journal-fields(7), "Trusted Journal Fields"); is_ours() checks those.
 """
 
 import os
@@ -18,20 +18,25 @@ from safe_modprobe.log.message_ids import REPEATED, VERDICTS
 
 _T = TypeVar("_T")
 _TRUSTED = {"_TRANSPORT": "journal", "_UID": "0"}
-_WAIT = 1.0  # seconds; a signal is served between two waits
-_MAX_TEXT = 1 << 16  # bytes of a field; ours are some hundred
+_WAIT_S = 1.0  # Python handles a signal between two waits
+_MAX_TEXT = 1 << 16  # bytes of a field; ours have some hundred
 
 
 def is_ours(fields: Mapping[str, object]) -> bool:
-    """Whether safe-modprobe wrote this record, by what journald itself says of the sender.
+    """Return whether safe-modprobe wrote this record, judged by the fields that journald sets for the sender.
 
-    `_TRANSPORT=journal`: the native socket, where the kernel gives the sender's credentials with each datagram.
-    `_UID=0`: the sender's real user id, in the initial user namespace. Both are always there. The rest journald reads
-    from /proc, so it is missing where the sender had ended already; where it is there, it has to be right:
-    `_EXE` and `_CMDLINE`: a program of root's that repeats a user's words on a descriptor which that user gave it
-    (sudo, its standard error on the journal's socket) is not the helper. `_CAP_EFFECTIVE`: the kernel's helper can load
-    modules, and a container's root who was given the socket can not. Only a count may be written by safe-modprobectl,
-    whose service needs no capability: no rule is ever made of one.
+    These are always present:
+
+    - `_TRANSPORT=journal`: the native socket, where the kernel passes the sender's credentials with each datagram.
+    - `_UID=0`: the sender's real user id in the initial user namespace.
+
+    journald reads the others from /proc, so they are missing if the sender has exited. If present, they must fit:
+
+    - `_EXE` and `_CMDLINE`: sudo and other root programs may print a user's text to a descriptor that the user opened
+      on the journal's socket. They are not the helper.
+    - `_CAP_EFFECTIVE`: the kernel's helper has CAP_SYS_MODULE. Root of a container with access to the socket has not.
+
+    safe-modprobectl may write only counts. Its service has no capabilities, and no rule is made from a count.
     """
     if any(fields.get(key) != value for key, value in _TRUSTED.items()):
         return False
@@ -40,7 +45,7 @@ def is_ours(fields: Mapping[str, object]) -> bool:
         return False
     program = exe.rpartition("/")[2]
     if program.startswith("python3"):
-        # The script is the first word that is no option: what follows it is for the script.
+        # The script is the first word that is not an option. Later words are arguments of the script.
         program = next((word for word in command.split()[1:] if not word.startswith("-")), "").rpartition("/")[2]
     if program == "safe-modprobectl" and fields.get("MESSAGE_ID") == REPEATED:
         return True
@@ -53,10 +58,10 @@ def is_ours(fields: Mapping[str, object]) -> bool:
 
 
 class Journal:
-    """The records of the running system, of the one below `root`, or of `files`.
+    """A reader of the records of the running system, of the system below `root`, or of `files`.
 
-    `forged` and `malformed` count the records that were passed over since it was opened.
-    Raises SafeModprobeError where there is no journal, UsageError for files that are none.
+    `forged` and `malformed` count the records skipped since it was opened.
+    Raises SafeModprobeError without a readable journal, and UsageError for files that are not journals.
     """
 
     def __init__(self, root: str | None = None, files: Sequence[str] = ()) -> None:
@@ -72,7 +77,7 @@ class Journal:
             from systemd import journal  # type: ignore[import-untyped]
         except ImportError:
             raise SafeModprobeError(
-                "the journal cannot be read without Python's systemd module; install python3-systemd"
+                "cannot read the journal without Python's systemd module; install python3-systemd"
             ) from None
         for path in self._files:
             _check_file(path)
@@ -85,32 +90,32 @@ class Journal:
                 reader = journal.Reader(journal.LOCAL_ONLY)
         except OSError as error:
             raise UsageError(
-                f"{self._where}: {error.strerror}, so it is no journal; give a file of /var/log/journal"
+                f"{self._where}: cannot open it as a journal: {error.strerror}; give a file of /var/log/journal"
             ) from None
         if not self._files and not _is_there(reader, root):
             raise SafeModprobeError(
-                f"{self._where}: there is no journal that you may read (root and the group systemd-journal may);"
-                " without one, verdicts are in syslog's auth log or in the kernel's log (dmesg), tagged safe-modprobe"
+                f"{self._where}: cannot read a journal there; run as root or join group systemd-journal; on a system"
+                " without a journal, look for the tag safe-modprobe in syslog's auth log or in the kernel log (dmesg)"
             )
         reader.data_threshold = _MAX_TEXT
-        # The library's own converters raise OverflowError for a client's odd number.
-        reader.converters = dict.fromkeys(("__REALTIME_TIMESTAMP", "__MONOTONIC_TIMESTAMP", "__CURSOR"), _as_it_is)
+        # The library's converters raise OverflowError for some numbers that a client can send.
+        reader.converters = dict.fromkeys(("__REALTIME_TIMESTAMP", "__MONOTONIC_TIMESTAMP", "__CURSOR"), _unchanged)
         return reader
 
     def _match(self, message_ids: Sequence[str]) -> None:
         self._reader.flush_matches()
-        for message_id in message_ids:  # any of them: matches of one field are alternatives
+        for message_id in message_ids:  # matches of the same field are alternatives (sd_journal_add_match(3))
             self._reader.add_match(f"MESSAGE_ID={message_id}")
 
     def events(self, since: datetime | None = None) -> Iterator[Event]:
-        """All, or those from `since` on, the oldest first. Raises SafeModprobeError for a damaged journal."""
+        """Yield all events, or those from `since` on, oldest first. Raises SafeModprobeError for a damaged journal."""
         self._seek(since)
         for event in self._walk(self._reader.get_next, parse_event):
-            if since is None or event.time >= since:  # seek_realtime() may come out a record early
+            if since is None or event.time >= since:  # seek_realtime() may stop one record early
                 yield event
 
     def repeated(self, since: datetime | None = None) -> Iterator[Repeated]:
-        """The records of counts, as events(). What comes after it goes by those as well."""
+        """Yield counts like events(). Later calls on this reader see only counts, too."""
         self._match([REPEATED])
         self._seek(since)
         for found in self._walk(self._reader.get_next, parse_repeated):
@@ -124,39 +129,41 @@ class Journal:
             self._do(self._reader.seek_realtime, max(0, int(since.timestamp() * 1_000_000)))
 
     def backwards(self) -> Iterator[Event]:
-        """All, the newest first; others' records are not even looked at, however many there are."""
+        """Yield all events, newest first. Matches skip records of other senders, so their number costs no time here."""
         for key, value in _TRUSTED.items():
             self._reader.add_match(f"{key}={value}")
         self._do(self._reader.seek_tail)
         yield from self._walk(self._reader.get_previous, parse_event)
 
     def at(self, cursor: str) -> Event:
-        """The event of this cursor. Raises UsageError where no record of ours has it."""
-        none = UsageError(f"{cursor!a}: no recorded verdict has this cursor; 'safe-modprobectl log --each' shows those")
+        """Return the event with this cursor. Raises UsageError if no record of safe-modprobe has it."""
+        not_found = UsageError(
+            f"{cursor!a}: no recorded verdict has this cursor; 'safe-modprobectl log --each' shows all cursors"
+        )
         try:
             self._reader.seek_cursor(cursor)
         except (OSError, ValueError):
-            raise none from None
-        # A cursor that is gone leads to what is nearest: the next record has to be the very one.
+            raise not_found from None
+        # For a deleted record, seek_cursor() goes to the nearest one. test_cursor() tells them apart.
         fields = self._do(self._reader.get_next)
         if not fields or not self._reader.test_cursor(cursor) or not is_ours(fields):
-            raise none
+            raise not_found
         try:
             return parse_event(fields["__CURSOR"], _time(fields["__REALTIME_TIMESTAMP"]), fields)
         except UntrustedInputError:
-            raise none from None
+            raise not_found from None
 
     def follow(self, since: datetime | None = None) -> Iterator[Event]:
-        """Those from `since`, or from now, on, without an end."""
+        """Yield events from `since` or from now on, and wait for new ones forever."""
         if since is not None:
             yield from self.events(since)
         else:
             self._do(self._reader.seek_tail)
-            if not self._do(self._reader.get_previous):  # in an empty journal the tail is no place to go on from
+            if not self._do(self._reader.get_previous):  # the tail of an empty journal cannot be continued from
                 self._do(self._reader.seek_head)
         while True:
             yield from self._walk(self._reader.get_next, parse_event)
-            self._do(self._reader.wait, _WAIT)
+            self._do(self._reader.wait, _WAIT_S)
 
     def _walk(
         self, step: Callable[[], Any], parse: Callable[[str, datetime, Mapping[str, object]], _T]
@@ -174,34 +181,36 @@ class Journal:
         try:
             return call(*values)
         except InterruptedError:
-            return None  # a signal during a wait; the next one is a second away
+            return None  # a signal interrupted the wait; follow() waits again
         except OSError as error:
             raise SafeModprobeError(
-                f"{self._where}: {error.strerror}, so it cannot be read to its end; journalctl --verify says more"
+                f"{self._where}: cannot read the journal to its end: {error.strerror}; run 'journalctl --verify'"
             ) from None
 
 
 def _is_there(reader: Any, root: str | None) -> bool:
-    """Whether it has any file; the library knows only of those below /."""
+    """Return whether there is any journal file. The library can tell this only for the running system."""
     if root is None:
         return bool(reader.has_persistent_files() or reader.has_runtime_files())
     return any(glob(f"{escape(root)}/{folder}/log/journal/*/*.journal") for folder in ("var", "run"))
 
 
-def _as_it_is(value: Any) -> Any:
+def _unchanged(value: Any) -> Any:
     return value
 
 
 def _time(microseconds: int) -> datetime:
-    """Raises UntrustedInputError for a time beyond the calendar, which a damaged file may have."""
+    """Raises UntrustedInputError for a time out of range, as in a damaged file."""
     try:
         return datetime.fromtimestamp(microseconds / 1_000_000, UTC)
     except (OverflowError, ValueError, OSError):
-        raise UntrustedInputError(f"{microseconds} µs is no time") from None
+        raise UntrustedInputError(f"{microseconds} µs is not a valid time") from None
 
 
 def _check_file(path: str) -> None:
-    """Raises OSError with the path, UsageError for what is not a file: a pipe would hold us."""
+    """Raises UsageError if it is not a regular file (opening a pipe would block), OSError if it is unreadable."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise UsageError(f"{path}: it is not a file; --file takes a journal's, --root the top of a system's files")
+        raise UsageError(
+            f"{path}: it is not a regular file; give a journal file with --file, or a system's top folder with --root"
+        )
     os.close(os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK))

@@ -1,4 +1,4 @@
-"""The rule that lets one caller's refused request through, as a piece of a drop-in with its warnings. Pure."""
+"""Build the rule that would allow a refused request, as text for a drop-in with warnings. Pure."""
 
 from collections.abc import Iterable
 
@@ -10,13 +10,13 @@ from safe_modprobe.model import BUILT_IN, Action, Caller, Rule, Verdict
 from safe_modprobe.policy.text import rule_table
 
 DYNAMIC = range(61184, 65520)
-"""The uids of DynamicUser=, another service's tomorrow (systemd.exec(5))."""
+"""Uids of DynamicUser= (systemd.exec(5)). systemd may later give one to another service."""
 
-_WIDTH = 116  # of a comment
+_COMMENT_WIDTH = 116
 
 
 class RuleSubject(NamedTuple):
-    """Who a rule is for; every part that is there must match. No users: whoever runs in the unit."""
+    """The callers that a rule names. All given parts must match; without users, every user of the unit matches."""
 
     unit: str | None = None
     users: frozenset[int] = frozenset()
@@ -26,9 +26,10 @@ class RuleSubject(NamedTuple):
 
 
 def subject_of(caller: Caller) -> RuleSubject:
-    """A steady service and its users, or else the users; the real and the effective one, as a granting rule wants.
+    """Return what a rule for this caller must name: its permanent service if any, and its real and effective uid.
 
-    Either namespace where none was recorded; of whom a kernel says nothing, only the power is known.
+    A missing uid means that the kernel's silence identified the caller, so only CAP_SYS_MODULE is known. A missing
+    namespace matches both.
     """
     if not caller.known:
         return RuleSubject(known=False)
@@ -41,60 +42,58 @@ def subject_of(caller: Caller) -> RuleSubject:
     return RuleSubject(unit, users, user_namespace(caller))
 
 
-def rule_for(for_whom: RuleSubject, modules: Iterable[str], reason: str = "") -> Rule:
-    """The rule that allows just these modules to just these callers."""
+def rule_for(subject: RuleSubject, modules: Iterable[str], reason: str = "") -> Rule:
+    """Return the rule that allows exactly these modules to exactly these callers."""
     return Rule(
         BUILT_IN,
         Action.ALLOW,
         modules=tuple(map(_literal, sorted(modules))),
-        users=for_whom.users or None,
-        capabilities=for_whom.capabilities,
-        units=None if for_whom.unit is None else (_literal(for_whom.unit),),
-        user_namespace=for_whom.namespace,
-        callers=None if for_whom.known else "unknown",
+        users=subject.users or None,
+        capabilities=subject.capabilities,
+        units=None if subject.unit is None else (_literal(subject.unit),),
+        user_namespace=subject.namespace,
+        callers=None if subject.known else "unknown",
         reason=reason,
     )
 
 
-def snippet(for_whom: RuleSubject, modules: Iterable[str]) -> str:
-    """The rule as a piece of a drop-in, with a warning where it lets in more than it says."""
-    rule = rule_for(for_whom, modules)
+def snippet(subject: RuleSubject, modules: Iterable[str]) -> str:
+    """Return the rule as TOML, with a warning if it covers more callers than it names."""
+    rule = rule_for(subject, modules)
     return "".join(warnings(rule)) + rule_table(rule)
 
 
 def remedy(verdict: Verdict) -> str | None:
-    """The snippet that lets a verdict's request through; None where nothing was refused or no new rule can."""
+    """Return the snippet that would allow the request, or None if nothing was refused or no new rule can help."""
     modules = refused_modules(verdict)
     return snippet(subject_of(verdict.caller), modules) if modules and not barred(verdict) else None
 
 
 def warnings(rule: Rule) -> list[str]:
-    """Comments on whom a rule lets in beside those that it names."""
+    """Return comments about callers that the rule covers besides those it names."""
     if rule.callers == "unknown":
-        return comment(f"Anybody can be unknown, so this is for all users; {MODULES_LOAD}.")
+        return comment(f"Any caller can become unknown, so this rule covers all users; instead, {MODULES_LOAD}.")
     if rule.user_namespace == "other":
         return comment(_NAMESPACE)
     return comment(_ROOT) if rule.units is None and 0 in (rule.users or ()) else []
 
 
-MODULES_LOAD = (
-    "what everybody may have is better loaded at boot, by /etc/modules-load.d/site.conf, so that nobody has to ask"
-)
+MODULES_LOAD = "load the module at boot with /etc/modules-load.d/site.conf if everyone may use it"
 _NAMESPACE = (
-    "Any program of this user can become root of a user namespace, so this is for all of them. Never leave the users"
-    ' out: user_namespace = "other" alone would be for everybody who can make one.'
+    "Any program of this user can become root of a user namespace, so this rule covers all of them. Keep the key users:"
+    ' user_namespace = "other" alone covers every user who can create a user namespace.'
 )
 _ROOT = (
-    "Root without the capability is also the root of every container that shares the initial user namespace, so this is"
-    " for all of those."
+    "Root without the capability is also the root of every container that shares the initial user namespace, so this"
+    " rule covers all of those."
 )
 
 
 def comment(text: str) -> list[str]:
-    """Lines of a comment of TOML. What came from outside has to be escaped, or it could end one."""
+    """Wrap text into TOML comment lines. The caller must escape untrusted text, or a newline could end the comment."""
     lines, line = [], "#"
     for word in text.split(" "):
-        if len(line) + len(word) >= _WIDTH and line != "#":
+        if len(line) + len(word) >= _COMMENT_WIDTH and line != "#":
             lines.append(line + "\n")
             line = "#"
         line += f" {word}"
@@ -102,5 +101,5 @@ def comment(text: str) -> list[str]:
 
 
 def _literal(name: str) -> str:
-    """A pattern that matches this name alone, see match.glob()."""
+    """Return a pattern that matches only this name (match.glob())."""
     return "".join(f"[{char}]" if char in "*?[" else char for char in name)

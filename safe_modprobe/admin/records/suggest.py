@@ -1,4 +1,4 @@
-"""The smallest set of rules that lets through what was refused, with its reasons, from recorded verdicts. Pure."""
+"""Compute a small set of rules that would allow the recorded refusals, with evidence for each. Pure."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
@@ -35,7 +35,7 @@ _WHEN = "%Y-%m-%d %H:%M"
 
 
 class Evidence(NamedTuple):
-    """The recorded requests of one caller that a rule is for, or that none is proposed for."""
+    """Recorded requests of one caller: the reason for a proposed rule, or for none."""
 
     who: str
     times: int
@@ -46,14 +46,14 @@ class Evidence(NamedTuple):
 
 
 class Proposal(NamedTuple):
-    """A rule, and who asked for what it would let through."""
+    """A rule, and the recorded requests that it would allow."""
 
     rule: Rule
     evidence: tuple[Evidence, ...]
 
 
 class Refusal(NamedTuple):
-    """What no rule is proposed for, and why."""
+    """Modules for which no rule is proposed, and why."""
 
     modules: tuple[str, ...]
     why: str
@@ -61,7 +61,7 @@ class Refusal(NamedTuple):
 
 
 class Suggestion(NamedTuple):
-    """The smallest set of rules; `settled` counts the requests that the policy lets through by now."""
+    """The result. `settled` counts the recorded refusals that the current policy allows."""
 
     proposals: tuple[Proposal, ...]
     refusals: tuple[Refusal, ...]
@@ -69,33 +69,33 @@ class Suggestion(NamedTuple):
 
 
 def suggest(events: Iterable[Event], policy: Policy, names: Mapping[int, str] = {}) -> Suggestion:
-    """From events in the order of time: what the policy, were it no trial, would refuse now.
+    """Propose rules for the events, oldest first, that the policy outside a trial would still refuse.
 
-    Nothing for unknown callers and for what no new rule changes. `names` are those of users, for people.
+    There is no rule for unknown callers, or where no new rule can help. `names` maps uids to user names.
     """
     strict = policy._replace(settings=policy.settings._replace(trial=False, mismatch=Action.DENY))
-    wanted: list[tuple[RuleSubject, _Asked]] = []
+    wanted: list[tuple[RuleSubject, _MergedRefusal]] = []
     refusals: dict[tuple[object, ...], Refusal] = {}
     settled = 0
-    for asked in _asked(events):
-        event = asked.event
+    for merged in _merge_refusals(events):
+        event = merged.event
         now = decide(strict, request_of(event), caller_of(event), plan_of(event))
         if now.action is not Action.DENY:
-            settled += asked.times
+            settled += merged.times
             continue
-        for_whom = subject_of(caller_of(event))
-        if why := _against(event, now, for_whom):
+        subject = subject_of(caller_of(event))
+        if why := _why_no_rule(event, now, subject):
             key = (why, describe_requester(event, names), event.refused)
             before = refusals.get(key)
-            refusals[key] = Refusal(event.refused, why, _evidence(before and before.evidence, asked, names))
+            refusals[key] = Refusal(event.refused, why, _evidence(before and before.evidence, merged, names))
         else:
-            wanted.append((for_whom, asked))
+            wanted.append((subject, merged))
     proposals = tuple(_proposal(block, wanted, names) for block in _smallest(wanted))
     return Suggestion(proposals, tuple(refusals.values()), settled)
 
 
-class _Asked(NamedTuple):
-    """The refusals that are the same but for when, by which task and program."""
+class _MergedRefusal(NamedTuple):
+    """Refusals that differ only in time, task and program name."""
 
     event: Event
     times: int
@@ -104,34 +104,34 @@ class _Asked(NamedTuple):
     comms: tuple[str, ...]
 
 
-def _asked(events: Iterable[Event]) -> list[_Asked]:
-    """A program may have asked once a second for a week, so that each is decided about but once."""
-    found: dict[Event, _Asked] = {}
+def _merge_refusals(events: Iterable[Event]) -> list[_MergedRefusal]:
+    """Merge equal refusals, so that a request repeated every second for a week is decided only once."""
+    found: dict[Event, _MergedRefusal] = {}
     for event in events:
         if event.verdict in REFUSED and event.refused:
             same = event._replace(cursor="", time=datetime.min, tid=None, comm=None, message="")
-            before = found.get(same, _Asked(event, 0, event.time, event.time, ()))
+            before = found.get(same, _MergedRefusal(event, 0, event.time, event.time, ()))
             times, comms = before.times + 1, with_name(before.comms, event.comm)
             found[same] = before._replace(times=times, last=event.time, comms=comms)
     return list(found.values())
 
 
-def _against(event: Event, now: Verdict, for_whom: RuleSubject) -> str:
-    """Why no rule is proposed; "" where one is."""
+def _why_no_rule(event: Event, now: Verdict, subject: RuleSubject) -> str:
+    """Return why no rule is proposed, or "" if one is."""
     if bar := event.barred or barred(now):
         place = event.origin if event.barred else str(now.origin)
-        return f"no new rule comes before what refused it; change {escape(bar)} [{escape(place)}]"
+        return f"a new rule cannot override this refusal; change {escape(bar)} [{escape(place)}]"
     if not all(map(str.isprintable, event.refused)):
-        return "a policy cannot hold this name"
-    if not for_whom.known:
-        return f"a rule would be for everybody, since anybody can be unknown; {MODULES_LOAD}"
-    if for_whom.unit is None and any(uid in DYNAMIC for uid in for_whom.users):
-        return "the uid is one of DynamicUser=, which another service may have tomorrow, and the unit is not known"
+        return "a policy cannot contain this name"
+    if not subject.known:
+        return f"any caller can become unknown, so a rule would cover all users; instead, {MODULES_LOAD}"
+    if subject.unit is None and any(uid in DYNAMIC for uid in subject.users):
+        return "the unit is unknown, and the uid is one of DynamicUser=, which systemd may give to another service"
     return ""
 
 
 class _Block(NamedTuple):
-    """Every one of these users, in this unit and namespace, wanted every one of these modules."""
+    """Each of these users, in this unit and namespace, requested each of these modules."""
 
     unit: str | None
     namespace: str | None
@@ -139,34 +139,39 @@ class _Block(NamedTuple):
     modules: frozenset[str]
 
     def holds(self, unit: str | None, namespace: str | None, users: frozenset[int]) -> bool:
-        """Whether the rule made of it is for them; one without a unit is for its users everywhere."""
-        there = self.unit == unit or (self.unit is None and bool(self.users))
-        return there and self.namespace in (None, namespace) and users <= self.users and bool(users) is bool(self.users)
+        """Return whether the block's rule covers them. A block without a unit covers its users in any unit."""
+        unit_matches = self.unit == unit or (self.unit is None and bool(self.users))
+        return (
+            unit_matches
+            and self.namespace in (None, namespace)
+            and users <= self.users
+            and bool(users) is bool(self.users)
+        )
 
     def covers(self, other: "_Block") -> bool:
-        """Whether the other's rule would add nothing."""
+        """Return whether the other block's rule would add nothing."""
         return self != other and self.holds(other.unit, other.namespace, other.users)
 
 
-def _smallest(wanted: Sequence[tuple[RuleSubject, _Asked]]) -> list[_Block]:
-    """As few blocks as any way gives, each without a user or module that was not recorded together with the others.
+def _smallest(wanted: Sequence[tuple[RuleSubject, _MergedRefusal]]) -> list[_Block]:
+    """Return the fewest blocks that four ways of joining give. No block allows a user a module that was not recorded.
 
-    The fewest of all would be a search without a bound (a biclique cover), and these read more easily.
+    The true minimum is a biclique cover, an unbounded search, and its rules would be harder to read.
     """
-    apart = dict.fromkeys(
-        _Block(for_whom.unit, for_whom.namespace, for_whom.users, frozenset({module}))
-        for for_whom, asked in wanted
-        for module in asked.event.refused
+    single = dict.fromkeys(
+        _Block(subject.unit, subject.namespace, subject.users, frozenset({module}))
+        for subject, merged in wanted
+        for module in merged.event.refused
     )
     ways = []
-    for blocks in (_namespaces_joined(apart), list(apart)):
-        cells = _needed(blocks)
-        ways += [_users_joined(_modules_joined(cells)), _modules_joined(_users_joined(cells))]
+    for blocks in (_join_namespaces(single), list(single)):
+        cells = _without_covered(blocks)
+        ways += [_join_users(_join_modules(cells)), _join_modules(_join_users(cells))]
     return min(ways, key=len)
 
 
-def _namespaces_joined(blocks: Iterable[_Block]) -> list[_Block]:
-    """What was asked for in either namespace is for both."""
+def _join_namespaces(blocks: Iterable[_Block]) -> list[_Block]:
+    """Replace two blocks that differ only in the namespace by one for both."""
     joined: dict[_Block, _Block] = {}
     for block in blocks:
         both = block._replace(namespace=None)
@@ -174,74 +179,76 @@ def _namespaces_joined(blocks: Iterable[_Block]) -> list[_Block]:
     return list(joined.values())
 
 
-def _needed(blocks: Sequence[_Block]) -> list[_Block]:
-    """Without those that another covers. Each has one module, so only those of the same one need comparing."""
+def _without_covered(blocks: Sequence[_Block]) -> list[_Block]:
+    """Drop blocks that another one covers. Each block has one module, so compare only blocks of the same one."""
     by_module: dict[frozenset[str], list[_Block]] = {}
     for block in blocks:
         by_module.setdefault(block.modules, []).append(block)
     return [block for block in blocks if not any(other.covers(block) for other in by_module[block.modules])]
 
 
-def _modules_joined(blocks: Iterable[_Block]) -> list[_Block]:
-    return _joined(blocks, lambda block: block._replace(modules=frozenset()))
+def _join_modules(blocks: Iterable[_Block]) -> list[_Block]:
+    return _join(blocks, lambda block: block._replace(modules=frozenset()))
 
 
-def _users_joined(blocks: Iterable[_Block]) -> list[_Block]:
-    """But not a set-user-ID program's two: with a third, they would be other pairs as well."""
-    return _joined(blocks, lambda block: block._replace(users=frozenset()) if len(block.users) == 1 else block)
+def _join_users(blocks: Iterable[_Block]) -> list[_Block]:
+    """Join users, but not those of a set-user-ID program: with a third uid, they would form other pairs too."""
+    return _join(blocks, lambda block: block._replace(users=frozenset()) if len(block.users) == 1 else block)
 
 
-def _joined(blocks: Iterable[_Block], alike: Callable[[_Block], _Block]) -> list[_Block]:
+def _join(blocks: Iterable[_Block], alike: Callable[[_Block], _Block]) -> list[_Block]:
     joined: dict[tuple[_Block, int], _Block] = {}
     for block in blocks:
-        key = (alike(block), min(len(block.users), 2))  # a unit without users is not one with any
+        key = (alike(block), min(len(block.users), 2))  # never join a block without users to one with users
         before = joined.get(key, block)
         joined[key] = block._replace(users=before.users | block.users, modules=before.modules | block.modules)
     return list(joined.values())
 
 
-def _proposal(block: _Block, wanted: Iterable[tuple[RuleSubject, _Asked]], names: Mapping[int, str]) -> Proposal:
+def _proposal(
+    block: _Block, wanted: Iterable[tuple[RuleSubject, _MergedRefusal]], names: Mapping[int, str]
+) -> Proposal:
     found: dict[tuple[object, ...], Evidence] = {}
-    for for_whom, asked in wanted:
-        there = block.holds(for_whom.unit, for_whom.namespace, for_whom.users)
-        if there and not block.modules.isdisjoint(asked.event.refused):
-            key = (asked.event.uid, asked.event.euid, for_whom.unit, for_whom.namespace)
-            found[key] = _evidence(found.get(key), asked, names)
+    for subject, merged in wanted:
+        covered = block.holds(subject.unit, subject.namespace, subject.users)
+        if covered and not block.modules.isdisjoint(merged.event.refused):
+            key = (merged.event.uid, merged.event.euid, subject.unit, subject.namespace)
+            found[key] = _evidence(found.get(key), merged, names)
     evidence = tuple(found.values())
     last = max(each.last for each in evidence)
     times = sum(each.times for each in evidence)
-    reason = f"suggested: asked for {_times(times)}, last on {last:%Y-%m-%d}"
+    reason = f"suggested: requested {_times(times)}, last on {last:%Y-%m-%d}"
     return Proposal(rule_for(RuleSubject(block.unit, block.users, block.namespace), block.modules, reason), evidence)
 
 
-def _evidence(before: Evidence | None, asked: _Asked, names: Mapping[int, str]) -> Evidence:
+def _evidence(before: Evidence | None, merged: _MergedRefusal, names: Mapping[int, str]) -> Evidence:
     if before is None:
-        before = Evidence(describe_requester(asked.event, names), 0, asked.first, asked.last, (), ())
+        before = Evidence(describe_requester(merged.event, names), 0, merged.first, merged.last, (), ())
     comms = before.comms
-    for comm in asked.comms:
+    for comm in merged.comms:
         comms = with_name(comms, comm)
     return before._replace(
-        times=before.times + asked.times,
-        first=min(before.first, asked.first),
-        last=max(before.last, asked.last),
-        aliases=with_name(before.aliases, asked.event.alias),
+        times=before.times + merged.times,
+        first=min(before.first, merged.first),
+        last=max(before.last, merged.last),
+        aliases=with_name(before.aliases, merged.event.alias),
         comms=comms,
     )
 
 
 def as_toml(suggestion: Suggestion) -> str:
-    """A drop-in: every rule below its reasons, and what is not proposed as a comment."""
+    """Return a drop-in: each rule below its evidence, then comments about what is not proposed."""
     lines = []
     if suggestion.proposals:
         lines += comment(
-            "Suggested by safe-modprobectl from what was asked for. An attacker asks, too: keep the rules whose reasons"
-            f" you know, and save them as {FILE}."
+            "Suggested by safe-modprobectl from recorded refusals. Some may come from an attacker, so keep only rules"
+            f" for requests that you recognize, and save them as {FILE}."
         )
-        lines += comment(f"Instead of a rule: {MODULES_LOAD}, see modules-load.d(5).")
+        lines += comment(f"Instead of adding a rule, you can {MODULES_LOAD} (modules-load.d(5)).")
     else:
         lines += comment("No rule is proposed.")
     if suggestion.settled:
-        lines += comment(f"{_times(suggestion.settled).capitalize()} more, what was refused is let through by now.")
+        lines += comment(f"The current policy already allows {suggestion.settled} of the recorded refusals.")
     for proposal in suggestion.proposals:
         lines.append("\n")
         lines += [line for each in proposal.evidence for line in comment(_evidence_comment(each))]

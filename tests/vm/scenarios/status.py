@@ -16,7 +16,7 @@ EVENT = f"{INSTANCE}/events/module/module_request/enable"
 COUNTS_LAST = True  # those of journal.py, whose minute this fills
 CONFIG = f"/boot/config-{os.uname().release}"
 SITE = "/etc/safe-modprobe/policy.d/05-site.toml"
-BY_PROC = "so who asks is learnt by /proc alone, and root may be refused while users ask"
+BY_PROC = "so only /proc identifies callers, and root may be refused while users make requests"
 EXPECTED_NOTES = {"marked-built-in", "marked-loaded", "no-build-options"}
 """sch_fq_codel is built in here, other tests' modules may be in, and the guest has no /boot."""
 
@@ -107,7 +107,7 @@ def test_a_user_is_told_to_be_root(guest: Guest) -> None:
 
 def test_another_helper(guest: Guest) -> None:
     guest.write(SYSCTL, "/bin/true\n")
-    what = "kernel.modprobe is /bin/true, so the kernel asks that program and not safe-modprobe"
+    what = "kernel.modprobe is /bin/true, so the kernel runs that program instead of safe-modprobe"
     said = expect(guest, 3, "other-helper", "moot", what)
     assert (said["state"], said["protects"], said["helper"]) == ("off", False, "/bin/true")
     assert guest.sh("safe-modprobectl status").stdout.startswith("safe-modprobe is off: kernel.modprobe is /bin/true\n")
@@ -115,7 +115,7 @@ def test_another_helper(guest: Guest) -> None:
 
 def test_no_helper(guest: Guest) -> None:
     guest.write(SYSCTL, "\n")
-    what = "kernel.modprobe is empty, so the kernel asks nobody, and every request fails, root's too"
+    what = "kernel.modprobe is empty, so the kernel runs no module helper and every request fails, even root's"
     expect(guest, 3, "no-helper", "moot", what)
     guest.run_as(0, lambda: guest.ask_socket(38, 5))
     assert "af_alg" not in guest.modules(), "the sentence is wrong"
@@ -132,14 +132,14 @@ def test_another_name_of_the_same_file(guest: Guest) -> None:
 
 def test_no_instance(guest: Guest) -> None:
     os.rmdir(INSTANCE)
-    said = expect(guest, 0, "tracefs", "weaker", f"its tracing instance is not there, {BY_PROC}")
+    said = expect(guest, 0, "tracefs", "weaker", f"the tracing instance does not exist, {BY_PROC}")
     assert uses(said)["tracefs"] == "unused" and uses(said)["proc"] == "in use"
 
 
 def test_the_event_is_off_or_the_instance_stopped(guest: Guest) -> None:
     for path, why in (
-        (EVENT, "the event module:module_request is off in its tracing instance"),
-        (f"{INSTANCE}/tracing_on", "its tracing instance is stopped (tracing_on is 0)"),
+        (EVENT, "the event module:module_request is off in the tracing instance"),
+        (f"{INSTANCE}/tracing_on", "the tracing instance is stopped (tracing_on is 0)"),
     ):
         guest.write(path, "0")
         try:
@@ -168,7 +168,7 @@ def test_a_ring_that_loses_requests(guest: Guest) -> None:
 
 def test_a_trial(guest: Guest) -> None:
     with site(guest, "[settings]\ntrial = true\n", "/run/safe-modprobe/policy.d/00-trial.toml"):
-        what = "a trial is on, so that nothing is refused, and what would be is recorded [00-trial.toml:2]"
+        what = "a trial is on, so the helper refuses nothing and only records what it would refuse [00-trial.toml:2]"
         said = expect(guest, 1, "trial", "moot", what)
         assert (said["state"], said["protects"]) == ("trial", False)
         with site(guest, "mode = 'marked'\n"):  # broken, and the trial goes on
@@ -179,7 +179,7 @@ def test_a_broken_policy(guest: Guest) -> None:
     with site(guest, "[settings]\nmode = 'markd'\n"):
         code, said = status(guest)
         error = f"{SITE}:2: mode: 'markd' is not one of 'allowed', 'marked', 'privileged', 'disabled'"
-        what = f"the policy is broken, so that the built-in one is in force, mode privileged ({error})"
+        what = f"the policy is broken, so the built-in policy is in force, with mode privileged ({error})"
         assert (code, only(said, "policy-broken")["what"], said["policy"]["error"]) == (0, what, error), said
         assert said["mode"] == "privileged"
 
@@ -187,8 +187,8 @@ def test_a_broken_policy(guest: Guest) -> None:
 def test_unknown_callers_believed(guest: Guest) -> None:
     with site(guest, "[settings]\nunknown_caller = 'privileged'\n"):
         what = (
-            'unknown_caller is "privileged" and any user can become unknown (by killing its own request), so any user'
-            " gets any module [05-site.toml:2]"
+            'unknown_caller is "privileged" and a user becomes an unknown caller by killing their own request, so any'
+            " user can load any module [05-site.toml:2]"
         )
         expect(guest, 1, "unknown-caller", "moot", what)
         tries = (0.01, 0.03, 0.1, 0.3)
@@ -211,9 +211,9 @@ def asks_and_dies(guest: Guest, pause: float) -> bool:
 
 def test_arguments_that_this_kernel_does_not_pass(guest: Guest) -> None:
     with site(guest, "[settings]\nkernel_args = 'always'\n"):
-        begin = 'kernel_args is "always" and this kernel'
-        end = "so everybody counts as root [05-site.toml:2]"
-        what = f"{begin} may pass none (its build options are not to be found), {end}"
+        begin = 'kernel_args is "always", but this kernel'
+        end = "so every caller counts as root [05-site.toml:2]"
+        what = f"{begin} may pass none (its build options cannot be found), {end}"
         expect(guest, 0, "kernel-args", "weaker", what)
         os.makedirs("/boot", exist_ok=True)
         guest.write(CONFIG, "CONFIG_MODULES=y\n# CONFIG_GRKERNSEC_MODHARDEN is not set\n")
@@ -229,7 +229,11 @@ def test_a_helper_that_cannot_be_run(guest: Guest) -> None:
     os.chmod(HELPER, 0o644)
     try:
         expect(
-            guest, 1, "helper-not-executable", "moot", f"{HELPER} is not executable, so every request fails, root's too"
+            guest,
+            1,
+            "helper-not-executable",
+            "moot",
+            f"{HELPER} is not executable, so every request fails, even root's",
         )
         guest.run_as(0, lambda: guest.ask_socket(38, 5))
         assert "af_alg" not in guest.modules(), "the sentence is wrong"
@@ -237,7 +241,7 @@ def test_a_helper_that_cannot_be_run(guest: Guest) -> None:
         os.chmod(HELPER, 0o755)
     guest.sh(f"mount --bind {HELPER} {HELPER} && mount -o remount,bind,noexec {HELPER}")
     try:
-        what = f"{HELPER} is on a file system that is mounted noexec, so every request fails, root's too"
+        what = f"{HELPER} is on a file system mounted noexec, so every request fails, even root's"
         expect(guest, 1, "helper-noexec", "moot", what)
         guest.run_as(0, lambda: guest.ask_socket(38, 5))
         assert "af_alg" not in guest.modules(), "the sentence is wrong"
@@ -245,13 +249,13 @@ def test_a_helper_that_cannot_be_run(guest: Guest) -> None:
         guest.sh(f"umount {HELPER}")
     os.rename(HELPER, f"{HELPER}.away")
     try:
-        expect(guest, 1, "helper-missing", "moot", f"{HELPER} is not there, so every request fails, root's too")
+        expect(guest, 1, "helper-missing", "moot", f"{HELPER} does not exist, so every request fails, even root's")
     finally:
         os.rename(f"{HELPER}.away", HELPER)
 
 
 def test_a_helper_that_somebody_else_may_write(guest: Guest) -> None:
-    ends = "so that somebody else than root can become root by the next request"
+    ends = "so a user other than root can become root with the next request"
     os.chown(HELPER, 1000, 0)
     expect(guest, 1, "helper-writable", "moot", f"{HELPER}: it belongs to uid 1000, {ends}")
     os.chown(HELPER, 0, 0)
@@ -280,5 +284,5 @@ def test_a_marked_module_that_is_loaded(guest: Guest) -> None:
 def test_a_sysctl_file_that_would_switch_it_off(guest: Guest) -> None:
     path = "/etc/sysctl.d/90-hardening.conf"
     with site(guest, "# none\nkernel.modprobe =\n", path):
-        what = f"{path}:2 sets kernel.modprobe to nothing at the next boot, and whenever 'sysctl --system' is run"
+        what = f"{path}:2 sets kernel.modprobe to an empty string at the next boot and whenever 'sysctl --system' runs"
         expect(guest, 0, "sysctl-file", "weaker", what)

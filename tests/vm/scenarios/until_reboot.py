@@ -14,7 +14,7 @@ def test_lockdown_integrity_leaves_tracefs_and_confidentiality_closes_it(guest: 
     code, said = status(guest)
     assert (code, uses(said)["tracefs"]) == (0, "in use"), said
     guest.write(LOCKDOWN, "confidentiality")
-    said = expect(guest, 0, "tracefs", "weaker", f"lockdown=confidentiality closes tracefs, {BY_PROC}")
+    said = expect(guest, 0, "tracefs", "weaker", f"lockdown=confidentiality blocks tracefs, {BY_PROC}")
     assert uses(said)["proc"] == "in use"
     guest.run_as(1000, lambda: guest.ask_socket(38, 5))
     assert "af_alg" not in guest.modules()
@@ -26,7 +26,7 @@ def test_lockdown_integrity_leaves_tracefs_and_confidentiality_closes_it(guest: 
 
 def test_helpers_that_cannot_see_who_asks(guest: Guest) -> None:
     guest.write(BSET, f"{0xFFFFFFFF & ~(1 << 19)} 511\n")
-    what = "kernel.usermodehelper.bset leaves helpers without CAP_SYS_PTRACE, so they cannot see who asks"
+    what = "kernel.usermodehelper.bset lacks CAP_SYS_PTRACE, so helpers cannot identify callers"
     said = expect(guest, 0, "bset", "weaker", what)
     assert set(uses(said).values()) == {"unused"}, said["sources"]
     guest.run_as(0, lambda: guest.ask_socket(38, 5))
@@ -35,16 +35,13 @@ def test_helpers_that_cannot_see_who_asks(guest: Guest) -> None:
 
 def test_helpers_that_cannot_load(guest: Guest) -> None:
     guest.write(BSET, f"{0xFFFFFFFF & ~(1 << 19 | 1 << 16)} 511\n")
-    what = (
-        "kernel.usermodehelper.bset leaves helpers without CAP_SYS_MODULE and CAP_SYS_PTRACE, so nothing is loaded for"
-        " anybody"
-    )
+    what = "kernel.usermodehelper.bset lacks CAP_SYS_MODULE and CAP_SYS_PTRACE, so helpers cannot load modules"
     expect(guest, 1, "bset", "moot", what)
 
 
 def test_modules_disabled(guest: Guest) -> None:
     guest.write("/proc/sys/kernel/modules_disabled", "1")
-    what = "kernel.modules_disabled is 1, so nothing is loaded for anybody until the next boot"
+    what = "kernel.modules_disabled is 1, so no module can be loaded until the next boot"
     said = expect(guest, 1, "modules-disabled", "moot", what)
     assert (said["state"], said["protects"]) == ("on", False)
     assert guest.sh("modprobe af_alg").returncode != 0, "the sentence is wrong"

@@ -331,15 +331,15 @@ def test_what_becomes_of_the_kernel_is_true(
 
 GOOD = Facts(BUILTIN_POLICY)
 IN_THE_WAY = [
-    ({"programs": (Program(HELPER, there=False),)}, f"{HELPER} is not there"),
+    ({"programs": (Program(HELPER, there=False),)}, f"{HELPER} does not exist"),
     ({"programs": (Program(HELPER, executable=False),)}, f"{HELPER} is not executable"),
     ({"programs": (Program(HELPER, noexec=True),)}, "mounted noexec"),
     ({"programs": (Program(HELPER, others=((HELPER, "it belongs to uid 7"),)),)}, "it belongs to uid 7"),
     ({"lkrg": Lkrg(umh_validate=1, umh_enforce=1)}, "LKRG kills"),
-    ({"options": {"STATIC_USERMODEHELPER": "y"}}, "whatever kernel.modprobe is"),
+    ({"options": {"STATIC_USERMODEHELPER": "y"}}, "ignores kernel.modprobe"),
     ({"selinux": Selinux(True, "system_u:object_r:unlabeled_t:s0")}, "has no label"),
     ({"current": None, "ours": False}, "without loadable modules"),
-    ({"bset": 0}, "leaves helpers without CAP_SYS_MODULE"),
+    ({"bset": 0}, "bset lacks CAP_SYS_MODULE"),
 ]
 MENDED_BY_IT: list[dict[str, object]] = [
     {"current": "", "ours": False},

@@ -36,7 +36,7 @@ def test_a_good_machine_fits_on_a_few_lines(capsys: pytest.CaptureFixture[str]) 
         "mode      marked [50-test.toml:2]; a mismatch: deny [built-in]",
         "sources   tracefs in use, proc stands by",
         "          kernel-args not: this kernel passes none",
-        "          bpf not: no program that records callers is attached; this version has none",
+        "          bpf not: this version has no BPF program that records callers",
         "policy    no rules, no marks, no call sites; sha256 0123456789abcdef…",
         "          p/: 50-test.toml",
         "verdicts  none yet",
@@ -50,11 +50,11 @@ def test_problems_come_with_their_mends(capsys: pytest.CaptureFixture[str]) -> N
     assert lines[0] == "safe-modprobe is on and does not protect: 1 problem makes it moot"
     assert lines[-5:] == [
         "verdicts  there is no journal",
-        "moot      kernel.modules_disabled is 1, so nothing is loaded for anybody until the next boot",
-        "          → nothing, if it is meant; otherwise look in sysctl.d for who sets it, and boot again",
-        "weaker    its tracing instance is not there, so who asks is learnt by /proc alone, and root may be refused while"
-        " users ask",
-        "          → 'safe-modprobectl enable --runtime' makes it anew",
+        "moot      kernel.modules_disabled is 1, so no module can be loaded until the next boot",
+        "          → nothing if this is intended; otherwise find the line in sysctl.d that sets it, remove it and reboot",
+        "weaker    the tracing instance does not exist, so only /proc identifies callers, and root may be refused while"
+        " users make requests",
+        "          → run 'safe-modprobectl enable --runtime' to create it again",
     ]
 
 
@@ -110,9 +110,9 @@ def test_json_has_the_same_keys_always() -> None:
             {
                 "source": "bpf",
                 "use": "unused",
-                "why": "no program that records callers is attached; this version has none",
+                "why": "this version has no BPF program that records callers",
             },
-            {"source": "tracefs", "use": "unused", "why": "its tracing instance is not there"},
+            {"source": "tracefs", "use": "unused", "why": "the tracing instance does not exist"},
             {"source": "proc", "use": "in use", "why": ""},
         ],
         "policy": {
@@ -141,9 +141,9 @@ def test_json_has_the_same_keys_always() -> None:
             {
                 "key": "tracefs",
                 "severity": "weaker",
-                "what": "its tracing instance is not there, so who asks is learnt by /proc alone, and root may be refused"
-                " while users ask",
-                "mend": "'safe-modprobectl enable --runtime' makes it anew",
+                "what": "the tracing instance does not exist, so only /proc identifies callers, and root may be refused"
+                " while users make requests",
+                "mend": "run 'safe-modprobectl enable --runtime' to create it again",
             }
         ],
     }

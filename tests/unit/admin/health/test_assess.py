@@ -1,4 +1,4 @@
-"""Facts -> problems: each alone, with its whole sentences; and what follows from them for the answer."""
+"""assess(): each problem alone with its complete sentences, and the resulting state."""
 
 import pytest
 
@@ -15,30 +15,27 @@ GOOD = Facts(policy("[settings]\nmode = 'marked'\n"), kernel="6.1")
 OWN = "/usr/sbin/safe-modprobe"
 MOOT, WEAKER, NOTE = Severity
 
-BY_PROC = "so who asks is learnt by /proc alone, and root may be refused while users ask"
-ANEW = "'safe-modprobectl enable --runtime' makes it anew"
-BSET_MEND = "boot again, for it cannot grow; and look in sysctl.d for who shrinks it"
-LKRG_MEND = "sysctl lkrg.umh_validate=0, in sysctl.d too; the kernel's own list cannot be extended"
+BY_PROC = "so only /proc identifies callers, and root may be refused while users make requests"
+CREATE_AGAIN = "run 'safe-modprobectl enable --runtime' to create it again"
+BSET_MEND = "find the line in sysctl.d that shrinks it, remove it and reboot; the kernel cannot extend it again"
+LKRG_MEND = "set lkrg.umh_validate=0 with sysctl and in sysctl.d; LKRG's list cannot be extended"
 LABEL_MEND = f"semanage fcontext -a -t kmod_exec_t {OWN}; restorecon -v {OWN}"
-ALWAYS_MEND = (
-    'set it to "optional"; only a kernel with CONFIG_GRKERNSEC_MODHARDEN or CONFIG_MODPROBE_CALLER_ARGS passes them'
-)
+ALWAYS_MEND = 'set it to "optional"; only a kernel with CONFIG_GRKERNSEC_MODHARDEN or CONFIG_MODPROBE_CALLER_ARGS passes arguments'
 BUILT_IN_MEND = (
-    "boot with initcall_blacklist=NAME_init for each that is not needed, or a kernel that has it as a module"
+    "boot with initcall_blacklist=NAME_init for each one you do not need, or boot a kernel with it as a module"
 )
-LOADED_MEND = "'rmmod NAME' for each that is not needed; /etc/modules-load.d may say who wants it"
+LOADED_MEND = "run 'rmmod NAME' for each one you do not need; /etc/modules-load.d may show what loads it"
 SOURCES_MEND = 'add "tracefs" and "proc" to sources'
-
-
+OMITTED = "the setting sources omits a source that works here"
 ALONE_WHAT = (
-    "the kernel's words alone say who asks, so that root is refused what is marked while a load for a user takes more than"
-    " half a second, and for a minute after it what nobody waits for, which any user can bring about"
+    "only kernel arguments identify callers ({}), so root may be refused marked modules while a load for a user takes"
+    " over 0.5 s, and for 60 s after it if no task waits for the request; any user can cause this"
 )
 BY_UNIT = "[[rule]]\nunits = ['a.service']\naction = '{}'\n"
 
 
 def facts(text: str = "", **changed: object) -> Facts:
-    """A good machine but for these; `text` goes below [settings]."""
+    """Return the facts of a machine without problems, except for these changes. `text` goes below [settings]."""
     base = GOOD if not text else GOOD._replace(policy=policy(f"[settings]\n{text}\n"))
     return base._replace(**changed)  # type: ignore[arg-type]
 
@@ -48,192 +45,195 @@ def without(*bits: int) -> int:
 
 
 ALONE = [
-    # who is asked
+    # kernel.modprobe
     (facts(current=None, ours=False), "no-modules", MOOT,
-     "this kernel was built without loadable modules, so it asks nobody for any",
-     "boot a kernel with modules, or remove safe-modprobe"),
+     "this kernel was built without loadable modules, so it never runs a module helper",
+     "boot a kernel with CONFIG_MODULES, or remove safe-modprobe"),
     (facts(current="", ours=False), "no-helper", MOOT,
-     "kernel.modprobe is empty, so the kernel asks nobody, and every request fails, root's too",
-     "'safe-modprobectl enable --runtime' switches safe-modprobe on"),
+     "kernel.modprobe is empty, so the kernel runs no module helper and every request fails, even root's",
+     "run 'safe-modprobectl enable --runtime' to switch safe-modprobe on"),
     (facts(current="/sbin/modprobe", ours=False), "other-helper", MOOT,
-     "kernel.modprobe is /sbin/modprobe, so the kernel asks that program and not safe-modprobe",
-     "'safe-modprobectl enable --runtime' switches it on; if it was on, look for who changed it"),
+     "kernel.modprobe is /sbin/modprobe, so the kernel runs that program instead of safe-modprobe",
+     "run 'safe-modprobectl enable --runtime'; if safe-modprobe was on before, find out what changed it"),
     (facts(options={"STATIC_USERMODEHELPER": "y", "STATIC_USERMODEHELPER_PATH": '"/sbin/usermode-helper"'}),
      "static-usermodehelper", MOOT,
-     "this kernel runs /sbin/usermode-helper whatever kernel.modprobe is (CONFIG_STATIC_USERMODEHELPER)",
-     f"let /sbin/usermode-helper run {OWN} where its first argument is that"),
+     "this kernel ignores kernel.modprobe and runs /sbin/usermode-helper (CONFIG_STATIC_USERMODEHELPER)",
+     f"make /sbin/usermode-helper run {OWN} when its first argument is {OWN}"),
     (facts(current="/sbin/modprobe", ours=False, stood_down=True), "stood-down", MOOT,
-     f"{OWN} did not run any more, so the watch has put /sbin/modprobe in its place until it does",
-     "install the package anew"),
+     f"{OWN} stopped working, so the watch set kernel.modprobe to /sbin/modprobe until it works again",
+     "reinstall the package"),
     (facts(rescue="off"), "rescue-off", MOOT,
-     "the kernel's command line says safe_modprobe=off, by which the helper leaves every request to modprobe",
-     "boot without it"),
+     "the kernel command line has safe_modprobe=off, so the helper passes every request to modprobe",
+     "boot without safe_modprobe=off"),
     (facts(options={"STATIC_USERMODEHELPER": "y", "STATIC_USERMODEHELPER_PATH": '""'}), "static-usermodehelper", MOOT,
-     "this kernel runs no program at all whatever kernel.modprobe is (CONFIG_STATIC_USERMODEHELPER)",
-     "boot a kernel without it"),
+     "this kernel ignores kernel.modprobe and runs no program at all (CONFIG_STATIC_USERMODEHELPER)",
+     "boot a kernel without this option"),
     (facts(sysctl=Setting(Origin("/etc/sysctl.d/a.conf", 3), "/bin/false")), "sysctl-file", WEAKER,
-     "/etc/sysctl.d/a.conf:3 sets kernel.modprobe to /bin/false whenever 'sysctl --system' is run",
+     "/etc/sysctl.d/a.conf:3 sets kernel.modprobe to /bin/false whenever 'sysctl --system' runs",
      "remove that line"),
     (facts(sysctl=Setting(Origin("/etc/sysctl.conf", 1), ""), at_boot=False), "sysctl-file", WEAKER,
-     "/etc/sysctl.conf:1 sets kernel.modprobe to nothing at the next boot, and whenever 'sysctl --system' is run",
+     "/etc/sysctl.conf:1 sets kernel.modprobe to an empty string at the next boot and whenever 'sysctl --system' runs",
      "remove that line"),
-    # whether it runs
+    # the helper runs
     (facts(programs=(Program(OWN, there=False),)), "helper-missing", MOOT,
-     f"{OWN} is not there, so every request fails, root's too", "install the package anew"),
+     f"{OWN} does not exist, so every request fails, even root's", "reinstall the package"),
     (facts(programs=(Program(OWN), Program("/usr/bin/python3", there=False))), "helper-missing", MOOT,
-     "/usr/bin/python3 is not there, so every request fails, root's too", "install the package anew"),
+     "/usr/bin/python3 does not exist, so every request fails, even root's", "reinstall the package"),
     (facts(programs=(Program(OWN, executable=False),)), "helper-not-executable", MOOT,
-     f"{OWN} is not executable, so every request fails, root's too", f"chmod 755 {OWN}"),
+     f"{OWN} is not executable, so every request fails, even root's", f"chmod 755 {OWN}"),
     (facts(programs=(Program(OWN, noexec=True),)), "helper-noexec", MOOT,
-     f"{OWN} is on a file system that is mounted noexec, so every request fails, root's too",
-     "mount it without noexec, or install safe-modprobe elsewhere"),
+     f"{OWN} is on a file system mounted noexec, so every request fails, even root's",
+     "remount it without noexec, or install safe-modprobe on another file system"),
     (facts(programs=(Program(OWN, others=(("/usr", "it belongs to uid 5"),)),)), "helper-writable", MOOT,
-     "/usr: it belongs to uid 5, so that somebody else than root can become root by the next request",
-     f"chown root /usr; chmod go-w /usr; and see whether {OWN} is still the package's"),
+     "/usr: it belongs to uid 5, so a user other than root can become root with the next request",
+     f"chown root /usr; chmod go-w /usr; then check that {OWN} is still the package's file"),
     (facts(dry_run="it ended with 1 and 'x'"), "helper-fails", MOOT,
-     f"a dry run of {OWN} failed (it ended with 1 and 'x'), so that at best root's requests are left to modprobe"
-     " and all others refused",
-     f"run '{OWN} -n -- anything' to see why, and install the package anew"),
+     f"a dry run of {OWN} failed (it ended with 1 and 'x'), so at best modprobe serves root's requests and all others"
+     " are refused",
+     f"run '{OWN} -n -- anything' to see why, then reinstall the package"),
     (facts(lkrg=Lkrg(1, 1)), "lkrg", MOOT,
-     f"LKRG kills {OWN}, which is not in its list of helpers, so every request fails, root's too", LKRG_MEND),
-    (facts(lkrg=Lkrg(2, 1)), "lkrg", MOOT, "LKRG kills every helper, so every request fails, root's too", LKRG_MEND),
+     f"LKRG kills {OWN}, which is not on its list of allowed helpers, so every request fails, even root's", LKRG_MEND),
+    (facts(lkrg=Lkrg(2, 1)), "lkrg", MOOT, "LKRG kills any helper, so every request fails, even root's", LKRG_MEND),
     (facts(lkrg=Lkrg(1, 2)), "lkrg", MOOT,
-     f"LKRG stops the machine for {OWN}, which is not in its list of helpers", LKRG_MEND),
+     f"LKRG stops the machine when the kernel runs {OWN}, which is not on its list of allowed helpers", LKRG_MEND),
     (facts(lkrg=Lkrg(1, 0)), "lkrg", NOTE,
-     f"LKRG fills the kernel's log for {OWN}, which is not in its list of helpers", LKRG_MEND),
+     f"LKRG fills the kernel log with messages about {OWN}, which is not on its list of allowed helpers", LKRG_MEND),
     (facts(lkrg=Lkrg(0, 0, 1)), "lkrg-block-modules", MOOT,
-     "LKRG lets no module in, for anybody (lkrg.block_modules is 1)",
-     "sysctl lkrg.block_modules=0, if modules are to be loaded at all"),
+     "LKRG blocks the loading of every module (lkrg.block_modules is 1)",
+     "set lkrg.block_modules=0 with sysctl if modules should be loaded at all"),
     (facts(options={"GRKERNSEC": "y"}), "grsecurity-paths", NOTE,
-     f"some grsecurity kernels run no helper in /usr/sbin, where {OWN} is",
-     "look for 'denied exec of usermode helper' in the kernel's log; then a link in /sbin to it is what to set"),
+     f"some grsecurity kernels refuse to run a helper in /usr/sbin, such as {OWN}",
+     "look for 'denied exec of usermode helper' in the kernel log; if it is there, set kernel.modprobe to a link in /sbin"
+     " that leads to the helper"),
     (facts(selinux=Selinux(True, None)), "selinux-label", MOOT,
-     f"SELinux enforces and {OWN} has no label, so the kernel may not run it", LABEL_MEND),
+     f"SELinux is enforcing and {OWN} has no label, so the kernel may not be allowed to run it", LABEL_MEND),
     (facts(selinux=Selinux(True, "system_u:object_r:unlabeled_t:s0")), "selinux-label", MOOT,
-     f"SELinux enforces and {OWN} has no label, so the kernel may not run it", LABEL_MEND),
+     f"SELinux is enforcing and {OWN} has no label, so the kernel may not be allowed to run it", LABEL_MEND),
     (facts(selinux=Selinux(True, "nonsense")), "selinux-label", MOOT,
-     f"SELinux enforces and {OWN} has no label, so the kernel may not run it", LABEL_MEND),
+     f"SELinux is enforcing and {OWN} has no label, so the kernel may not be allowed to run it", LABEL_MEND),
     (facts(selinux=Selinux(True, "system_u:object_r:bin_t:s0")), "selinux-label", WEAKER,
-     f"SELinux enforces and {OWN} is labelled bin_t, not kmod_exec_t as modprobe is, so the kernel's own domain has to do"
-     " for it", LABEL_MEND),
-    # whether it can load
+     f"SELinux is enforcing and {OWN} is labelled bin_t instead of kmod_exec_t like modprobe, so it runs in the kernel's own"
+     " domain", LABEL_MEND),
+    # the helper can load modules
     (facts(modules_disabled=True), "modules-disabled", MOOT,
-     "kernel.modules_disabled is 1, so nothing is loaded for anybody until the next boot",
-     "nothing, if it is meant; otherwise look in sysctl.d for who sets it, and boot again"),
+     "kernel.modules_disabled is 1, so no module can be loaded until the next boot",
+     "nothing if this is intended; otherwise find the line in sysctl.d that sets it, remove it and reboot"),
     (facts(modules_folder=False), "no-modules-folder", MOOT,
-     "the modules of the running kernel, 6.1, are not there, so nothing can be loaded",
-     "boot the kernel that was installed since, or install this one's modules again"),
+     "the modules of the running kernel (6.1) are not installed, so no module can be loaded",
+     "boot the kernel that was installed since, or reinstall the modules of the running one"),
     (facts(bset=without(16)), "bset", MOOT,
-     "kernel.usermodehelper.bset leaves helpers without CAP_SYS_MODULE, so nothing is loaded for anybody", BSET_MEND),
+     "kernel.usermodehelper.bset lacks CAP_SYS_MODULE, so helpers cannot load modules", BSET_MEND),
     (facts(bset=0), "bset", MOOT,
-     "kernel.usermodehelper.bset leaves helpers without CAP_SYS_MODULE and CAP_SYS_ADMIN and CAP_SYS_PTRACE, so nothing"
-     " is loaded for anybody", BSET_MEND),
+     "kernel.usermodehelper.bset lacks CAP_SYS_MODULE and CAP_SYS_ADMIN and CAP_SYS_PTRACE, so helpers cannot load"
+     " modules", BSET_MEND),
     (facts(bset=without(19), tracing=Tracing(there=False)), "bset", WEAKER,
-     "kernel.usermodehelper.bset leaves helpers without CAP_SYS_PTRACE, so they cannot see who asks", BSET_MEND),
+     "kernel.usermodehelper.bset lacks CAP_SYS_PTRACE, so helpers cannot identify callers", BSET_MEND),
     (facts(bset=without(21)), "bset", WEAKER,
-     "kernel.usermodehelper.bset leaves helpers without CAP_SYS_ADMIN, so they cannot see who asks", BSET_MEND),
-    # what is refused
+     "kernel.usermodehelper.bset lacks CAP_SYS_ADMIN, so helpers cannot identify callers", BSET_MEND),
+    # the policy refuses
     (facts(policy=BUILTIN_POLICY, policy_error="a.toml:1: mode: it is wrong"), "policy-broken", WEAKER,
-     "the policy is broken, so that the built-in one is in force, mode privileged (a.toml:1: mode: it is wrong)",
-     "mend that, and see what 'safe-modprobectl reload' says"),
+     "the policy is broken, so the built-in policy is in force, with mode privileged (a.toml:1: mode: it is wrong)",
+     "fix the error, then run 'safe-modprobectl reload'"),
     (facts(policy=BUILTIN_POLICY), "no-policy", WEAKER,
-     "there is no policy file, so that the built-in policy is in force, mode privileged",
-     "install the package anew, or write one in /etc/safe-modprobe/policy.d"),
+     "there is no policy file, so the built-in policy is in force, with mode privileged",
+     "reinstall the package, or write a policy file in /etc/safe-modprobe/policy.d"),
     (facts("trial = true"), "trial", MOOT,
-     "a trial is on, so that nothing is refused, and what would be is recorded [50-test.toml:2]",
-     "set it to false"),
+     "a trial is on, so the helper refuses nothing and only records what it would refuse [50-test.toml:2]",
+     "set trial to false"),
     (facts()._replace(policy=GOOD.policy.in_trial(COMMAND_LINE)), "trial", MOOT,
-     "a trial is on, so that nothing is refused, and what would be is recorded [safe_modprobe=log on the kernel's command"
-     " line]",
-     "boot without it"),
+     "a trial is on, so the helper refuses nothing and only records what it would refuse [safe_modprobe=log on the"
+     " kernel's command line]",
+     "boot without safe_modprobe=log"),
     (facts("mode = 'disabled'"), "mode-disabled", NOTE,
-     "mode is disabled, so that every module is refused to everybody, root too [50-test.toml:2]",
-     "nothing, if it is meant; mode marked refuses marked modules to those without privilege"),
+     "mode is disabled, so every module is refused to every caller, even root [50-test.toml:2]",
+     "nothing if this is intended; mode marked refuses only marked modules, and only to unprivileged callers"),
     (facts("mode = 'disabled'\nmismatch = 'allow'\nunknown_caller = 'privileged'"), "mode-disabled", NOTE,
-     "mode is disabled, so that every module is refused to everybody, root too [50-test.toml:2]",
-     "nothing, if it is meant; mode marked refuses marked modules to those without privilege"),
+     "mode is disabled, so every module is refused to every caller, even root [50-test.toml:2]",
+     "nothing if this is intended; mode marked refuses only marked modules, and only to unprivileged callers"),
     (facts("mode = 'allowed'"), "mode-allowed", MOOT,
-     "mode is allowed, so that nothing is refused [50-test.toml:2]", 'set mode to "marked"'),
+     "mode is allowed, so nothing is refused [50-test.toml:2]", 'set mode to "marked"'),
     (facts("mismatch = 'log'"), "mismatch", MOOT,
-     "mismatch is log, so that nothing is refused [50-test.toml:2]", 'set mismatch to "deny"'),
+     "mismatch is log, so nothing is refused [50-test.toml:2]", 'set mismatch to "deny"'),
     (facts("mismatch = 'allow'\n[[rule]]\nmodules = ['x']\naction = 'deny'"), "mismatch", WEAKER,
-     "mismatch is allow, so that but for the rules that deny, nothing is refused [50-test.toml:2]",
+     "mismatch is allow, so only deny rules refuse anything [50-test.toml:2]",
      'set mismatch to "deny"'),
     (facts("[[mark]]\nmodules = ['algif_*']\nprivileged = true", built_in=frozenset({"algif_aead"})),
      "marked-built-in", NOTE,
-     "algif_aead is marked and built into this kernel, so that users need no module for it", BUILT_IN_MEND),
+     "algif_aead is marked but built into this kernel, so users reach the code without a request", BUILT_IN_MEND),
     (facts("[[mark]]\nmodules = ['af_alg', 'algif_*']\nprivileged = true", built_in=frozenset({"algif_aead", "af_alg"})),
      "marked-built-in", WEAKER,
-     "af_alg, algif_aead are marked and built into this kernel, so that users need no module for it", BUILT_IN_MEND),
+     "af_alg, algif_aead are marked but built into this kernel, so users reach the code without a request", BUILT_IN_MEND),
     (facts("[[mark]]\nmodules = ['m-*', 'm_z']\nprivileged = true", loaded=frozenset(f"m_{x}" for x in "abcdefghz")),
      "marked-loaded", NOTE,
-     "m_a, m_b, m_c, m_d, m_e, m_f and 3 more are marked and loaded already, so that users need not ask for it",
+     "m_a, m_b, m_c, m_d, m_e, m_f and 3 more are marked but already loaded, so users reach the code without a request",
      LOADED_MEND),
     (facts("", ldisc_autoload=True), "line-disciplines", NOTE,
-     "dev.tty.ldisc_autoload is 1 and no mark keeps line disciplines from users",
-     "sysctl dev.tty.ldisc_autoload=0, in sysctl.d too, or a mark on tty-ldisc-*"),
-    # who asks
+     "dev.tty.ldisc_autoload is 1 and no mark covers line disciplines, so any user can have one loaded",
+     "set dev.tty.ldisc_autoload=0 with sysctl and in sysctl.d, or add a mark for the aliases tty-ldisc-*"),
+    # callers are identified
     (facts(stacks=False), "no-source", WEAKER,
-     "nobody can say who asks, so everybody is unprivileged, root too: /proc/TID/stack cannot be read",
+     "no source can identify callers (/proc/TID/stack cannot be read), so every caller counts as unprivileged, even root",
      "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"),
     (facts("sources = ['kernel-args']"), "no-source", WEAKER,
-     "nobody can say who asks, so everybody is unprivileged, root too: sources leave out those that could"
-     " [50-test.toml:2]", SOURCES_MEND),
+     f"no source can identify callers ({OMITTED} [50-test.toml:2]), so every caller counts as unprivileged, even root",
+     SOURCES_MEND),
     (facts("sources = ['tracefs']", tracing=Tracing(there=False)), "no-source", WEAKER,
-     "nobody can say who asks, so everybody is unprivileged, root too: its tracing instance is not there, and sources"
-     " leave out those that could [50-test.toml:2]", SOURCES_MEND),
+     f"no source can identify callers (the tracing instance does not exist, and {OMITTED} [50-test.toml:2]), so every"
+     " caller counts as unprivileged, even root", SOURCES_MEND),
     (facts("sources = ['kernel-args']", options={"GRKERNSEC_MODHARDEN": "y"}), "no-source", WEAKER,
-     "nobody can say who asks, so everybody is unprivileged, root too: sources leave out those that could"
-     " [50-test.toml:2]", SOURCES_MEND),
+     f"no source can identify callers ({OMITTED} [50-test.toml:2]), so every caller counts as unprivileged, even root",
+     SOURCES_MEND),
     (facts("sources = ['tracefs']", promised=True, tracing=Tracing(there=False)), "no-source", WEAKER,
-     "nobody can say who asks, so everybody is unprivileged, root too: its tracing instance is not there, and sources"
-     " leave out those that could [50-test.toml:2]", SOURCES_MEND),
-    (facts("sources = ['proc']"), "tracefs", WEAKER, f"sources leave tracefs out, {BY_PROC} [50-test.toml:2]",
+     f"no source can identify callers (the tracing instance does not exist, and {OMITTED} [50-test.toml:2]), so every"
+     " caller counts as unprivileged, even root", SOURCES_MEND),
+    (facts("sources = ['proc']"), "tracefs", WEAKER, f"the setting sources omits tracefs, {BY_PROC} [50-test.toml:2]",
      'add "tracefs" to sources, before "proc"'),
-    (facts(lockdown="confidentiality"), "tracefs", WEAKER, f"lockdown=confidentiality closes tracefs, {BY_PROC}",
-     "boot with lockdown=integrity, which leaves tracefs open, if that is enough for you"),
+    (facts(lockdown="confidentiality"), "tracefs", WEAKER, f"lockdown=confidentiality blocks tracefs, {BY_PROC}",
+     "boot with lockdown=integrity, which allows tracefs, if that is strict enough"),
     (facts(tracing=Tracing(tracefs=False)), "tracefs", WEAKER,
-     f"tracefs is not mounted, or this kernel has none, {BY_PROC}",
-     "mount it on /sys/kernel/tracing, or boot a kernel with CONFIG_FTRACE"),
-    (facts(tracing=Tracing(there=False)), "tracefs", WEAKER, f"its tracing instance is not there, {BY_PROC}", ANEW),
+     f"tracefs is not mounted, or this kernel lacks it, {BY_PROC}",
+     "mount tracefs on /sys/kernel/tracing, or boot a kernel with CONFIG_FTRACE"),
+    (facts(tracing=Tracing(there=False)), "tracefs", WEAKER, f"the tracing instance does not exist, {BY_PROC}", CREATE_AGAIN),
     (facts(tracing=Tracing(event=False)), "tracefs", WEAKER,
-     f"the event module:module_request is off in its tracing instance, {BY_PROC}", ANEW),
+     f"the event module:module_request is off in the tracing instance, {BY_PROC}", CREATE_AGAIN),
     (facts(tracing=Tracing(recording=False)), "tracefs", WEAKER,
-     f"its tracing instance is stopped (tracing_on is 0), {BY_PROC}", ANEW),
+     f"the tracing instance is stopped (tracing_on is 0), {BY_PROC}", CREATE_AGAIN),
     (facts(tracing=Tracing(refused="Operation not permitted")), "tracefs", WEAKER,
-     f"its tracing instance cannot be read (Operation not permitted), {BY_PROC}", ANEW),
+     f"the tracing instance cannot be read (Operation not permitted), {BY_PROC}", CREATE_AGAIN),
     (facts(tracing=Tracing(clock=False)), "trace-clock", WEAKER,
-     "the tracing instance uses another clock than boot, so an event cannot be compared with a task's start",
-     "'safe-modprobectl enable --runtime' sets it"),
-    (facts(tracing=Tracing(lost=7)), "trace-loss", NOTE, "the ring has lost requests (7) since it was made",
-     "look who floods it; a larger ring: echo 1024 >/sys/kernel/tracing/instances/safe-modprobe/buffer_size_kb"),
+     "the tracing instance does not use the clock boot, so helpers cannot compare an event with a task's start",
+     "run 'safe-modprobectl enable --runtime' to set the clock"),
+    (facts(tracing=Tracing(lost=7)), "trace-loss", NOTE, "the trace ring has lost requests (7) since it was created",
+     "find out which user floods it, or enlarge it with 'echo 1024"
+     " >/sys/kernel/tracing/instances/safe-modprobe/buffer_size_kb'"),
     (facts(tracing=Tracing(lost=7, doubt=True)), "trace-loss", WEAKER,
-     f"the ring lost requests (7) within the last minute, {BY_PROC}",
-     "look who floods it; a larger ring: echo 1024 >/sys/kernel/tracing/instances/safe-modprobe/buffer_size_kb"),
+     f"the trace ring lost requests (7 so far) within the last minute, {BY_PROC}",
+     "find out which user floods it, or enlarge it with 'echo 1024"
+     " >/sys/kernel/tracing/instances/safe-modprobe/buffer_size_kb'"),
     (facts("sources = ['kernel-args']", promised=True), "words-alone", WEAKER,
-     f"{ALONE_WHAT}: sources leave out those that could [50-test.toml:2]", SOURCES_MEND),
+     ALONE_WHAT.format(f"{OMITTED} [50-test.toml:2]"), SOURCES_MEND),
     (facts(promised=True, stacks=False), "words-alone", WEAKER,
-     f"{ALONE_WHAT}: /proc/TID/stack cannot be read", "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"),
+     ALONE_WHAT.format("/proc/TID/stack cannot be read"), "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"),
     (facts("sources = ['kernel-args', 'tracefs']", promised=True, tracing=Tracing(there=False)), "words-alone", WEAKER,
-     f"{ALONE_WHAT}: its tracing instance is not there, and sources leave out those that could [50-test.toml:2]",
+     ALONE_WHAT.format(f"the tracing instance does not exist, and {OMITTED} [50-test.toml:2]"),
      SOURCES_MEND),
     (facts("kernel_args = 'always'\nsources = ['bpf', 'kernel-args']", options={"GRKERNSEC_MODHARDEN": "y"}),
-     "words-alone", WEAKER, f"{ALONE_WHAT}: sources leave out those that could [50-test.toml:3]", SOURCES_MEND),
+     "words-alone", WEAKER, ALONE_WHAT.format(f"{OMITTED} [50-test.toml:3]"), SOURCES_MEND),
     (facts("unknown_caller = 'privileged'"), "unknown-caller", MOOT,
-     'unknown_caller is "privileged" and any user can become unknown (by killing its own request), so any user gets any'
-     " module [50-test.toml:2]", 'set it to "unprivileged"'),
+     'unknown_caller is "privileged" and a user becomes an unknown caller by killing their own request, so any user can'
+     " load any module [50-test.toml:2]", 'set unknown_caller to "unprivileged"'),
     (facts("kernel_args = 'always'"), "kernel-args", MOOT,
-     'kernel_args is "always" and this kernel passes none, so everybody counts as root [50-test.toml:2]', ALWAYS_MEND),
+     'kernel_args is "always", but this kernel passes none, so every caller counts as root [50-test.toml:2]', ALWAYS_MEND),
     (facts("kernel_args = 'always'\nsources = ['tracefs', 'proc']"), "kernel-args", NOTE,
-     'kernel_args is "always", and sources leave kernel-args out, so that it has no effect [50-test.toml:2]',
-     'remove it, or add "kernel-args" to sources'),
+     'kernel_args is "always", but the setting sources omits kernel-args, so it has no effect [50-test.toml:2]',
+     'remove kernel_args, or add "kernel-args" to sources'),
     (facts(options={"MODULE_DEBUG_AUTOLOAD_DUPS": "y"}), "shared-refusals", WEAKER,
-     "this kernel shares an answer for 60 s with all who ask for the same name, so that what is refused to a user is"
-     " refused to root, too (CONFIG_MODULE_DEBUG_AUTOLOAD_DUPS)",
-     "boot a kernel without it, which is for debugging; until then root uses modprobe"),
+     "this kernel gives the same answer to all requests for a name within 60 s, so a refusal to a user is also one to"
+     " root (CONFIG_MODULE_DEBUG_AUTOLOAD_DUPS)",
+     "boot a kernel without this debugging option; until then, load modules as root with modprobe"),
     (facts(options=None), "no-build-options", NOTE,
-     "this kernel's build options are not to be found (/proc/config.gz, /boot/config-VERSION), so that what depends on"
-     " them was not looked at", "install the kernel package's config file"),
+     "this kernel's build options cannot be found in /proc/config.gz or /boot/config-VERSION, so checks that depend on"
+     " them were skipped", "install the kernel package's config file"),
 ]  # fmt: skip
 
 
@@ -243,46 +243,46 @@ def test_each_problem_alone(given: Facts, key: str, severity: Severity, what: st
 
 
 SHORT = [
-    # Rules on a machine where the kernel's words are all that is known; what is said of them.
+    # Rules on a machine whose only source is kernel arguments, and what `status` says about them.
     ("", None),
     ("modules = ['m']\naction = 'deny'", None),
     ("users = [1000]\naction = 'allow'", None),
     ("capabilities = ['CAP_SYS_MODULE']\naction = 'deny'", None),
     ("callers = 'unknown'\naction = 'deny'", None),
     ("capabilities = ['CAP_NET_ADMIN']\naction = 'allow'", None),
-    ("users = [1000]\naction = 'deny'", "what refuses does so in doubt, root as well"),
-    ("capabilities = ['CAP_NET_ADMIN']\naction = 'deny'", "what refuses does so in doubt, root as well"),
-    ("groups = [29]\naction = 'deny'", "what refuses does so in doubt, root as well"),
-    ("groups = [29]\naction = 'log'", "what lets through is for nobody"),
-    ("user_namespace = 'other'\naction = 'allow'", "what lets through is for nobody"),
-    ("no_new_privs = false\naction = 'allow'", "what lets through is for nobody"),
-    ("executables = ['/x']\naction = 'allow'", "what lets through is for nobody"),
-    ("call_sites = ['f']\naction = 'allow'", "what lets through is for nobody"),
+    ("users = [1000]\naction = 'deny'", "deny rules match in doubt (even root)"),
+    ("capabilities = ['CAP_NET_ADMIN']\naction = 'deny'", "deny rules match in doubt (even root)"),
+    ("groups = [29]\naction = 'deny'", "deny rules match in doubt (even root)"),
+    ("groups = [29]\naction = 'log'", "allow and log rules match nobody"),
+    ("user_namespace = 'other'\naction = 'allow'", "allow and log rules match nobody"),
+    ("no_new_privs = false\naction = 'allow'", "allow and log rules match nobody"),
+    ("executables = ['/x']\naction = 'allow'", "allow and log rules match nobody"),
+    ("call_sites = ['f']\naction = 'allow'", "allow and log rules match nobody"),
 ]
 
 
 @pytest.mark.parametrize(("rule", "then"), SHORT)
-def test_rules_that_ask_for_more_than_the_words_say(rule: str, then: str | None) -> None:
+def test_rules_with_keys_that_kernel_arguments_cannot_answer(rule: str, then: str | None) -> None:
     text = "sources = ['kernel-args']\n" + (f"[[rule]]\n{rule}" if rule else "")
     found = [each for each in assess(facts(text, promised=True)).problems if each.key != "words-alone"]
-    what = f"rules ask for more than the kernel's words say, so that {then}: sources leave out those that could"
+    what = f"rules use keys that kernel arguments cannot answer ({OMITTED} [50-test.toml:2]), so {then}"
     expected = [] if then is None else [
-        Problem("words-short", WEAKER, f"{what} [50-test.toml:2] [50-test.toml:3]", SOURCES_MEND)
+        Problem("words-short", WEAKER, f"{what} [50-test.toml:3]", SOURCES_MEND)
     ]  # fmt: skip
     assert found == expected
 
 
-def test_such_rules_are_named_together() -> None:
+def test_all_such_rules_are_in_one_problem() -> None:
     given = facts(
         "sources = ['kernel-args']\n" + BY_UNIT.format("deny") + BY_UNIT.format("allow") + BY_UNIT.format("deny"),
         promised=True,
     )
     (found,) = [each for each in assess(given).problems if each.key == "words-short"]
-    assert found.what.startswith(
-        "rules ask for more than the kernel's words say, so that what refuses does so in doubt, root as well and what lets"
-        " through is for nobody: "
+    assert found.what.startswith("rules use keys that kernel arguments cannot answer (")
+    assert found.what.endswith(
+        "), so deny rules match in doubt (even root) and allow and log rules match nobody"
+        " [50-test.toml:3, 50-test.toml:6, 50-test.toml:9]"
     )
-    assert found.what.endswith(" [50-test.toml:3, 50-test.toml:6, 50-test.toml:9]")
 
 
 FINE = [
@@ -319,7 +319,7 @@ FINE = [
 
 
 @pytest.mark.parametrize("given", FINE, ids=range(len(FINE)))
-def test_no_problem(given: Facts) -> None:
+def test_a_machine_without_problems(given: Facts) -> None:
     health = assess(given)
     assert (health.state, health.protects, health.problems) == (State.ON, True, ())
 
@@ -336,53 +336,53 @@ def test_no_problem(given: Facts) -> None:
         (facts(stacks=False), State.ON, True),
     ],
 )
-def test_the_answer(given: Facts, state: State, protects: bool) -> None:
+def test_state_and_protection(given: Facts, state: State, protects: bool) -> None:
     health = assess(given)
     assert (health.state, health.protects) == (state, protects)
 
 
-def test_the_weightiest_comes_first() -> None:
+def test_problems_are_sorted_by_severity() -> None:
     given = facts("mode = 'allowed'", options=None, tracing=Tracing(there=False), current="", ours=False)
     assert [(each.key, each.severity) for each in assess(given).problems] == [
         ("no-helper", MOOT), ("mode-allowed", MOOT), ("tracefs", WEAKER), ("no-build-options", NOTE),
     ]  # fmt: skip
 
 
-def test_what_would_fail_is_not_said_to_fail() -> None:
-    """While another helper is the kernel's, ours does no harm."""
+def test_problems_of_an_inactive_helper_say_would_fail() -> None:
+    """While the kernel runs another helper, ours can do no harm."""
     given = facts(ours=False, current="/sbin/modprobe", programs=(Program(OWN, there=False),), lkrg=Lkrg(1, 1))
-    said = [each.what for each in assess(given).problems][1:]
-    assert said == [
-        f"{OWN} is not there, so every request would fail, root's too",
-        f"LKRG kills {OWN}, which is not in its list of helpers, so every request would fail, root's too",
+    sentences = [each.what for each in assess(given).problems][1:]
+    assert sentences == [
+        f"{OWN} does not exist, so every request would fail, even root's",
+        f"LKRG kills {OWN}, which is not on its list of allowed helpers, so every request would fail, even root's",
     ]
 
 
-def test_a_broken_policy_in_a_trial_goes_on() -> None:
+def test_a_trial_continues_with_a_broken_policy() -> None:
     broken = BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=True))
     given = facts(policy=broken, policy_error="why")
-    assert assess(given).problems[0].mend == "'rm /run/safe-modprobe/policy.d/00-trial.toml' ends it"
+    assert assess(given).problems[0].mend == "run 'rm /run/safe-modprobe/policy.d/00-trial.toml' to end it"
     assert [each.what for each in assess(given).problems] == [
-        "a trial is on, so that nothing is refused, and what would be is recorded [built-in]",
-        "the policy is broken, so that the trial goes on (why)",
+        "a trial is on, so the helper refuses nothing and only records what it would refuse [built-in]",
+        "the policy is broken, so the trial continues (why)",
     ]
 
 
-def test_an_unknown_kernel_may_pass_arguments() -> None:
+def test_kernel_args_always_on_a_kernel_with_unknown_options() -> None:
     found = assess(facts("kernel_args = 'always'", options=None)).problems
     assert [(each.key, each.severity) for each in found] == [("kernel-args", WEAKER), ("no-build-options", NOTE)]
     assert found[0].what == (
-        'kernel_args is "always" and this kernel may pass none (its build options are not to be found), so everybody'
+        'kernel_args is "always", but this kernel may pass none (its build options cannot be found), so every caller'
         " counts as root [50-test.toml:2]"
     )
 
 
-NO_BPF = "no program that records callers is attached; this version has none"
+NO_BPF = "this version has no BPF program that records callers"
 NO_ARGS = "this kernel passes none"
-UNKNOWN_ARGS = "nobody can say whether this kernel passes any: its build options are not to be found"
-NO_STACKS = "/proc/TID/stack, which both tracefs and proc need, cannot be read here"
-NO_POWER = "kernel.usermodehelper.bset leaves helpers without the capabilities to look"
-LEFT_OUT = "the policy leaves it out [50-test.toml:2]"
+UNKNOWN_ARGS = "this kernel may pass none; its build options cannot be found"
+NO_STACKS = "/proc/TID/stack cannot be read here, and both tracefs and proc need it"
+BSET_LACKS = "kernel.usermodehelper.bset lacks the capabilities that helpers need to inspect callers"
+NOT_LISTED = "the setting sources omits it [50-test.toml:2]"
 
 
 @pytest.mark.parametrize(
@@ -397,8 +397,11 @@ LEFT_OUT = "the policy leaves it out [50-test.toml:2]"
         (facts(bset=without(19)), "kernel-args - this; bpf - none; tracefs - bset; proc - bset"),
         (facts(bset=without(16)), "kernel-args - this; bpf - none; tracefs in use; proc stands by"),
         (facts(stacks=False), "kernel-args - this; bpf - none; tracefs - stacks; proc - stacks"),
-        (facts("sources = ['proc', 'tracefs']"), "proc in use; tracefs stands by; kernel-args - left; bpf - left"),
-        (facts("sources = ['bpf']"), "bpf - none; kernel-args - left; tracefs - left; proc - left"),
+        (
+            facts("sources = ['proc', 'tracefs']"),
+            "proc in use; tracefs stands by; kernel-args - omitted; bpf - omitted",
+        ),
+        (facts("sources = ['bpf']"), "bpf - none; kernel-args - omitted; tracefs - omitted; proc - omitted"),
     ],
 )
 def test_sources(given: Facts, expected: str) -> None:
@@ -407,8 +410,8 @@ def test_sources(given: Facts, expected: str) -> None:
         "unknown": UNKNOWN_ARGS,
         "none": NO_BPF,
         "stacks": NO_STACKS,
-        "bset": NO_POWER,
-        "left": LEFT_OUT,
+        "bset": BSET_LACKS,
+        "omitted": NOT_LISTED,
     }
     wanted = []
     for part in expected.split("; "):
@@ -441,8 +444,8 @@ def test_marked_by_name(text: str, modules: str, found: dict[str, bool]) -> None
     assert marked_by_name(policy(text), modules.split()) == found
 
 
-def test_every_key_has_a_row() -> None:
-    """A problem that no row shows could say anything."""
+def test_every_problem_has_a_row() -> None:
+    """Without a row, no test reads the sentences of a problem."""
     import ast
     from pathlib import Path
 
@@ -459,8 +462,8 @@ def test_every_key_has_a_row() -> None:
             ):
                 keys.add(node.args[0].value)
     assert len(keys) > 20
-    assert keys == {key for _, key, *_ in ALONE} | {"words-short"}  # which is never alone: SHORT
+    assert keys == {key for _, key, *_ in ALONE} | {"words-short"}  # it never comes alone, see SHORT
 
 
-def test_the_modes_and_actions_are_the_ones_that_were_thought_of() -> None:
+def test_the_rows_know_all_modes_actions_and_sources() -> None:
     assert len(Mode) == 4 and len(Action) == 3 and len(Source) == 5

@@ -1,4 +1,4 @@
-"""Files -> facts: of this machine where they are here, and of machines laid out below a folder."""
+"""read_facts(): facts of machines that tests build in a folder, and of this machine."""
 
 import gzip
 import os
@@ -44,8 +44,8 @@ MACHINE = {
 }  # fmt: skip
 
 
-def lay(top: Path, path: str, text: str | bytes | None) -> None:
-    """A file of the machine; None takes it away."""
+def put(top: Path, path: str, text: str | bytes | None) -> None:
+    """Write a file of the machine, or remove it if `text` is None."""
     file = top / path.lstrip("/")
     if text is None:
         file.unlink()
@@ -59,7 +59,7 @@ def lay(top: Path, path: str, text: str | bytes | None) -> None:
 def top(tmp_path: Path) -> Iterator[Path]:
     before = os.umask(0o022)
     for path, text in MACHINE.items():
-        lay(tmp_path, path, text)
+        put(tmp_path, path, text)
     yield tmp_path
     os.umask(before)
 
@@ -68,7 +68,7 @@ def facts(top: Path) -> Facts:
     return read_facts(OWN, CODE, str(top), "6.1")
 
 
-def test_a_good_machine(top: Path) -> None:
+def test_facts_of_a_machine_without_problems(top: Path) -> None:
     found = facts(top)
     files = ((f"{top}/usr/lib/safe-modprobe/policy.d/90-settings.toml", b'[settings]\nmode = "marked"\n'),)
     assert found.policy.files == (files[0][0],)
@@ -88,7 +88,7 @@ def test_a_good_machine(top: Path) -> None:
 
 
 JUST_NOW = time.clock_gettime_ns(time.CLOCK_BOOTTIME) + 3600 * 10**9
-"""For an hour, since the rows may wait for a busy machine."""
+"""An hour in the future, so that the loss stays recent even if the rows start late on a busy machine."""
 
 ROWS = [
     ("proc/sys/kernel/modprobe", "/sbin/modprobe\n", {"current": "/sbin/modprobe", "ours": False}),
@@ -145,9 +145,11 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("path", "text", "changed"), ROWS, ids=range(len(ROWS)))
-def test_one_thing_different(top: Path, path: str, text: str | bytes | None, changed: dict[str, object]) -> None:
+def test_each_changed_file_changes_one_fact(
+    top: Path, path: str, text: str | bytes | None, changed: dict[str, object]
+) -> None:
     before = facts(top)
-    lay(top, path, text)
+    put(top, path, text)
     assert facts(top) == before._replace(**changed)
 
 
@@ -160,21 +162,21 @@ def test_one_thing_different(top: Path, path: str, text: str | bytes | None, cha
         (["etc/sysctl.conf", "etc/sysctl.d/99-z.conf"], "/etc/sysctl.conf", "0"),
     ],
 )
-def test_the_sysctl_file_that_counts(top: Path, files: list[str], origin: str, value: str) -> None:
+def test_the_last_sysctl_file_by_name_takes_effect(top: Path, files: list[str], origin: str, value: str) -> None:
     for number, path in enumerate(files):
-        lay(top, path, f"kernel.modprobe = {number}\n")
+        put(top, path, f"kernel.modprobe = {number}\n")
     assert facts(top).sysctl == Setting(Origin(origin, 1), value)
 
 
-def test_a_folder_among_sysctls_files_sets_nothing(top: Path) -> None:
-    """sysctl(8) and systemd pass it over, so it keeps nobody from switching on."""
-    lay(top, "etc/sysctl.d/90-a.conf/50-b.conf", "kernel.modprobe = /a\n")
-    lay(top, "etc/sysctl.d/10-c.conf", "kernel.modprobe = /c\n")
+def test_a_folder_in_sysctl_d_is_ignored(top: Path) -> None:
+    """sysctl(8) and systemd skip it, so it must not block `enable`."""
+    put(top, "etc/sysctl.d/90-a.conf/50-b.conf", "kernel.modprobe = /a\n")
+    put(top, "etc/sysctl.d/10-c.conf", "kernel.modprobe = /c\n")
     assert facts(top).sysctl == Setting(Origin("/etc/sysctl.d/10-c.conf", 1), "/c")
 
 
-def test_a_masked_sysctl_file_sets_nothing(top: Path) -> None:
-    lay(top, "usr/lib/sysctl.d/90-a.conf", "kernel.modprobe = /bin/false\n")
+def test_a_masked_sysctl_file_is_ignored(top: Path) -> None:
+    put(top, "usr/lib/sysctl.d/90-a.conf", "kernel.modprobe = /bin/false\n")
     (top / "etc/sysctl.d").mkdir()
     (top / "etc/sysctl.d/90-a.conf").symlink_to("/dev/null")
     assert facts(top).sysctl is None
@@ -189,18 +191,18 @@ def test_a_masked_sysctl_file_sets_nothing(top: Path) -> None:
         (lambda path: path.chmod(0o757), "others may write it (mode 0757)"),
     ],
 )
-def test_others_who_may_change_what_runs(top: Path, name: str, spoil: object, why: str) -> None:
+def test_files_that_other_users_can_change_are_found(top: Path, name: str, spoil: object, why: str) -> None:
     spoil(top / name.lstrip("/"))  # type: ignore[operator]
     found = {other for program in facts(top).programs for other in program.others}
     assert found == {(name, why)}
 
 
-def test_a_sticky_folder_keeps_what_is_roots(top: Path) -> None:
+def test_a_sticky_folder_protects_files_of_root(top: Path) -> None:
     (top / "usr").chmod(0o1777)
     assert all(not program.others for program in facts(top).programs)
 
 
-def test_a_link_is_followed_and_both_ways_are_looked_at(top: Path) -> None:
+def test_a_link_and_its_target_are_both_checked(top: Path) -> None:
     (top / "opt").mkdir()
     (top / OWN.lstrip("/")).rename(top / "opt/real")
     (top / OWN.lstrip("/")).symlink_to("../../opt/real")
@@ -213,43 +215,43 @@ def test_a_link_is_followed_and_both_ways_are_looked_at(top: Path) -> None:
     )  # fmt: skip
 
 
-def test_a_folder_is_no_helper(top: Path) -> None:
-    lay(top, OWN, None)
+def test_a_folder_is_not_a_helper(top: Path) -> None:
+    put(top, OWN, None)
     (top / OWN.lstrip("/")).mkdir()
     assert facts(top).programs[0] == Program(OWN, there=False)
 
 
-def test_another_name_of_our_file_is_ours(top: Path) -> None:
+def test_another_path_of_our_file_counts_as_ours(top: Path) -> None:
     (top / "sbin").symlink_to("usr/sbin")
-    lay(top, "proc/sys/kernel/modprobe", "/sbin/safe-modprobe\n")
+    put(top, "proc/sys/kernel/modprobe", "/sbin/safe-modprobe\n")
     assert facts(top).ours
 
 
-def test_a_broken_policy_is_the_built_in_one(top: Path) -> None:
+def test_a_broken_policy_is_replaced_by_the_built_in_one(top: Path) -> None:
     path = "etc/safe-modprobe/policy.d/10-site.toml"
-    lay(top, path, "mode = 1\n")
+    put(top, path, "mode = 1\n")
     found = facts(top)
     assert (found.policy, found.policy.settings.trial) == (BUILTIN_POLICY, False)
     assert found.policy_error.startswith(f"{top}/{path}:1: mode: ")
     assert len(found.digest) == 64
-    lay(top, "run/safe-modprobe/policy.d/00-trial.toml", "[settings]\ntrial = true\n")
+    put(top, "run/safe-modprobe/policy.d/00-trial.toml", "[settings]\ntrial = true\n")
     assert facts(top).policy.settings.trial
 
 
-def test_a_policy_that_others_may_write_has_no_digest(top: Path) -> None:
+def test_a_policy_that_others_can_write_has_no_digest(top: Path) -> None:
     (top / "usr/lib/safe-modprobe/policy.d/90-settings.toml").chmod(0o666)
     found = facts(top)
     assert (found.digest, found.policy) == ("", BUILTIN_POLICY)
     assert found.policy_error.endswith("90-settings.toml: others may write it (mode 0666); chmod it to 0644")
 
 
-def test_no_policy_file_is_the_built_in_one(top: Path) -> None:
-    lay(top, "usr/lib/safe-modprobe/policy.d/90-settings.toml", None)
+def test_without_policy_files_the_built_in_policy_is_in_force(top: Path) -> None:
+    put(top, "usr/lib/safe-modprobe/policy.d/90-settings.toml", None)
     found = facts(top)
     assert (found.policy, found.policy_error, found.digest) == (BUILTIN_POLICY, "", "")
 
 
-def test_the_digest_is_what_sha256sum_says(tmp_path: Path) -> None:
+def test_the_digest_equals_that_of_sha256sum(tmp_path: Path) -> None:
     files = [(str(tmp_path / name), name.encode() * 9) for name in ("b", "a")]
     for path, content in files:
         Path(path).write_bytes(content)
@@ -259,7 +261,7 @@ def test_the_digest_is_what_sha256sum_says(tmp_path: Path) -> None:
     assert digest(files) != digest(files[::-1])
 
 
-def test_no_tracefs_and_no_instance(top: Path) -> None:
+def test_missing_tracefs_and_missing_instance(top: Path) -> None:
     (top / INSTANCE).rename(top / "away")
     assert facts(top).tracing == Tracing(there=False)
     (top / "sys/kernel/tracing/instances").rmdir()
@@ -269,15 +271,15 @@ def test_no_tracefs_and_no_instance(top: Path) -> None:
     assert facts(top).tracing == Tracing()
 
 
-def test_no_modules_of_this_kernel(top: Path) -> None:
+def test_missing_modules_of_this_kernel(top: Path) -> None:
     found = read_facts(OWN, CODE, str(top), "6.2")
     assert (found.modules_folder, found.built_in, found.options) == (False, frozenset(), None)
 
 
-def test_built_in_modules_by_libkmods_index_where_there_is_no_list(top: Path) -> None:
+def test_without_modules_builtin_libkmods_index_tells_built_in_modules(top: Path) -> None:
     folder = build_tree(top, [Mod("target")])
     (folder / "modules.builtin").unlink()
-    lay(
+    put(
         top,
         "etc/safe-modprobe/policy.d/10-site.toml",
         '[[mark]]\nmodules = ["built-in", "target", "no*"]\nprivileged = true\n',
@@ -285,24 +287,24 @@ def test_built_in_modules_by_libkmods_index_where_there_is_no_list(top: Path) ->
     assert read_facts(OWN, CODE, str(top), VERSION).built_in == {"built_in"}
 
 
-def test_a_folder_of_modules_that_depmod_has_not_seen_has_none(top: Path) -> None:
-    lay(top, "lib/modules/6.1/modules.builtin", None)
-    lay(top, "etc/safe-modprobe/policy.d/10-site.toml", '[[mark]]\nmodules = ["ext4"]\nprivileged = true\n')
+def test_without_depmod_indexes_no_module_counts_as_built_in(top: Path) -> None:
+    put(top, "lib/modules/6.1/modules.builtin", None)
+    put(top, "etc/safe-modprobe/policy.d/10-site.toml", '[[mark]]\nmodules = ["ext4"]\nprivileged = true\n')
     assert facts(top).built_in == frozenset()
 
 
-def test_a_label(top: Path) -> None:
-    lay(top, "sys/fs/selinux/enforce", "1")
+def test_the_selinux_label_is_read_only_when_enforcing(top: Path) -> None:
+    put(top, "sys/fs/selinux/enforce", "1")
     os.setxattr(top / OWN.lstrip("/"), "security.selinux", b"system_u:object_r:bin_t:s0\0")
     assert facts(top).selinux == Selinux(True, "system_u:object_r:bin_t:s0")
-    lay(top, "sys/fs/selinux/enforce", "0")
+    put(top, "sys/fs/selinux/enforce", "0")
     assert facts(top).selinux == Selinux()
 
 
-def test_this_machine() -> None:
+def test_facts_of_this_machine() -> None:
     found = read_facts("/bin/true", "/usr/lib/python3")
     assert found.kernel == os.uname().release
-    assert found.stacks, "tests run as root on a kernel with stacks"
+    assert found.stacks, "the tests need root and a kernel with stack traces"
     assert found.programs[0] == Program("/bin/true")
     path = "/proc/sys/kernel/modprobe"
     assert found.current == (Path(path).read_text().strip() if os.path.exists(path) else None)

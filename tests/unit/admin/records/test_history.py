@@ -1,4 +1,4 @@
-"""A record's fields -> Event, and back to who asked for what; many events -> groups."""
+"""parse_event() and its reversal into caller, request and plan; groups of events."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -37,7 +37,7 @@ GOOD: dict[str, object] = {
 }  # fmt: skip
 
 
-def test_a_good_record() -> None:
+def test_a_valid_record_is_parsed() -> None:
     found = parse_event("c", NOON, GOOD)
     assert (found.modules, found.refused, found.uid, found.euid, found.capabilities) == (
         ("a", "b"),
@@ -53,13 +53,13 @@ def test_a_good_record() -> None:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("ALIAS", "", "ALIAS: it has to have 1 to 4095 bytes"),
-        ("ALIAS", "x" * 4096, "ALIAS: it has to have 1 to 4095 bytes"),
-        ("ALIAS", None, "ALIAS: it has to have 1 to 4095 bytes"),
-        ("ALIAS", b"\xff", "ALIAS: it is not one text"),
-        ("ALIAS", ["a", "b"], "ALIAS: it is not one text"),
-        ("ALIAS", "a\nb", "ALIAS: it holds a control character, and ours are escaped"),
-        ("REASON", "a\x1b[2J", "REASON: it holds a control character, and ours are escaped"),
+        ("ALIAS", "", "ALIAS: its length is not 1 to 4095 bytes"),
+        ("ALIAS", "x" * 4096, "ALIAS: its length is not 1 to 4095 bytes"),
+        ("ALIAS", None, "ALIAS: its length is not 1 to 4095 bytes"),
+        ("ALIAS", b"\xff", "ALIAS: it is not a single text"),
+        ("ALIAS", ["a", "b"], "ALIAS: it is not a single text"),
+        ("ALIAS", "a\nb", "ALIAS: it has a control character, which safe-modprobe would escape"),
+        ("REASON", "a\x1b[2J", "REASON: it has a control character, which safe-modprobe would escape"),
         ("VERDICT", "", "VERDICT or SOURCE: '' is not a valid Action"),
         ("VERDICT", "Deny", "VERDICT or SOURCE: 'Deny' is not a valid Action"),
         ("SOURCE", "rumour", "VERDICT or SOURCE: 'rumour' is not a valid Source"),
@@ -78,7 +78,7 @@ def test_a_good_record() -> None:
         ("CALLER_CAPS", "0" * 15 + "١", "CALLER_CAPS: '000000000000000\\u0661' is not a mask of 16 hexadecimal digits"),
     ],
 )  # fmt: skip
-def test_what_we_would_not_have_written(key: str, value: object, message: str) -> None:
+def test_a_record_that_safe_modprobe_would_not_write_is_rejected(key: str, value: object, message: str) -> None:
     record = {k: v for k, v in {**GOOD, P + key: value}.items() if v is not None}
     with pytest.raises(UntrustedInputError) as caught:
         parse_event("c", NOON, record)
@@ -98,7 +98,7 @@ callers = st.builds(
 
 
 @given(names, callers | st.just(UNKNOWN))
-def test_what_is_written_comes_back(alias: str, caller: Caller) -> None:
+def test_a_written_record_is_read_back_unchanged(alias: str, caller: Caller) -> None:
     request = parse(["--", alias]).request
     verdict = decide(policy(""), request, caller, plan(step("soft", Y), step("m", Y)))
     event = parse_event("c", NOON, fields(verdict))
@@ -108,7 +108,7 @@ def test_what_is_written_comes_back(alias: str, caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("argument", ["grsec_modharden_normal1000_", "grsec_modharden_fs", "a b'\n"])
-def test_kernel_arguments_come_back_or_are_doubted(argument: str) -> None:
+def test_kernel_arguments_are_read_back_as_the_same_claim(argument: str) -> None:
     request = parse(["--", "x", argument]).request
     found = request_of(parse_event("c", NOON, fields(decide(policy(""), request, USER, plan(step("m", Y))))))
     assert found.claim == request.claim
@@ -131,7 +131,7 @@ def test_kernel_arguments_come_back_or_are_doubted(argument: str) -> None:
         ("\udcff.service", False),
     ],
 )
-def test_steady_unit(unit: str | None, steady: bool) -> None:
+def test_steady_unit_keeps_only_permanent_services(unit: str | None, steady: bool) -> None:
     assert steady_unit(unit) == (unit if steady else None)
 
 
@@ -144,12 +144,12 @@ def test_steady_unit(unit: str | None, steady: bool) -> None:
         (UNKNOWN, {0: "root"}, "an unknown caller (none)"),
     ],
 )
-def test_who(caller: Caller, names_: dict[int, str], text: str) -> None:
+def test_describe_requester(caller: Caller, names_: dict[int, str], text: str) -> None:
     verdict = decide(policy(""), parse(["x"]).request, caller, plan(step("m", Y)))
     assert describe_requester(parse_event("c", NOON, fields(verdict)), names_) == text
 
 
-def test_what_was_not_recorded_is_not_made_up() -> None:
+def test_details_that_were_not_recorded_stay_unknown() -> None:
     event = Event("c", NOON, Action.DENY, "x", uid=7)
     assert describe_requester(event) == "uid 7" and caller_of(event) == Caller(Source.NONE, 7)
 
@@ -163,20 +163,20 @@ def test_what_was_not_recorded_is_not_made_up() -> None:
         ("nonsense", claimed_caller(Claim(True)), "an unknown caller (kernel-args)"),
     ],
 )
-def test_whom_the_kernels_words_alone_know_comes_back(words: str, caller: Caller, text: str) -> None:
+def test_a_caller_known_only_by_kernel_arguments_is_read_back(words: str, caller: Caller, text: str) -> None:
     request = parse(["--", "x", *words.split()]).request
     event = parse_event("c", NOON, fields(decide(policy(""), request, caller, plan(step("m", Y)))))
     assert (caller_of(event), describe_requester(event)) == (caller, text)
 
 
-def test_more_groups_than_fit_are_not_recorded_rather_than_cut() -> None:
+def test_too_many_groups_are_omitted_instead_of_truncated() -> None:
     for count, recorded in ((256, 256), (257, 0), (65536, 0)):
         who = USER._replace(gids=frozenset(range(count)))
         event = parse_event("c", NOON, fields(decide(policy(""), parse(["x"]).request, who, plan(step("m", Y)))))
         assert len(event.groups or ()) == recorded and (event.groups is None) is (recorded == 0)
 
 
-def test_groups() -> None:
+def test_events_are_grouped_by_verdict_caller_and_modules() -> None:
     one = Event("1", NOON, Action.DENY, "x", ("m",), ("m",), uid=1, euid=1, comm="a")
     same = one._replace(cursor="2", time=NOON + timedelta(1), alias="y", comm="b", tid=9)
     others = [
@@ -190,7 +190,7 @@ def test_groups() -> None:
     assert found[3].modules == ("n",)
 
 
-def test_names_that_a_caller_chooses_do_not_pile_up() -> None:
+def test_a_group_keeps_a_bounded_number_of_names() -> None:
     one = Event("1", NOON, Action.DENY, "x", ("m",), ("m",), uid=1, euid=1)
     (found,) = group(one._replace(alias=f"x{n}", comm=f"c{n}") for n in range(1000))
     assert (found.times, len(found.aliases), len(found.comms)) == (1000, 32, 32)
@@ -198,7 +198,7 @@ def test_names_that_a_caller_chooses_do_not_pile_up() -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("users", [(0, 0), (1000, 1000), (131072, 196607), (65536, 2**32 - 2), (-1, -1)])
-def test_a_count_comes_back(kind: str, users: tuple[int, int]) -> None:
+def test_a_written_count_is_read_back_unchanged(kind: str, users: tuple[int, int]) -> None:
     repeats = Repeats(Budget(kind, *users), 470)
     assert parse_repeated("c", NOON, repeats_fields(repeats)) == Repeated(NOON, *repeats)
     assert repeats_line(repeats).startswith("470 more ") and 3 <= repeats_priority(repeats) <= 6
@@ -210,23 +210,23 @@ COUNT: dict[str, object] = {f"{P}KIND": "deny", f"{P}TIMES": "470", f"{P}CALLER_
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("KIND", "shout", "KIND: 'shout' is none of allow, log, deny, load, policy, failure, left"),
-        ("KIND", "", "KIND: '' is none of allow, log, deny, load, policy, failure, left"),
+        ("KIND", "shout", "KIND: 'shout' is not one of allow, log, deny, load, policy, failure, left"),
+        ("KIND", "", "KIND: '' is not one of allow, log, deny, load, policy, failure, left"),
         ("TIMES", "", "TIMES: '' is not a number from 0 to 4294967294"),
         ("TIMES", "-1", "TIMES: '-1' is not a number from 0 to 4294967294"),
-        ("TIMES", ["1", "2"], "TIMES: it is not one text"),
+        ("TIMES", ["1", "2"], "TIMES: it is not a single text"),
         ("CALLER_UID", "x", "CALLER_UID: 'x' is not a number from 0 to 4294967294"),
         ("CALLER_UIDS", "1-", "CALLER_UIDS: '' is not a number from 0 to 4294967294"),
         ("CALLER_UIDS", "-1--1", "CALLER_UIDS: '' is not a number from 0 to 4294967294"),
     ],
 )
-def test_a_count_that_we_would_not_have_written(key: str, value: object, message: str) -> None:
+def test_a_count_that_safe_modprobe_would_not_write_is_rejected(key: str, value: object, message: str) -> None:
     with pytest.raises(UntrustedInputError) as caught:
         parse_repeated("c", NOON, {**COUNT, P + key: value})
     assert str(caught.value) == message
 
 
-def test_counts_of_one_user_are_one() -> None:
+def test_counts_of_one_user_are_summed() -> None:
     many, few = Budget("deny", 1000, 1000), Budget("log", 1, 65535)
     assert sum_repeated([Repeated(NOON, few, 3), Repeated(NOON, many, 4), Repeated(NOON, many, 5)]) == [
         ("deny", "uid 1000", 9),

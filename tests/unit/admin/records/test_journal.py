@@ -1,4 +1,4 @@
-"""Records of a real journald: ours come back as they were, and nobody else's pass for ours."""
+"""Records of a real journald: those of safe-modprobe are read back unchanged, all others are skipped."""
 
 import json
 import shutil
@@ -28,8 +28,8 @@ USERNS = USER._replace(uid=1001, euid=1001, capabilities=5, initial_user_namespa
 
 
 def rec(alias: str, who: Caller, steps: Plan = MARKED, text: str = "", *args: str) -> tuple[str, dict[str, str]]:
-    said = verdict(alias, who, steps, text, *args)
-    return line(said), dict(fields(said))
+    decided = verdict(alias, who, steps, text, *args)
+    return line(decided), dict(fields(decided))
 
 
 DENIED = rec("test-alias", ODD)
@@ -85,7 +85,7 @@ COUNTER = HELPER | {
     ("given", "ours"),
     [
         (HELPER, True),
-        (TRUSTED, True),  # it had ended before journald looked
+        (TRUSTED, True),  # the sender had exited before journald read /proc
         (TRUSTED | {"_EXE": "/usr/bin/python3.13"}, True),
         (TRUSTED | {"_EXE": "/usr/sbin/safe-modprobe"}, True),
         ({}, False),
@@ -112,7 +112,7 @@ COUNTER = HELPER | {
         (HELPER | {"_CAP_EFFECTIVE": "?"}, False),
     ],
 )
-def test_is_ours(given: dict[str, object], ours: bool) -> None:
+def test_is_ours_checks_the_trusted_fields(given: dict[str, object], ours: bool) -> None:
     assert is_ours(given) is ours
 
 
@@ -121,7 +121,7 @@ def journal(tmp_path_factory: pytest.TempPathFactory) -> str:
     return str(keep(tmp_path_factory.mktemp("journal"), SENDERS))
 
 
-def test_ours_come_back_and_others_are_counted(journal: str) -> None:
+def test_our_records_are_read_and_others_only_counted(journal: str) -> None:
     reader = Journal(files=[journal])
     found = list(reader.events())
     assert [event.message for event in found] == [message for message, _ in OURS]
@@ -129,7 +129,7 @@ def test_ours_come_back_and_others_are_counted(journal: str) -> None:
     assert all(abs(datetime.now(UTC) - event.time) < timedelta(minutes=5) for event in found)
 
 
-def test_the_caller_and_the_alias_come_back_as_they_were(journal: str) -> None:
+def test_caller_and_alias_are_read_back_unchanged(journal: str) -> None:
     first, _, third, fourth, fifth, *_ = Journal(files=[journal]).events()
     assert caller_of(first) == ODD
     assert (third.alias, caller_of(third)) == ("a\nb\udcff", USERNS)
@@ -138,7 +138,7 @@ def test_the_caller_and_the_alias_come_back_as_they_were(journal: str) -> None:
     assert third.refused == ("marked",) and fourth.refused == ()
 
 
-def test_backwards_and_by_cursor_and_since(journal: str) -> None:
+def test_events_can_be_read_backwards_by_cursor_and_since_a_time(journal: str) -> None:
     found = list(Journal(files=[journal]).events())
     assert [event.cursor for event in Journal(files=[journal]).backwards()] == [e.cursor for e in reversed(found)]
     assert [Journal(files=[journal]).at(event.cursor) for event in found] == found
@@ -146,7 +146,7 @@ def test_backwards_and_by_cursor_and_since(journal: str) -> None:
     assert list(Journal(files=[journal]).events(since=found[-1].time + timedelta(microseconds=1))) == []
 
 
-def test_no_record_of_others_can_be_named_by_its_cursor(journal: str, tmp_path: Path) -> None:
+def test_a_cursor_of_a_forged_or_missing_record_is_refused(journal: str, tmp_path: Path) -> None:
     from systemd import journal as library
 
     reader = library.Reader(files=[journal])
@@ -159,11 +159,11 @@ def test_no_record_of_others_can_be_named_by_its_cursor(journal: str, tmp_path: 
         with pytest.raises(UsageError) as caught:
             Journal(files=[journal]).at(cursor)
         assert str(caught.value) == (
-            f"{cursor!a}: no recorded verdict has this cursor; 'safe-modprobectl log --each' shows those"
+            f"{cursor!a}: no recorded verdict has this cursor; 'safe-modprobectl log --each' shows all cursors"
         )
 
 
-def test_what_is_no_journal(tmp_path: Path) -> None:
+def test_files_that_are_not_journals_are_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello\n" * 100)
     with pytest.raises(UsageError) as caught:
         Journal(files=[str(tmp_path / "text")])
@@ -171,17 +171,17 @@ def test_what_is_no_journal(tmp_path: Path) -> None:
     with pytest.raises(UsageError) as caught:
         Journal(files=[str(tmp_path)])
     assert str(caught.value) == (
-        f"{tmp_path}: it is not a file; --file takes a journal's, --root the top of a system's files"
+        f"{tmp_path}: it is not a regular file; give a journal file with --file, or a system's top folder with --root"
     )
     with pytest.raises(FileNotFoundError):
         Journal(files=[str(tmp_path / "none")])
     with pytest.raises(SafeModprobeError) as empty:
         Journal(root=str(tmp_path))
-    assert str(empty.value).startswith(f"{tmp_path}/var/log/journal: there is no journal that you may read (root")
+    assert str(empty.value).startswith(f"{tmp_path}/var/log/journal: cannot read a journal there; run as root")
 
 
 @pytest.mark.parametrize("at", range(0, 4096, 97))
-def test_a_damaged_file_is_an_error_or_less(journal: str, tmp_path: Path, at: int) -> None:
+def test_a_damaged_file_gives_an_error_or_fewer_records(journal: str, tmp_path: Path, at: int) -> None:
     data = bytearray(Path(journal).read_bytes()[: 1 << 20])
     data[at * 16 : at * 16 + 64] = b"\xff" * 64
     (tmp_path / "broken").write_bytes(data)
@@ -195,7 +195,7 @@ def test_a_damaged_file_is_an_error_or_less(journal: str, tmp_path: Path, at: in
 
 @pytest.fixture(scope="module")
 def image(journal: str, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A system's files: its journal, users, policy and modules."""
+    """A folder like the root of a system, with a journal, users, a policy and modules."""
     root = tmp_path_factory.mktemp("image")
     (root / "var/log/journal" / ("0" * 32)).mkdir(parents=True)
     shutil.copy(journal, root / "var/log/journal" / ("0" * 32) / "system.journal")
@@ -209,8 +209,8 @@ def image(journal: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
     code = main(argv)
-    said = capsys.readouterr()
-    return code, said.out, said.err
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
 
 
 LEFT_OUT = (
@@ -220,7 +220,7 @@ LEFT_OUT = (
 EVERY = len(OURS)
 
 
-def test_log_groups(capsys: pytest.CaptureFixture[str], image: str) -> None:
+def test_log_prints_groups_with_remedies(capsys: pytest.CaptureFixture[str], image: str) -> None:
     code, out, err = run(capsys, "log", "--root", image)
     assert (code, err) == (0, LEFT_OUT), "two of the counts are forged"
     table, _, snippets = out.partition("\nWhat would let it through, in /etc/safe-modprobe/policy.d/10-site.toml")
@@ -262,7 +262,9 @@ def test_log_groups(capsys: pytest.CaptureFixture[str], image: str) -> None:
         (["--since", "1970-01-01"], EVERY),
     ],
 )
-def test_log_each(capsys: pytest.CaptureFixture[str], image: str, options: list[str], count: int) -> None:
+def test_log_each_prints_one_line_for_each_verdict(
+    capsys: pytest.CaptureFixture[str], image: str, options: list[str], count: int
+) -> None:
     code, out, _ = run(capsys, "log", "--root", image, "--each", *options)
     lines = out.splitlines()
     if count == 0:
@@ -286,7 +288,7 @@ def test_log_each(capsys: pytest.CaptureFixture[str], image: str, options: list[
         (["--since", "now"], []),
     ],
 )
-def test_log_says_what_was_only_counted(
+def test_log_shows_decisions_that_were_only_counted(
     capsys: pytest.CaptureFixture[str], image: str, options: list[str], times: list[int]
 ) -> None:
     found = json.loads(run(capsys, "log", "--root", image, "--json", *options)[1])
@@ -296,7 +298,7 @@ def test_log_says_what_was_only_counted(
     assert ("\n  940 more: deny, uid 1000\n" in out) is (470 in times)
 
 
-def test_log_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
+def test_log_prints_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
     found = json.loads(run(capsys, "log", "--root", image, "--json")[1])
     assert (found["forged"], found["malformed"]) == (6, 3)
     first = found["groups"][0]
@@ -317,7 +319,7 @@ def test_log_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
         (["log", "--user", "bob"], "--user: 'bob' is not in that machine's /etc/passwd; give the number instead"),
         (["explain", "--last", "--uid", "0"], "--uid: the record says who asked; leave it out, or give an ALIAS instead"),
         (["explain", "--last", "--user-namespace"], "--user-namespace: the record says who asked; leave it out, or give an ALIAS instead"),
-        (["explain", "--event", "s=1"], "'s=1': no recorded verdict has this cursor; 'safe-modprobectl log --each' shows those"),
+        (["explain", "--event", "s=1"], "'s=1': no recorded verdict has this cursor; 'safe-modprobectl log --each' shows all cursors"),
         (["explain", "x", "--file", "y"], "--file: a recorded verdict is what it is for; give --last or --event with it, and no alias"),
     ],
 )  # fmt: skip
@@ -330,7 +332,7 @@ def explain(capsys: pytest.CaptureFixture[str], image: str, *argv: str) -> tuple
     return code, json.loads(out)
 
 
-def test_explain_last_is_the_latest_refusal(capsys: pytest.CaptureFixture[str], image: str) -> None:
+def test_explain_last_explains_the_latest_refusal(capsys: pytest.CaptureFixture[str], image: str) -> None:
     code, found = explain(capsys, image, "--last")
     assert (code, found["verdict"], found["recorded"]["verdict"]) == (0, "allow", "deny")
     assert (found["changed"], found["recorded"]["origin"], found["remedy"]) == (True, "50-test.toml:2", None)
@@ -339,7 +341,7 @@ def test_explain_last_is_the_latest_refusal(capsys: pytest.CaptureFixture[str], 
     assert "deny: marked: mode is disabled, for everyone [50-test.toml:2]" in text.splitlines()[-2]
 
 
-def test_explain_event_decides_anew(capsys: pytest.CaptureFixture[str], image: str) -> None:
+def test_explain_event_decides_again_with_the_current_policy(capsys: pytest.CaptureFixture[str], image: str) -> None:
     events = list(Journal(files=[f"{image}/var/log/journal/{'0' * 32}/system.journal"]).events())
     code, found = explain(capsys, image, "--event", events[0].cursor)
     assert (code, found["verdict"], found["changed"], found["caller"]["uid"]) == (1, "deny", False, 1000)
@@ -378,13 +380,13 @@ def test_explain_event_applies_rules_by_group(
         path.unlink()
 
 
-def test_suggest_and_what_it_says_mends_it(capsys: pytest.CaptureFixture[str], image: str) -> None:
+def test_the_suggested_rules_allow_the_refused_requests(capsys: pytest.CaptureFixture[str], image: str) -> None:
     code, out, err = run(capsys, "suggest", "--root", image)
     only_counted = "safe-modprobectl: only counted, so nobody knows for what: 940\n"
     assert (code, err) == (0, only_counted + LEFT_OUT)
     assert out.count("[[rule]]") == 2, "alice's rule without the unit is enough"
     assert "# - marked to an unknown caller (none), once" in out
-    assert "# Once more, what was refused is let through by now.\n" in out, "the mode is another one now"
+    assert "# The current policy already allows 1 of the recorded refusals.\n" in out, "the mode has changed since"
     path = Path(image) / "etc/safe-modprobe/policy.d/20-suggested.toml"
     path.write_text(out)
     try:
@@ -401,12 +403,12 @@ def test_suggest_and_what_it_says_mends_it(capsys: pytest.CaptureFixture[str], i
             assert explain(capsys, image, "test-alias", *caller)[0] == code, caller
         again = run(capsys, "suggest", "--root", image)[1]
         assert "[[rule]]" not in again and again.startswith("# No rule is proposed.\n")
-        assert "# 6 times more, what was refused is let through by now." in again
+        assert "# The current policy already allows 6 of the recorded refusals." in again
     finally:
         path.unlink()
 
 
-def test_suggest_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
+def test_suggest_prints_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
     found = json.loads(run(capsys, "suggest", "--root", image, "--json", "--user", "1001")[1])
     (only,) = found["proposals"]
     assert (only["users"], only["user_namespace"], only["modules"], only["units"]) == (
@@ -419,7 +421,7 @@ def test_suggest_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
     assert (found["not_proposed"], found["settled"], found["counted"], found["forged"]) == ([], 0, 0, 6)
 
 
-def test_remedy_is_none_where_no_rule_helps() -> None:
+def test_remedy_is_none_if_no_rule_helps() -> None:
     for text, who, there in (
         ("", USER, True), ("", ROOT, False), ('[settings]\nmode = "disabled"', USER, False),
         ('rule = [{ modules = ["marked"], action = "deny" }]', ROOT, False),

@@ -1,4 +1,4 @@
-"""Metrics: what they say of a machine. What Prometheus makes of them is in tests/others."""
+"""Metrics of a machine. Tests with Prometheus itself are in tests/others."""
 
 import json
 import math
@@ -28,7 +28,7 @@ COUNTED = Counts(
 
 
 def numbers(facts: Facts = GOOD, counts: Counts = COUNTED, changed: float | None = 88.5) -> dict[str, float]:
-    """`name{label="value",…}` -> value, as a server reads the text."""
+    """Return {`name{label=value,…}`: value}, as a Prometheus server parses the text."""
     text = as_text(metrics(facts, assess(facts), counts, changed, "1.2"))
     found = {}
     for family in text_string_to_metric_families(text):
@@ -72,7 +72,7 @@ ROWS: list[tuple[str, Facts, str, float]] = [
 
 
 @pytest.mark.parametrize(("facts", "name", "value"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_a_number(facts: Facts, name: str, value: float) -> None:
+def test_each_metric_has_the_expected_value(facts: Facts, name: str, value: float) -> None:
     assert numbers(facts)[name] == value
 
 
@@ -85,12 +85,12 @@ def test_a_number(facts: Facts, name: str, value: float) -> None:
         ("trace_lost_events_total{}", numbers(GOOD._replace(tracing=Tracing(refused="EPERM")))),
     ],
 )
-def test_what_nobody_knows_is_left_out(name: str, without: dict[str, float]) -> None:
+def test_a_metric_with_an_unknown_value_is_omitted(name: str, without: dict[str, float]) -> None:
     assert name in numbers() and name not in without
 
 
-def test_no_label_is_a_callers_choice() -> None:
-    """The labels that there are, and for each what bounds its values."""
+def test_a_caller_cannot_choose_a_label() -> None:
+    """Every label is known here, with the set that bounds its values."""
     bounded = {
         "verdict": [*map(str, Action), "none"], "kind": [*KINDS, "rule", "mark", "call_site"],
         "severity": ["moot", "weaker", "note"], "source": ["kernel-args", "bpf", "tracefs", "proc", "none"],
@@ -107,10 +107,10 @@ def test_no_label_is_a_callers_choice() -> None:
             }
 
 
-# The command itself, on whatever machine this is.
+# The command itself, on the machine that runs the tests.
 
 
-def test_json_and_text_say_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_and_text_have_the_same_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["metrics", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert main(["metrics"]) == 0
@@ -138,7 +138,7 @@ def test_errors_are_one_sentence(
 
 
 @pytest.mark.parametrize("command", ["metrics", "repeats"])
-def test_they_are_roots(command: str) -> None:
+def test_the_command_needs_root(command: str) -> None:
     code = f"import os, sys; os.setuid(65534); from safe_modprobe.admin.commands.main import main; sys.exit(main(['{command}']))"
     done = subprocess.run([str(TOP / ".cache/venv/bin/python3"), "-c", code], cwd=TOP, capture_output=True, text=True)
     assert done.returncode == 1 and done.stderr.startswith(f"safe-modprobectl: {command}: what is ")

@@ -1,4 +1,4 @@
-"""Recorded refusals -> rules: they parse, they let through just what was recorded, and no fewer would."""
+"""suggest(): its rules parse, allow only what was recorded, and are few."""
 
 from datetime import UTC, datetime, timedelta
 from itertools import product
@@ -31,7 +31,7 @@ def event(uid: int | None = 1000, *modules: str, at: int = 0, **more: object) ->
 
 
 def applied(found: Suggestion, to: Policy = NOTHING) -> Policy:
-    """The policy with the printed drop-in, as our own parser reads it, before it."""
+    """Return the policy preceded by the printed drop-in, as our parser reads both."""
     return build([("p/20-suggested.toml", as_toml(found).encode()), ("p/90.toml", dump(to).encode())], NoAccounts())
 
 
@@ -57,19 +57,19 @@ ROWS = [
     ([event(1000), event(1001)], {(("m",), (1000, 1001), (), INIT)}),
     ([event(1000, "a", "b"), event(1001, "a", "b")], {(("a", "b"), (1000, 1001), (), INIT)}),
     ([event(1000, "a", "b"), event(1001, "a")], {(("a", "b"), (1000,), (), INIT), (("a",), (1001,), (), INIT)}),
-    # By module there are two rules, by user three.
+    # Joining by module gives two rules, by user three.
     (
         [event(1, "a", "b"), event(2, "a"), event(3, "b")],
         {(("a",), (1, 2), (), INIT), (("b",), (1, 3), (), INIT)},
     ),
-    # A steady unit comes before the user alone, and with the user.
+    # A rule names a permanent unit together with the user.
     ([event(unit=U)], {(("m",), (1000,), (U,), INIT)}),
     ([event(unit=U), event(1001, unit=U)], {(("m",), (1000, 1001), (U,), INIT)}),
     ([event(unit=U), event(unit=V)], {(("m",), (1000,), (U,), INIT), (("m",), (1000,), (V,), INIT)}),
     ([event(unit="session-1.scope")], {(("m",), (1000,), (), INIT)}),
     ([event(unit="sshd@1-2-3.service")], {(("m",), (1000,), (), INIT)}),
     ([event(unit="user@1000.service")], {(("m",), (1000,), (), INIT)}),
-    # What a rule for the user gives anywhere, none by the unit need give again.
+    # A rule for a user in any unit makes one for a single unit unnecessary.
     ([event(unit=U), event()], {(("m",), (1000,), (), INIT)}),
     ([event(unit=U), event(1001)], {(("m",), (1000,), (U,), INIT), (("m",), (1001,), (), INIT)}),
     ([event(1000, "a", unit=U), event(1000, "b")], {(("a",), (1000,), (U,), INIT), (("b",), (1000,), (), INIT)}),
@@ -90,20 +90,20 @@ ROWS = [
     ),
     ([event(initial_user_namespace=None)], {(("m",), (1000,), (), None)}),
     ([event(1000, initial_user_namespace=False), event(1001)], {(("m",), (1000,), (), "other"), (("m",), (1001,), (), INIT)}),
-    # never
+    # no rule
     ([event(None)], set()),
     ([event(barred="the mode")], set()),
     ([event(barred="that rule")], set()),
     ([event(refused=())], set()),
     ([event(1000, "a\nb")], set()),
     ([event(1000, "\udcff")], set()),
-    # a name is a name, and no pattern
+    # a name is not a pattern
     ([event(1000, "a*[")], {(("a[*][[]",), (1000,), (), INIT)}),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("events", "expected"), ROWS)
-def test_suggest(events: list[Event], expected: set[tuple[object, ...]]) -> None:
+def test_suggested_rules(events: list[Event], expected: set[tuple[object, ...]]) -> None:
     assert rules(suggest(events, NOTHING)) == expected
 
 
@@ -124,7 +124,7 @@ POLICIES = [
 
 
 @pytest.mark.parametrize(("text", "verdict", "proposals", "settled"), POLICIES)
-def test_what_the_policy_says_by_now(text: str, verdict: str, proposals: int, settled: int) -> None:
+def test_the_current_policy_decides_what_is_proposed(text: str, verdict: str, proposals: int, settled: int) -> None:
     found = suggest([event(verdict=Action(verdict))], policy(text))
     assert (len(found.proposals), found.settled, len(found.refusals)) == (proposals, settled, 1 - proposals - settled)
 
@@ -149,7 +149,7 @@ def proposable(what: Event) -> bool:
 
 @settings(max_examples=60)
 @given(st.lists(events_, max_size=12))
-def test_just_what_was_recorded_is_let_through(events: list[Event]) -> None:
+def test_suggested_rules_allow_only_what_was_recorded(events: list[Event]) -> None:
     found = suggest(events, NOTHING)
     under = applied(found)
     assert rules(found) == {
@@ -159,7 +159,7 @@ def test_just_what_was_recorded_is_let_through(events: list[Event]) -> None:
     for each in events:
         if proposable(each):
             assert again(under, each).action is Action.ALLOW, each
-    # Everybody in every place, whether or not they asked: only who did, or whom the language cannot keep apart from them.
+    # Try all callers in all units: only recorded ones, and those a rule cannot tell from them, may pass.
     for uid, unit, initial, module in product(
         (None, 0, 1000, 1001, 4242), (None, "u.service", "w.service"), (True, False), "abd"
     ):
@@ -178,54 +178,55 @@ def test_just_what_was_recorded_is_let_through(events: list[Event]) -> None:
     assert len(found.proposals) <= len(pairs)
 
 
-def test_the_text_gives_the_reasons() -> None:
+def test_the_text_shows_evidence_for_each_rule() -> None:
     events = [
         event(at=0, alias="net-pf-38"), event(at=1, comm="ot\nher"), event(at=2, verdict=Action.LOG),
         event(1001, "n", at=3, initial_user_namespace=False, unit=U), event(None, at=4), event(barred="the mode", at=5, origin="90.toml:2"),
         event(65000, at=6),
     ]  # fmt: skip
     text = as_toml(suggest(events, policy(""), {1000: "alice"}))
-    assert text == (
-        '''# Suggested by safe-modprobectl from what was asked for. An attacker asks, too: keep the rules whose reasons you
-# know, and save them as /etc/safe-modprobe/policy.d/20-suggested.toml.
-# Instead of a rule: what everybody may have is better loaded at boot, by /etc/modules-load.d/site.conf, so that
-# nobody has to ask, see modules-load.d(5).
+    assert text.split("\n") == [
+        "# Suggested by safe-modprobectl from recorded refusals. Some may come from an attacker, so keep only rules for",
+        "# requests that you recognize, and save them as /etc/safe-modprobe/policy.d/20-suggested.toml.",
+        "# Instead of adding a rule, you can load the module at boot with /etc/modules-load.d/site.conf if everyone may use",
+        "# it (modules-load.d(5)).",
+        "",
+        "# alice, uid 1000 (prog, ot\\x0aher), 3 times, 2026-05-01 12:00 to 2026-05-01 12:02, for net-pf-38, x",
+        "[[rule]]",
+        'action = "allow"',
+        'modules = ["m"]',
+        "users = [1000]",
+        'user_namespace = "initial"',
+        'reason = "suggested: requested 3 times, last on 2026-05-01"',
+        "",
+        "# uid 1001 of u.service in another user namespace (prog), once, 2026-05-01 12:03, for x",
+        "# Any program of this user can become root of a user namespace, so this rule covers all of them. Keep the key users:",
+        '# user_namespace = "other" alone covers every user who can create a user namespace.',
+        "[[rule]]",
+        'action = "allow"',
+        'modules = ["n"]',
+        "users = [1001]",
+        'units = ["u.service"]',
+        'user_namespace = "other"',
+        'reason = "suggested: requested once, last on 2026-05-01"',
+        "",
+        "# Not proposed:",
+        "# - m to an unknown caller (tracefs) (prog), once, 2026-05-01 12:04, for x: any caller can become unknown, so a rule",
+        "# would cover all users; instead, load the module at boot with /etc/modules-load.d/site.conf if everyone may use it",
+        "# - m to alice, uid 1000 (prog), once, 2026-05-01 12:05, for x: a new rule cannot override this refusal; change the",
+        "# mode [90.toml:2]",
+        "# - m to uid 65000 (prog), once, 2026-05-01 12:06, for x: the unit is unknown, and the uid is one of DynamicUser=,",
+        "# which systemd may give to another service",
+        "",
+    ]
 
-# alice, uid 1000 (prog, ot\\x0aher), 3 times, 2026-05-01 12:00 to 2026-05-01 12:02, for net-pf-38, x
-[[rule]]
-action = "allow"
-modules = ["m"]
-users = [1000]
-user_namespace = "initial"
-reason = "suggested: asked for 3 times, last on 2026-05-01"
 
-# uid 1001 of u.service in another user namespace (prog), once, 2026-05-01 12:03, for x
-# Any program of this user can become root of a user namespace, so this is for all of them. Never leave the users
-# out: user_namespace = "other" alone would be for everybody who can make one.
-[[rule]]
-action = "allow"
-modules = ["n"]
-users = [1001]
-units = ["u.service"]
-user_namespace = "other"
-reason = "suggested: asked for once, last on 2026-05-01"
-
-# Not proposed:
-# - m to an unknown caller (tracefs) (prog), once, 2026-05-01 12:04, for x: a rule would be for everybody, since
-# anybody can be unknown; what everybody may have is better loaded at boot, by /etc/modules-load.d/site.conf, so
-# that nobody has to ask
-# - m to alice, uid 1000 (prog), once, 2026-05-01 12:05, for x: no new rule comes before what refused it; change the
-# mode [90.toml:2]
-# - m to uid 65000 (prog), once, 2026-05-01 12:06, for x: the uid is one of DynamicUser=, which another service may
-# have tomorrow, and the unit is not known
-'''
-    )  # fmt: skip
-
-
-def test_nothing_is_text_as_well() -> None:
+def test_the_text_without_proposals() -> None:
     assert as_toml(suggest([], NOTHING)) == "# No rule is proposed.\n"
     settled = suggest([event(), event(at=1)], policy('[settings]\nmode = "allowed"'))
-    assert as_toml(settled) == "# No rule is proposed.\n# Twice more, what was refused is let through by now.\n"
+    assert (
+        as_toml(settled) == "# No rule is proposed.\n# The current policy already allows 2 of the recorded refusals.\n"
+    )
 
 
 names = st.text(min_size=1, max_size=6).filter(lambda text: "\0" not in text)
@@ -233,7 +234,7 @@ names = st.text(min_size=1, max_size=6).filter(lambda text: "\0" not in text)
 
 @settings(max_examples=60)
 @given(names, names, names, names)
-def test_no_name_ends_a_comment(alias: str, module: str, comm: str, unit: str) -> None:
+def test_a_name_cannot_end_a_comment(alias: str, module: str, comm: str, unit: str) -> None:
     module = module.replace(" ", "_")
     events = [
         event(1000, module, alias=alias, comm=comm, unit=f"{unit}.service"),
@@ -249,7 +250,7 @@ def test_no_name_ends_a_comment(alias: str, module: str, comm: str, unit: str) -
         assert again(under, events[0]._replace(uid=1001, euid=1001)).action is Action.DENY
 
 
-def test_a_week_of_a_program_that_asks_every_second_is_one_decision() -> None:
+def test_many_equal_requests_are_decided_once() -> None:
     found = suggest((event(at=n, tid=n) for n in range(20_000)), NOTHING)
     assert [each.evidence[0].times for each in found.proposals] == [20_000]
 
@@ -263,8 +264,8 @@ def test_a_week_of_a_program_that_asks_every_second_is_one_decision() -> None:
         ('[settings]\nmode = "disabled"', USER, None),
         ('rule = [{ modules = ["m"], action = "deny" }]', USER, None),
         ("[settings]\ntrial = true", USER, '[[rule]]\naction = "allow"\nmodules = ["m"]\nusers = [1000]\nuser_namespace = "initial"\n'),
-        ("", UNKNOWN, '# Anybody can be unknown, so this is for all users; what everybody may have is better loaded at boot, by\n'
-         '# /etc/modules-load.d/site.conf, so that nobody has to ask.\n[[rule]]\naction = "allow"\nmodules = ["m"]\ncallers = "unknown"\n'),
+        ("", UNKNOWN, '# Any caller can become unknown, so this rule covers all users; instead, load the module at boot with\n'
+         '# /etc/modules-load.d/site.conf if everyone may use it.\n[[rule]]\naction = "allow"\nmodules = ["m"]\ncallers = "unknown"\n'),
     ],
 )  # fmt: skip
 def test_remedy(text: str, caller: Caller, expected: str | None) -> None:
@@ -287,12 +288,12 @@ def test_remedy(text: str, caller: Caller, expected: str | None) -> None:
         (USER, False),
     ],
 )
-def test_root_without_capabilities_is_every_containers_root(caller: Caller, warned: bool) -> None:
+def test_a_rule_for_root_warns_about_containers(caller: Caller, warned: bool) -> None:
     text = snippet(subject_of(caller), ["m"])
     assert text.startswith("# Root without the capability is also the root of every container that shares") is warned
 
 
-def test_the_snippet_of_a_user_namespace_warns() -> None:
+def test_a_rule_for_a_user_namespace_warns() -> None:
     text = snippet(subject_of(USER._replace(initial_user_namespace=False)), ["m"])
     assert (
         text.startswith("# Any program of this user can become root of a user namespace") and "users = [1000]" in text
