@@ -276,7 +276,7 @@ def test_findings_are_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 1
     assert lines[-3:] == [
-        "odd: 1 of 2",
+        "modules with findings: 1 of 2",
         "file finding",
         "kernel/odd\\x1b.ko its marker privileged= has several values ('N', 'Y')",
     ]
