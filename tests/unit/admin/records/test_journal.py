@@ -315,10 +315,10 @@ def test_log_json(capsys: pytest.CaptureFixture[str], image: str) -> None:
     ("argv", "text"),
     [
         (["log", "--user", "bob"], "--user: 'bob' is not in that machine's /etc/passwd; give the number instead"),
-        (["explain", "--last", "--uid", "0"], "--uid: the record says who asked; leave it out, or give an ALIAS instead"),
-        (["explain", "--last", "--user-namespace"], "--user-namespace: the record says who asked; leave it out, or give an ALIAS instead"),
+        (["explain", "--last", "--uid", "0"], "--uid: the record already names the caller; omit --uid, or give an ALIAS instead"),
+        (["explain", "--last", "--user-namespace"], "--user-namespace: the record already names the caller; omit --user-namespace, or give an ALIAS instead"),
         (["explain", "--event", "s=1"], "'s=1': no recorded verdict has this cursor; 'safe-modprobectl log --each' shows those"),
-        (["explain", "x", "--file", "y"], "--file: a recorded verdict is what it is for; give --last or --event with it, and no alias"),
+        (["explain", "x", "--file", "y"], "--file: only --last and --event read a journal file; give one of them instead of an alias"),
     ],
 )  # fmt: skip
 def test_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], image: str, argv: list[str], text: str) -> None:
@@ -335,7 +335,7 @@ def test_explain_last_is_the_latest_refusal(capsys: pytest.CaptureFixture[str], 
     assert (code, found["verdict"], found["recorded"]["verdict"]) == (0, "allow", "deny")
     assert (found["changed"], found["recorded"]["origin"], found["remedy"]) == (True, "50-test.toml:2", None)
     text = run(capsys, "explain", "--root", image, "--kernel", VERSION, "--last")[1]
-    assert text.splitlines()[-1] == "         it was deny then, and would be allow now"
+    assert text.splitlines()[-1] == "         the verdict was deny then, and would be allow now"
     assert "deny: marked: mode is disabled, for everyone [50-test.toml:2]" in text.splitlines()[-2]
 
 
