@@ -153,7 +153,7 @@ WRONG: list[tuple[list[str], str]] = [
     (["--json", "--html", "-"], "--html: --json writes to standard output already; give --html a file"),
     (["--html", "/dev/full"], "/dev/full: No space left on device"),
     (["--html", "/nowhere/x.html"], "/nowhere/x.html: No such file or directory"),
-    (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
+    (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the root folder of a system"),
     (["--kernel", "9.9"], "{root}/lib/modules/9.9/modules.dep: no such file; give the right --root and --kernel, or let"
      " depmod index the modules"),
 ]  # fmt: skip

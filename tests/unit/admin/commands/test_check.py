@@ -317,10 +317,10 @@ def test_without_a_list_of_modules_names_are_not_checked(
 
 USAGE = [
     (["--kernel", "1.2"], "{image}/lib/modules/1.2: no such folder of modules; give the right --root and --kernel"),
-    (["--kernel", ""], "--kernel: '' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
-    (["--kernel", ".."], "--kernel: '..' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
-    (["--kernel", "../../.."], "--kernel: '../../..' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
-    (["--root", "{image}/nowhere"], "--root: {image}/nowhere: no such folder; give the top of a system's files"),
+    (["--kernel", ""], "--kernel: '' is not a kernel version; 'uname -r' prints one, and /lib/modules lists them"),
+    (["--kernel", ".."], "--kernel: '..' is not a kernel version; 'uname -r' prints one, and /lib/modules lists them"),
+    (["--kernel", "../../.."], "--kernel: '../../..' is not a kernel version; 'uname -r' prints one, and /lib/modules lists them"),
+    (["--root", "{image}/nowhere"], "--root: {image}/nowhere: no such folder; give the root folder of a system"),
 ]  # fmt: skip
 
 

@@ -285,7 +285,7 @@ def test_findings_are_an_exit_code(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
+        (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the root folder of a system"),
         (["--kernel", "9.9"], "/lib/modules/9.9: no such folder of modules; give the right --root and --kernel"),
     ],
 )

@@ -386,7 +386,7 @@ def test_nothing_to_decide_is_said_and_alone_is_a_failure(root: Path, tmp_path: 
 
 WRONG = [
     (["missing.toml"], "missing.toml: No such file or directory"),
-    (["--root", "missing"], "--root: missing: no such folder; give the top of a system's files"),
+    (["--root", "missing"], "--root: missing: no such folder; give the root folder of a system"),
     (["empty"], "empty: no [[case]] found, so nothing was tested; see safe-modprobe.toml(5)"),
     (["empty/e.txt"], "empty/e.txt: no [[case]] found, so nothing was tested; see safe-modprobe.toml(5)"),
     (
