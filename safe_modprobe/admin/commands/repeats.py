@@ -1,8 +1,8 @@
 """`repeats`: show the rate-limited records, which were counted instead of written to the log.
 
 In a minute, safe-modprobe writes at most 30 records of each kind for each user. It decides further requests as usual,
-but only counts their records. When the minute is over, one record with the count is written during the next request of
-any user. If there is no next request, safe-modprobe-counts.path starts `repeats --write`.
+but only counts their records. After the minute, the helper writes one record with the count at the next request of any
+user. If there is no next request, safe-modprobe-counts.path starts `repeats --write`.
 """
 
 import argparse

@@ -132,11 +132,11 @@ def _print(system: Machine, found: Sequence[Found], list_all: bool) -> None:
         _print_modules("every module", found)
     elif marked := [each for each in found if each.scanned.marker.written is not None and not each.scanned.findings]:
         _print_modules("modules with a valid privileged= marker", marked)
-    odd = [each for each in found if each.scanned.findings]
-    if odd:
+    with_findings = [each for each in found if each.scanned.findings]
+    if with_findings:
         print()
-        rows = [(each.scanned.path, finding) for each in odd for finding in each.scanned.findings]
-        output.print_table(("file", "finding"), rows, f"modules with findings: {len(odd)} of {len(found)}")
+        rows = [(each.scanned.path, finding) for each in with_findings for finding in each.scanned.findings]
+        output.print_table(("file", "finding"), rows, f"modules with findings: {len(with_findings)} of {len(found)}")
 
 
 def _print_modules(title: str, found: Sequence[Found]) -> None:

@@ -1,9 +1,9 @@
 """`test`: run the policy's test cases. A case gives a request, its caller and the expected verdict.
 
-Each [[case]] of the FILEs is decided by the same function that the helper calls. A folder stands for every *.toml file
-in it. Without FILE, the command runs the files of /usr/lib/safe-modprobe/tests.d and /etc/safe-modprobe/tests.d. A
-file in the second folder replaces the file of that name in the first, and a link to /dev/null masks it. Nothing is
-loaded or changed. The command ignores a trial.
+The same function that the helper calls decides each [[case]] of the FILEs. A folder stands for every *.toml file in it.
+Without FILE, the command runs the files of /usr/lib/safe-modprobe/tests.d and /etc/safe-modprobe/tests.d. A file in the
+second folder replaces the file of that name in the first, and a link to /dev/null masks it. The command loads and
+changes nothing, and ignores a trial.
 
 Keep a case for each module that your machine needs and for each module that it must refuse. Then you notice when a
 policy update changes a verdict. safe-modprobe.toml(5) lists all keys. The exit status is 0 if every case passes, and 1
