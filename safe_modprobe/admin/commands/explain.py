@@ -57,7 +57,7 @@ def add_parser(commands: Commands) -> None:
         action="append",
         type=capability_named,
         metavar="CAP",
-        help="a capability that the caller holds (repeatable); default: all for uid 0, none for other users",
+        help="a capability the caller holds (repeatable); default: yours; with --uid or --user, all for 0, else none",
     )
     parser.add_argument("--user-namespace", action="store_true", help="the caller is in its own user namespace")
     parser.add_argument(
