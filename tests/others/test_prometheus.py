@@ -1,4 +1,4 @@
-"""Metrics: that Prometheus' own tools and Grafana take them, and when an alert fires."""
+"""Metrics: Prometheus' own tools accept them, the dashboard uses existing metrics, and alerts fire when they must."""
 
 import json
 import os
@@ -31,12 +31,12 @@ def promtool(*arguments: object, given: str | None = None) -> tuple[int, str]:
 TEXT = as_text(metrics(GOOD, assess(GOOD), COUNTED, 88.5, "1.2"))
 
 
-def test_prometheus_own_linter_finds_nothing() -> None:
+def test_promtool_accepts_the_metrics() -> None:
     assert promtool("check", "metrics", given=TEXT) == (0, "")
 
 
 @pytest.mark.parametrize("wrong", ["# TYPE a_b counter\na_b 1\n", "a{", "# HELP a \n# TYPE a gauge\na 1\n"])
-def test_that_linter_would_find_something(wrong: str) -> None:
+def test_promtool_rejects_wrong_metrics(wrong: str) -> None:
     assert promtool("check", "metrics", given=wrong)[0] != 0
 
 
@@ -49,7 +49,7 @@ def names_in(expression: str) -> set[str]:
 
 
 def expressions() -> dict[str, str]:
-    """Of every panel, with the dashboard's variables as Grafana would fill them in."""
+    """Return the expression of every panel by its title, with the dashboard's variables filled in."""
     found = {}
     for panel in json.loads(DASHBOARD.read_text())["panels"]:
         for target in panel["targets"]:
@@ -59,22 +59,22 @@ def expressions() -> dict[str, str]:
 
 
 @pytest.mark.parametrize("title", expressions())
-def test_a_panel_asks_for_numbers_that_there_are(title: str) -> None:
+def test_a_panel_uses_existing_metrics(title: str) -> None:
     names = names_in(expressions()[title])
     assert names and names <= NAMES
 
 
-def test_every_expression_of_the_dashboard_is_promql(tmp_path: Path) -> None:
+def test_every_expression_of_the_dashboard_is_valid_promql(tmp_path: Path) -> None:
     rules = [{"record": f"r{number}", "expr": expr} for number, expr in enumerate(expressions().values())]
     (tmp_path / "r.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
-    code, said = promtool("check", "rules", tmp_path / "r.yml")
-    assert (code, f"{len(rules)} rules found" in said) == (0, True), said
+    code, message = promtool("check", "rules", tmp_path / "r.yml")
+    assert (code, f"{len(rules)} rules found" in message) == (0, True), message
     rules[0]["expr"] += " by ("
     (tmp_path / "r.yml").write_text(json.dumps({"groups": [{"name": "g", "rules": rules}]}))
     assert promtool("check", "rules", tmp_path / "r.yml")[0] != 0
 
 
-def test_the_dashboard_is_one() -> None:
+def test_the_dashboard_has_unique_ids_used_variables_and_no_overlaps() -> None:
     found = json.loads(DASHBOARD.read_text())
     assert len({panel["id"] for panel in found["panels"]}) == len(found["panels"])
     variables = {each["name"] for each in found["templating"]["list"]} | {"__rate_interval"}
@@ -92,42 +92,42 @@ def test_the_dashboard_is_one() -> None:
             assert one is other or apart, (one["title"], other["title"])
 
 
-def test_the_rules_ask_for_numbers_that_there_are() -> None:
-    code, said = promtool("check", "rules", RULES)
-    assert code == 0, said
-    asked = names_in("\n".join(re.findall(r"expr: (.*)", RULES.read_text())))
-    assert asked <= NAMES | NODE_EXPORTERS and len(asked) > 5
+def test_the_alert_rules_use_existing_metrics() -> None:
+    code, message = promtool("check", "rules", RULES)
+    assert code == 0, message
+    used = names_in("\n".join(re.findall(r"expr: (.*)", RULES.read_text())))
+    assert used <= NAMES | NODE_EXPORTERS and len(used) > 5
 
 
 AlertRow = tuple[str, int, dict[str, str], list[str]]
-"""(what, after how many minutes, or hours, {series: values a minute, or an hour}, the alerts)"""
+"""(situation, time of the check in minutes or hours, {series: values per minute or hour}, the alerts that fire)"""
 
 ALERTS: list[AlertRow] = [
     ("all is well", 60, {"enabled": "1x90", "protecting": "1x90", "trial": "0x90", "policy_valid": "1x90"}, []),
     ("off", 11, {"enabled": "0x90", "protecting": "0x90", "trial": "0x90"}, ["SafeModprobeOff"]),
-    ("off for a moment", 9, {"enabled": "0x90", "protecting": "0x90", "trial": "0x90"}, []),
-    ("moot", 11, {"enabled": "1x90", "protecting": "0x90", "trial": "0x90"}, ["SafeModprobeDoesNotProtect"]),
+    ("off for nine minutes", 9, {"enabled": "0x90", "protecting": "0x90", "trial": "0x90"}, []),
+    ("enabled, but not protecting", 11, {"enabled": "1x90", "protecting": "0x90", "trial": "0x90"}, ["SafeModprobeDoesNotProtect"]),
     ("a trial", 60, {"enabled": "1x90", "protecting": "0x90", "trial": "1x90"}, []),
-    ("broken", 6, {"policy_valid": "0x90"}, ["SafeModprobePolicyBroken"]),
-    ("mended", 20, {"policy_valid": "0x9 1x90"}, []),
+    ("the policy is broken", 6, {"policy_valid": "0x90"}, ["SafeModprobePolicyBroken"]),
+    ("the policy is repaired", 20, {"policy_valid": "0x9 1x90"}, []),
     ("many refusals", 20, {'requests_total{verdict="deny"}': "0+5x90"}, ["SafeModprobeManyRefusals"]),
-    ("over two origins", 20, {'requests_total{verdict="deny",origin="a"}': "0+2x90", 'requests_total{verdict="deny",origin="b"}': "0+2x90"}, ["SafeModprobeManyRefusals"]),
-    ("few", 20, {'requests_total{verdict="deny"}': "0+1x90"}, []),
-    ("many of another kind", 20, {'requests_total{verdict="allow"}': "0+5x90"}, []),
-    ("a reboot is no burst", 20, {'requests_total{verdict="deny"}': "900x15 0x90"}, []),
-    ("a flood", 20, {'records_suppressed_total{kind="deny"}': "0x15 9x90"}, ["SafeModprobeFlood"]),
-    ("long ago", 60, {'records_suppressed_total{kind="deny"}': "0x15 9x90"}, []),
-    ("nobody knows", 20, {'requests_total{source="none",verdict="deny"}': "0x15 9x90"}, ["SafeModprobeNobodyKnowsWhoAsks"]),
-    ("nobody has to", 20, {'requests_total{source="none",verdict="none"}': "0x15 9x90"}, []),
-    ("proc", 61, {"enabled": "1x90", "protecting": "1x90", 'source_in_use{source="proc"}': "1x90"}, ["SafeModprobeWeakSource"]),
-    ("proc, and off", 9, {"enabled": "0x90", 'source_in_use{source="proc"}': "1x90"}, []),
-    ("old", 20, {'node_textfile_mtime_seconds{file="/x/safe-modprobe.prom"}': "1x90"}, ["SafeModprobeNumbersAreOld"]),
-    ("another's", 20, {'node_textfile_mtime_seconds{file="/x/apt.prom"}': "1x90"}, []),
+    ("many refusals over two origins", 20, {'requests_total{verdict="deny",origin="a"}': "0+2x90", 'requests_total{verdict="deny",origin="b"}': "0+2x90"}, ["SafeModprobeManyRefusals"]),
+    ("few refusals", 20, {'requests_total{verdict="deny"}': "0+1x90"}, []),
+    ("many verdicts that are not refusals", 20, {'requests_total{verdict="allow"}': "0+5x90"}, []),
+    ("a reboot is not a burst of refusals", 20, {'requests_total{verdict="deny"}': "900x15 0x90"}, []),
+    ("rate-limited refusals", 20, {'records_suppressed_total{kind="deny"}': "0x15 9x90"}, ["SafeModprobeFlood"]),
+    ("rate-limited refusals long ago", 60, {'records_suppressed_total{kind="deny"}': "0x15 9x90"}, []),
+    ("refusals of unknown callers", 20, {'requests_total{source="none",verdict="deny"}': "0x15 9x90"}, ["SafeModprobeNobodyKnowsWhoAsks"]),
+    ("unknown callers, but nothing to decide", 20, {'requests_total{source="none",verdict="none"}': "0x15 9x90"}, []),
+    ("the weak source proc", 61, {"enabled": "1x90", "protecting": "1x90", 'source_in_use{source="proc"}': "1x90"}, ["SafeModprobeWeakSource"]),
+    ("the weak source proc while off", 9, {"enabled": "0x90", 'source_in_use{source="proc"}': "1x90"}, []),
+    ("old metrics", 20, {'node_textfile_mtime_seconds{file="/x/safe-modprobe.prom"}': "1x90"}, ["SafeModprobeNumbersAreOld"]),
+    ("an old file of another program", 20, {'node_textfile_mtime_seconds{file="/x/apt.prom"}': "1x90"}, []),
 ]  # fmt: skip
 
 ALERTS_BY_THE_HOUR: list[AlertRow] = [
-    ("two weeks of a trial", 14 * 24 + 1, {"trial": "1x345"}, ["SafeModprobeTrialGoesOn"]),
-    ("nearly", 14 * 24 - 1, {"trial": "1x345"}, []),
+    ("a trial for over two weeks", 14 * 24 + 1, {"trial": "1x345"}, ["SafeModprobeTrialGoesOn"]),
+    ("a trial for almost two weeks", 14 * 24 - 1, {"trial": "1x345"}, []),
 ]
 
 
@@ -138,25 +138,25 @@ def series(name: str) -> str:
 
 
 def test_alerts(tmp_path: Path) -> None:
-    """Each row by promtool's own unit test: the alerts that fire then, and no others."""
+    """promtool's own unit tests check each row: exactly these alerts fire."""
     every = re.findall(r"alert: (\w+)", RULES.read_text())
     assert {alert for *_, expected in [*ALERTS, *ALERTS_BY_THE_HOUR] for alert in expected} == set(
         every
     ), "a row for each"
     for unit, rows in (("m", ALERTS), ("h", ALERTS_BY_THE_HOUR)):
-        code, said = promtool("test", "rules", alert_tests(tmp_path, unit, rows, every))
-        assert code == 0, said
-    wrong = [("it would notice", 11, {"enabled": "0x90"}, [])]
+        code, message = promtool("test", "rules", alert_tests(tmp_path, unit, rows, every))
+        assert code == 0, message
+    wrong = [("a wrong row, which promtool must notice", 11, {"enabled": "0x90"}, [])]
     assert promtool("test", "rules", alert_tests(tmp_path, "m", wrong, every))[0] != 0
 
 
 def alert_tests(folder: Path, unit: str, rows: list[AlertRow], alerts: list[str]) -> Path:
-    """A file for promtool, whose numbers are taken and looked at once in each unit of time."""
+    """Write promtool's file of tests, with one sample and one evaluation in each unit of time."""
     tests = []
     for what, when, given, expected in rows:
         checks = []
         for alert in alerts:
-            # promtool compares labels and annotations in full; that is not what these rows are about.
+            # An alert_rule_test would compare all labels and annotations. These rows only check which alerts fire.
             expr = f'count(ALERTS{{alertname="{alert}",alertstate="firing"}})'
             samples = [{"labels": "{}", "value": 1}] if alert in expected else []
             checks.append({"expr": expr, "eval_time": f"{when}{unit}", "exp_samples": samples})
@@ -167,7 +167,7 @@ def alert_tests(folder: Path, unit: str, rows: list[AlertRow], alerts: list[str]
     return folder / "t.yml"
 
 
-def test_output_is_written_in_one_step(tmp_path: Path) -> None:
+def test_output_replaces_the_file_atomically(tmp_path: Path) -> None:
     path = tmp_path / "safe-modprobe.prom"
     path.write_text("old")
     before = os.stat(path).st_ino
@@ -176,4 +176,4 @@ def test_output_is_written_in_one_step(tmp_path: Path) -> None:
     assert promtool("check", "metrics", given=path.read_text()) == (0, "")
     assert [each.name for each in tmp_path.iterdir()] == [
         "safe-modprobe.prom"
-    ], "node_exporter would read the draft, too"
+    ], "node_exporter would also read a draft that stayed behind"

@@ -1,6 +1,6 @@
-"""`surface` as an admin and an auditor see it: the command's words, and its page in a real browser.
+"""`surface` as an administrator and an auditor see it: the command's output, and its page in a real browser.
 
-The image has hostile names wherever a name can come from: aliases, module files, reasons, paths.
+The image has hostile names in every place that a name can come from: aliases, module files, reasons and paths.
 """
 
 import base64
@@ -61,9 +61,9 @@ reason = "\N{RIGHT-TO-LEFT OVERRIDE}é"
 """
 
 
-def made(root: Path) -> Path:
+def make_image(root: Path) -> Path:
     folder = build_tree(root, MODULES)
-    # A name that no C symbol could have is given to a file.
+    # Give a file a name that cannot be a C symbol.
     shutil.copy(folder / "kernel/plain.ko", folder / "kernel" / f"{IMAGE.replace(' ', '')}.ko")
     subprocess.run(["depmod", "-b", root, VERSION], check=True, capture_output=True)
     drop_ins = root / "etc/safe-modprobe/policy.d"
@@ -77,20 +77,20 @@ def made(root: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return made(tmp_path_factory.mktemp(f"root-{IMAGE}"))
+    return make_image(tmp_path_factory.mktemp(f"root-{IMAGE}"))
 
 
 @pytest.fixture(scope="module")
-def both(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """The page and the JSON, of one run."""
+def page_and_json(root: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    """The path of the page, and the JSON of the same run."""
     path = tmp_path_factory.mktemp("page") / "surface.html"
     done = ctl("surface", "--root", root, "--html", path, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     return path, json.loads(done.stdout)
 
 
-def test_json_says_what_was_looked_at_and_found(root: Path, both: tuple[Path, dict[str, Any]]) -> None:
-    _, found = both
+def test_json_has_the_inspected_system_and_the_result(root: Path, page_and_json: tuple[Path, dict[str, Any]]) -> None:
+    _, found = page_and_json
     folder = root / "etc/safe-modprobe/policy.d"
     files = [folder / name for name in sorted(os.listdir(folder))]
     assert (found["kernel"], found["folder"], found["running"]) == (VERSION, f"{root}/lib/modules/{VERSION}", False)
@@ -109,86 +109,100 @@ def test_json_says_what_was_looked_at_and_found(root: Path, both: tuple[Path, di
     assert "dm_x" not in verdicts
 
 
-def test_table(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables_of_classes_families_and_modules(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["surface", "--root", str(root), "--all"]) == 0
     out = capsys.readouterr().out
     lines = [" ".join(line.split()) for line in out.splitlines()]
-    assert lines[0] == f"modules of {VERSION} that can be loaded: before the policy → with it"
+    assert lines[0] == f"modules of {VERSION} that each caller can load: without the policy → with it"
     assert lines[1:6] == [
-        "class: who it takes Any user Root of a user namespace A network admin",
+        "class: weakest caller Any user Root of a user namespace A network admin",
         "any user 8 → 7 8 → 7 8 → 7",
         "root of a user namespace 3 → 0 2 → 2",
         "a network admin 1 → 1",
         "all 8 → 7 11 → 7 11 → 10",
     ]
     assert "net-sch-* 2 → 0 2 → 2 net/sched/sch_api.c:1817" in lines
-    assert lines[-1] == "not in these numbers, out of any policy's reach: 1 built in, 0 loaded already"
+    assert lines[-1] == "not counted, because no policy can refuse them: 1 built in, 0 already loaded"
     assert not any(char in out for char in "\x01\x1b\N{RIGHT-TO-LEFT OVERRIDE}") and SCRIPT in out
 
 
 SETTINGS = {
-    "a line that has TeX run": b"text.usetex: True\n",
-    "other lines around bars": b"patch.force_edgecolor: True\nfont.size: 3\n",
-    "no text": b"\xff\n",
+    "a line that makes matplotlib run TeX": b"text.usetex: True\n",
+    "lines that change the bars' edges and the font": b"patch.force_edgecolor: True\nfont.size: 3\n",
+    "bytes that are not text": b"\xff\n",
 }
-"""What stands in a matplotlibrc."""
+"""Contents of a hostile matplotlibrc."""
 
 
 @pytest.mark.parametrize("what", SETTINGS)
-def test_no_settings_of_another_count(root: Path, both: tuple[Path, dict[str, Any]], tmp_path: Path, what: str) -> None:
-    """Neither those in the folder where root happens to be, in which others may write, nor the environment's."""
+def test_foreign_matplotlib_settings_are_ignored(
+    root: Path, page_and_json: tuple[Path, dict[str, Any]], tmp_path: Path, what: str
+) -> None:
+    """Neither a matplotlibrc in the current folder, which other users may write, nor the environment has an effect."""
     (tmp_path / "matplotlibrc").write_bytes(SETTINGS[what])
     environment = "import os; os.environ |= {'MPLBACKEND': 'nonsense', 'MATPLOTLIBRC': 'matplotlibrc'}"
     done = ctl("surface", "--root", root, "--html", "page.html", before=environment, cwd=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    bars = [re.findall("<svg.*?</svg>", path.read_text(), re.DOTALL) for path in (both[0], tmp_path / "page.html")]
+    bars = [
+        re.findall("<svg.*?</svg>", path.read_text(), re.DOTALL) for path in (page_and_json[0], tmp_path / "page.html")
+    ]
     assert bars[0] == bars[1] != []
 
 
 WRONG: list[tuple[list[str], str]] = [
-    (["--json", "--html", "-"], "--html: standard output is taken by --json; name a file"),
+    (["--json", "--html", "-"], "--html: --json writes to standard output already; give --html a file"),
     (["--html", "/dev/full"], "/dev/full: No space left on device"),
     (["--html", "/nowhere/x.html"], "/nowhere/x.html: No such file or directory"),
-    (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
+    (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the root folder of a system"),
     (["--kernel", "9.9"], "{root}/lib/modules/9.9/modules.dep: no such file; check --root and --kernel, or run"
      " depmod to index the modules"),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("arguments", "error"), WRONG)
-def test_errors(root: Path, arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_error_is_one_sentence(
+    root: Path, arguments: list[str], error: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert main(["surface", *([] if "--root" in arguments else ["--root", str(root)]), *arguments]) == 1
     assert capsys.readouterr() == ("", f"safe-modprobectl: {error.format(root=root)}\n")
 
 
 @pytest.mark.parametrize("library", ["jinja2", "matplotlib"])
-def test_without_a_library(root: Path, tmp_path: Path, library: str) -> None:
-    """No page, and all the rest."""
+def test_a_missing_library_is_an_error_only_for_the_page(root: Path, tmp_path: Path, library: str) -> None:
+    """Without jinja2 or matplotlib there is no page, but all other output works."""
     gone = f"sys.modules[{library!r}] = None"
     done = ctl("surface", "--root", root, "--html", tmp_path / "x.html", before=gone)
-    said = f"Python's module {library} is not installed, which this needs; Debian's python3-{library} has it"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n")
+    message = f"Python's module {library} is not installed, which this needs; Debian's python3-{library} has it"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {message}\n")
     assert not (tmp_path / "x.html").exists()
     assert ctl("surface", "--root", root, before=gone).returncode == 0
 
 
-def test_a_trial_and_no_policy_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trial_and_the_built_in_policy_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     build_tree(tmp_path, MODULES[:1])
     assert main(["surface", "--root", str(tmp_path)]) == 0
-    assert "policy: the built-in one, for want of a file; mode privileged, mismatch deny" in capsys.readouterr().out
+    assert (
+        "policy: built-in, because no drop-in is installed; mode privileged, mismatch deny" in capsys.readouterr().out
+    )
     assert main(["surface", "--root", str(tmp_path), "--html", "-"]) == 0
-    assert "<p>No file: the built-in policy is in force" in capsys.readouterr().out
+    assert (
+        "<p>No drop-in is installed, so the built-in policy is in force: every module needs privilege.</p>"
+        in capsys.readouterr().out
+    )
     (tmp_path / "run/safe-modprobe/policy.d").mkdir(parents=True, mode=0o755)
     (tmp_path / "run/safe-modprobe/policy.d/00-trial.toml").write_text("[settings]\ntrial = true\n")
     assert main(["surface", "--root", str(tmp_path)]) == 0
-    assert "trial: nothing is refused; what would be is recorded, and counts here as loaded" in capsys.readouterr().out
+    assert (
+        "trial: nothing is refused; modules that would be refused are recorded, and count here as loaded"
+        in capsys.readouterr().out
+    )
     assert main(["surface", "--root", str(tmp_path), "--html", "-"]) == 0
     assert 'id="trial"' in capsys.readouterr().out
 
 
-def test_the_page_names_no_other_place(both: tuple[Path, dict[str, Any]]) -> None:
-    """By the text alone, before any browser: no address but anchors, no script, and a policy that forbids both."""
-    text = both[0].read_text()
+def test_the_page_has_no_outside_address_and_no_script(page_and_json: tuple[Path, dict[str, Any]]) -> None:
+    """Check the HTML itself, without a browser. Its Content-Security-Policy forbids both as well."""
+    text = page_and_json[0].read_text()
     tags = re.findall(r"<[a-zA-Z!][^>]*>", text)
     addresses = [
         each for tag in tags for each in re.findall(r'\b(?:href|src|action|data|poster|srcset)="([^"]*)"', tag)
@@ -206,7 +220,7 @@ def test_the_page_names_no_other_place(both: tuple[Path, dict[str, Any]]) -> Non
 
 
 class Browser:
-    """Chromium with a new profile; it keeps what it asked the network for, and what its console said."""
+    """Chromium with a new profile. It logs its network requests and its console messages."""
 
     def __init__(self, profile: Path) -> None:
         options = Options()
@@ -229,9 +243,9 @@ class Browser:
         return self.driver.execute_script(code, *values)
 
     def requests(self) -> list[str]:
-        """What was asked for since the last time, by address."""
-        told = [json.loads(line["message"])["message"] for line in self.driver.get_log("performance")]
-        return [each["params"]["request"]["url"] for each in told if each["method"] == "Network.requestWillBeSent"]
+        """Return the addresses that the browser requested since the last call."""
+        messages = [json.loads(line["message"])["message"] for line in self.driver.get_log("performance")]
+        return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
 
 
 @pytest.fixture(scope="module")
@@ -260,8 +274,8 @@ return {
 """
 
 
-def test_the_numbers_of_the_page_are_those_of_the_json(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
-    page, found = both
+def test_the_page_shows_the_numbers_of_the_json(browser: Browser, page_and_json: tuple[Path, dict[str, Any]]) -> None:
+    page, found = page_and_json
     browser.open(page)
     seen = browser.js(NUMBERS)
     callers = found["callers"]
@@ -294,16 +308,18 @@ def test_the_numbers_of_the_page_are_those_of_the_json(browser: Browser, both: t
     assert browser.js("return document.getElementById('when').dateTime") == found["when"]
 
 
-def test_it_is_silent_and_alone(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
-    """No word in the console, and no request but for itself; with the browser's own log to show that it would be seen."""
-    page = both[0]
+def test_the_page_requests_nothing_and_logs_nothing(
+    browser: Browser, page_and_json: tuple[Path, dict[str, Any]]
+) -> None:
+    """The console stays empty, and the page itself is the only request. A spoilt page shows that the logs work."""
+    page = page_and_json[0]
     browser.requests()
     browser.driver.get_log("browser")
     browser.open(page)
     browser.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert browser.requests() == [page.as_uri()]
     assert browser.driver.get_log("browser") == []
-    # Even if somebody writes a script or an image into it, its own policy stops them, and this test hears of it.
+    # The Content-Security-Policy blocks an injected script and an image, and the browser logs both.
     spoilt = page.with_name("spoilt.html")
     spoilt.write_text(page.read_text().replace("</body>", "<script>window.ran = 1</script><img src='x.png'></body>"))
     browser.open(spoilt)
@@ -311,8 +327,8 @@ def test_it_is_silent_and_alone(browser: Browser, both: tuple[Path, dict[str, An
     assert len(browser.driver.get_log("browser")) == 2
 
 
-def test_hostile_names_are_only_text(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
-    browser.open(both[0])
+def test_hostile_names_are_shown_as_text(browser: Browser, page_and_json: tuple[Path, dict[str, Any]]) -> None:
+    browser.open(page_and_json[0])
     assert browser.js("return document.querySelectorAll('script, img, iframe, object, a[href^=http]').length") == 0
     assert browser.js("return document.querySelectorAll('svg').length") == 2
     body = browser.js(
@@ -330,9 +346,11 @@ WIDTHS = [(320, False), (390, True), (768, False), (1280, True), (1920, False)]
 
 
 @pytest.mark.parametrize(("width", "dark"), WIDTHS)
-def test_nothing_overflows(browser: Browser, both: tuple[Path, dict[str, Any]], width: int, dark: bool) -> None:
-    """The page never scrolls sideways, tables do within their own frame, and no text is cut."""
-    browser.open(both[0], width, dark)
+def test_nothing_overflows(
+    browser: Browser, page_and_json: tuple[Path, dict[str, Any]], width: int, dark: bool
+) -> None:
+    """Tables scroll sideways within their own frame, the page itself does not, and no text is cut."""
+    browser.open(page_and_json[0], width, dark)
     browser.js("document.querySelectorAll('details').forEach((each) => { each.open = true; })")
     assert browser.js("return document.documentElement.scrollWidth") <= width
     outside = """
@@ -378,15 +396,17 @@ return [...document.querySelectorAll("body *")].filter((each) =>
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_every_text_can_be_read(browser: Browser, both: tuple[Path, dict[str, Any]], dark: bool) -> None:
-    """WCAG 2's contrast of 4.5, in light and in dark, the charts' texts too."""
-    browser.open(both[0], 1280, dark)
+def test_every_text_has_enough_contrast(
+    browser: Browser, page_and_json: tuple[Path, dict[str, Any]], dark: bool
+) -> None:
+    """WCAG 2 asks for a contrast ratio of 4.5. The test covers light and dark mode, and the text of the charts."""
+    browser.open(page_and_json[0], 1280, dark)
     ratio, where = browser.js(CONTRAST)
     assert ratio >= 4.5, where
 
 
-def test_charts_say_what_they_show(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
-    browser.open(both[0])
+def test_charts_have_titles_and_descriptions(browser: Browser, page_and_json: tuple[Path, dict[str, Any]]) -> None:
+    browser.open(page_and_json[0])
     named = browser.js(
         """return [...document.querySelectorAll("svg")].map((svg) => [svg.getAttribute("role"),
         svg.getAttribute("aria-labelledby").split(" ").map((id) => document.getElementById(id).textContent)])"""
@@ -394,22 +414,22 @@ def test_charts_say_what_they_show(browser: Browser, both: tuple[Path, dict[str,
     assert [role for role, _ in named] == ["img", "img"]
     assert named[0][1] == [
         "Modules that can be loaded, by caller",
-        "Any user: 8 before the policy, 7 with it; Root of a user namespace: 11 before the policy, 7 with it;"
-        " A network admin: 11 before the policy, 10 with it",
+        "Any user: 8 without the policy, 7 with it; Root of a user namespace: 11 without the policy, 7 with it;"
+        " A network admin: 11 without the policy, 10 with it",
     ]
-    assert named[1][1][0] == "Modules that each family of requests brings in"
+    assert named[1][1][0] == "Modules that each family of requests can load"
 
 
-def test_charts_have_no_colours_of_their_own(both: tuple[Path, dict[str, Any]]) -> None:
-    """The page's variables alone, and nothing behind: what is black on white would be so in the dark, too."""
-    charts = re.findall(r"<svg.*?</svg>", both[0].read_text(), re.DOTALL)
+def test_charts_use_only_the_colours_of_the_page(page_and_json: tuple[Path, dict[str, Any]]) -> None:
+    """A fixed black on white would stay so in dark mode."""
+    charts = re.findall(r"<svg.*?</svg>", page_and_json[0].read_text(), re.DOTALL)
     colours = {each for chart in charts for each in re.findall(r"(?:fill|stroke): ?([^;\"]+)", chart)}
     assert colours == {"var(--before)", "var(--after)", "var(--ink)"}
 
 
-def test_it_prints(browser: Browser, both: tuple[Path, dict[str, Any]]) -> None:
-    """On paper nothing is behind a scroll bar."""
-    browser.open(both[0])
+def test_the_page_can_be_printed(browser: Browser, page_and_json: tuple[Path, dict[str, Any]]) -> None:
+    """In print, tables have no scroll bar that hides a part of them."""
+    browser.open(page_and_json[0])
     browser.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     frames = "return [...document.querySelectorAll('.scroll')].map((each) => getComputedStyle(each).overflowX)"
     assert set(browser.js(frames)) == {"visible"}

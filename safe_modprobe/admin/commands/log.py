@@ -1,6 +1,6 @@
-"""`log`: what was decided for whom, from the journal; grouped, or each by itself.
+"""`log`: show the verdicts that the journal has recorded, in groups or one by one.
 
-Any user can write records that look like ours; those are left out and counted.
+Any user can write journal records that look like verdicts. The command skips such forged records and counts them.
 """
 
 import argparse
@@ -29,21 +29,25 @@ from safe_modprobe.escape import escape
 from safe_modprobe.log.report import ADMIN_FILE
 
 _EXAMPLES = """
-  safe-modprobectl log --since yesterday            who asked for what, how often, and what would let it through
-  safe-modprobectl log --refused --user alice       what alice did not get, or would not but for the trial
-  safe-modprobectl log --module 'algif_*' --each    every request by itself, with its cursor for 'explain --event'
-  safe-modprobectl log --follow --json              as they come, a JSON object a line
+  safe-modprobectl log --since yesterday            requests by caller and module, and rules that would allow them
+  safe-modprobectl log --refused --user alice       what alice was refused, or would be refused without the trial
+  safe-modprobectl log --module 'algif_*' --each    one line for each request, with its cursor for 'explain --event'
+  safe-modprobectl log --follow --json              new verdicts as they happen, one JSON object on each line
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `log`."""
-    parser = add_command(commands, "log", "the recorded verdicts, grouped or each", __doc__, _EXAMPLES)
+    parser = add_command(commands, "log", "show the recorded verdicts", __doc__, _EXAMPLES)
     add_filters(parser)
-    parser.add_argument("--refused", action="store_true", help="only refusals, and what would be but for a trial")
-    how = parser.add_mutually_exclusive_group()
-    how.add_argument("--each", action="store_true", help="every verdict in a line, with its cursor")
-    how.add_argument("-f", "--follow", action="store_true", help="every verdict from now (or --since) on, as it comes")
+    parser.add_argument(
+        "--refused", action="store_true", help="only refusals, and requests that only a trial let through"
+    )
+    display = parser.add_mutually_exclusive_group()
+    display.add_argument("--each", action="store_true", help="print one line for each verdict, with its cursor")
+    display.add_argument(
+        "-f", "--follow", action="store_true", help="print new verdicts as they happen, from now or from --since on"
+    )
     add_file(parser)
     add_root(parser)
     add_json(parser)
@@ -51,21 +55,21 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, also where nothing is recorded; --follow ends with the terminal's interrupt."""
-    on = machine.from_arguments(arguments)
-    filters = Filters(arguments, on.accounts())
+    """Return 0, even if nothing is recorded. SIGINT ends --follow."""
+    system = machine.from_arguments(arguments)
+    filters = Filters(arguments, system.accounts())
     journal = Journal(arguments.root, arguments.file)
     if arguments.follow:
         try:
-            for event in _wanted(arguments, filters.let(journal.follow(arguments.since))):
+            for event in _filter_refused(arguments, filters.select(journal.follow(arguments.since))):
                 print(json.dumps(as_json(event)) if arguments.json else _line(event), flush=True)
         except KeyboardInterrupt:
             pass
         report_skipped(journal)
         return 0
-    events = list(_wanted(arguments, filters.let(journal.events(arguments.since))))
-    repeated = filters.let_counts(journal.repeated(arguments.since), arguments.refused)
-    names = {} if arguments.file and arguments.root is None else user_names(events, on)
+    events = list(_filter_refused(arguments, filters.select(journal.events(arguments.since))))
+    repeated = filters.select_counts(journal.repeated(arguments.since), arguments.refused)
+    names = {} if arguments.file and arguments.root is None else user_names(events, system)
     if arguments.json:
         key, values = (
             ("events", map(as_json, events)) if arguments.each else ("groups", map(_json_group, group(events)))
@@ -74,12 +78,13 @@ def run(arguments: argparse.Namespace) -> int:
         print_json({key: list(values), "counted": counts, "forged": journal.forged, "malformed": journal.malformed})
         return 0
     if not events:
-        print("no such verdict is recorded")
+        print("no matching verdict is recorded")
     elif arguments.each:
         print("\n".join(map(_line, events)))
     else:
         _print_groups(group(events), names)
-    _print_counted(repeated, sys.stderr if arguments.each else sys.stdout)  # of --each every line is a verdict
+    # With --each, every line of standard output is a verdict.
+    _print_counted(repeated, sys.stderr if arguments.each else sys.stdout)
     report_skipped(journal)
     return 0
 
@@ -87,24 +92,31 @@ def run(arguments: argparse.Namespace) -> int:
 def _print_counted(repeated: Iterable[Repeated], to: TextIO) -> None:
     lines = [f"  {number} more: {kind}, {users}" for kind, users, number in sum_repeated(repeated)]
     if lines:
-        print("\nCounted, and not recorded one by one ('safe-modprobectl repeats'):", *lines, sep="\n", file=to)
+        print(
+            "\nRate-limited records, which were only counted (see 'safe-modprobectl repeats'):",
+            *lines,
+            sep="\n",
+            file=to,
+        )
 
 
-def _wanted(arguments: argparse.Namespace, events: Iterable[Event]) -> Iterable[Event]:
+def _filter_refused(arguments: argparse.Namespace, events: Iterable[Event]) -> Iterable[Event]:
     return (event for event in events if event.verdict in REFUSED) if arguments.refused else events
 
 
 def _line(event: Event) -> str:
-    what = f"{escape(event.alias)} ({', '.join(map(escape, event.modules))})"
-    said = f"{describe_requester(event)}: {event.reason} [{event.origin}]"
-    return printable(f"{local_time(event.time)} {event.verdict} {what} to {said} {event.cursor}")
+    request = f"{escape(event.alias)} ({', '.join(map(escape, event.modules))})"
+    reason = f"{event.reason} [{event.origin}]"
+    return printable(
+        f"{local_time(event.time)} {event.verdict} {request} to {describe_requester(event)}: {reason} {event.cursor}"
+    )
 
 
 def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
-    """The table, the most recent last as in every log, and below it what would let each through."""
+    """Print a table with the most recent group last, and below it the rules that would allow each group."""
     numbered = list(enumerate(groups, 1))
     print_table(
-        ("", "verdict", "who", "modules", "asked for by", "times", "last"),
+        ("", "verdict", "caller", "modules", "requested as", "times", "last"),
         [
             (
                 number,
@@ -123,16 +135,17 @@ def _print_groups(groups: tuple[Group, ...], names: dict[int, str]) -> None:
         if each.latest.verdict in REFUSED:
             snippets.setdefault(_remedy(each), []).append((number, each))
     if snippets:
-        print(f"\nWhat would let it through, in {ADMIN_FILE} ('safe-modprobectl suggest' makes fewer rules of all):")
-    for text, those in snippets.items():
-        why = f"{those[-1][1].latest.reason} [{those[-1][1].latest.origin}]"
-        print("\n" + "".join(comment(f"{', '.join(str(number) for number, _ in those)}: {printable(why)}")), end="")
+        print(f"\nRules that would allow them, for {ADMIN_FILE} ('safe-modprobectl suggest' combines them):")
+    for text, members in snippets.items():
+        latest = members[-1][1].latest
+        numbers = ", ".join(str(number) for number, _ in members)
+        print("\n" + "".join(comment(f"{numbers}: {printable(f'{latest.reason} [{latest.origin}]')}")), end="")
         print(text, end="")
 
 
 def _remedy(each: Group) -> str:
     if each.latest.barred:
-        return "".join(comment(f"No new rule comes before that; change {printable(each.latest.barred)}."))
+        return "".join(comment(f"No new rule can override this; change {printable(each.latest.barred)}."))
     return snippet(subject_of(caller_of(each.latest)), each.modules)
 
 

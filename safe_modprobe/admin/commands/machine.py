@@ -1,4 +1,4 @@
-"""The machine that a subcommand looks at: the running one, or an image below a folder."""
+"""The machine that a subcommand inspects: the running system, or an image below a folder."""
 
 import argparse
 import os
@@ -18,71 +18,74 @@ _CONFIG = ("/etc/modprobe.d", "/run/modprobe.d", "/usr/local/lib/modprobe.d", "/
 
 
 class Machine(NamedTuple):
-    """`--root DIR` and `--kernel VERSION`; None stands for the running system's own."""
+    """The values of `--root DIR` and `--kernel VERSION`. None stands for the running system or the running kernel."""
 
     root: str | None = None
     kernel: str | None = None
 
     def path(self, absolute: str) -> str:
-        """Where a file of that machine is for us."""
+        """Return the path at which this process finds a file of the machine."""
         return absolute if self.root is None else os.path.join(self.root, absolute.lstrip("/"))
 
     def folders(self) -> list[str]:
-        """The policy's folders, the admin's last."""
+        """Return the folders of the policy; the administrator's folder is the last."""
         return [self.path(folder) for folder in FOLDERS]
 
     def accounts(self) -> Accounts:
-        """That machine's users and groups."""
+        """Return the users and groups of the machine."""
         return Accounts(self.path("/etc/passwd"), self.path("/etc/group"))
 
     def uid(self, name: str) -> int:
-        """The number of `--user NAME`. Raises UsageError for nobody of that name."""
+        """Return the user id for `--user NAME`. Raises UsageError for an unknown name."""
         uid = self.accounts().uid(name)
         if uid is None:
             raise UsageError(f"--user: {name!a} is not in /etc/passwd; give --uid instead")
         return uid
 
     def policy(self) -> Policy:
-        """That machine's policy; the running one's as its kernel's command line has it. Raises PolicyError."""
+        """Return the policy of the machine. Raises PolicyError.
+
+        For the running system, a trial that the kernel command line asks for is taken into account.
+        """
         policy = (cached_policy(FOLDERS) if self.root is None else None) or read_policy(self.folders(), self.accounts())
         return policy.in_trial(COMMAND_LINE) if self.root is None and rescue_word() == LOG else policy
 
     def modules(self) -> str | None:
-        """The folder of its modules; None, libkmod's own choice, for the running kernel."""
+        """Return the folder of its modules. None lets libkmod choose that of the running kernel."""
         return modules_folder(self.root, self.kernel)
 
     def folder(self) -> str:
-        """That folder by its path, for the running kernel, too. It may not be there."""
+        """Return the path of the folder of its modules, also for the running kernel. The folder may be missing."""
         return self.modules() or str(modules_folder("/", None))
 
     def release(self) -> str:
-        """The kernel's version."""
+        """Return the kernel version."""
         return os.path.basename(self.folder())
 
     def running(self) -> bool:
-        """Whether it is this very machine with the kernel that runs on it: what is loaded here is loaded there."""
+        """Return whether this is the running system with its running kernel, so that loaded modules count."""
         return self.root is None and self.release() == os.uname().release
 
     def config(self) -> list[str] | None:
-        """The folders of its modprobe.d; None, libkmod's own choice, for the running system."""
+        """Return the folders of its modprobe.d. None lets libkmod choose those of the running system."""
         return None if self.root is None else [self.path(folder) for folder in _CONFIG]
 
     def plan(self, request: Request, as_if_new: bool = False) -> Plan:
-        """What the alias would bring in there; `as_if_new`, and on any other machine always: were none loaded yet.
+        """Return the plan for a request. Raises OSError, and UsageError if there are no modules.
 
-        Raises OSError, UsageError where there are no modules.
+        With `as_if_new`, and always for another machine or kernel, the plan assumes that no module is loaded.
         """
         return next(read_plans([request], self.modules(), self.config(), as_if_new or not self.running()))
 
 
 def from_arguments(arguments: argparse.Namespace) -> Machine:
-    """The machine that the options name. Raises UsageError for a root that is no folder, a kernel that is no name."""
+    """Return the machine that the options select. Raises UsageError for a wrong --root or --kernel."""
     root, kernel = arguments.root, getattr(arguments, "kernel", None)
     if root is not None and not os.path.isdir(root):
-        raise UsageError(f"--root: {root}: no such folder; give the top of a system's files")
+        raise UsageError(f"--root: {root}: no such folder; give the root folder of a system")
     if kernel is not None and (kernel in ("", ".", "..") or "/" in kernel):
         raise UsageError(
-            f"--kernel: {kernel!a} is no kernel's version; 'uname -r' prints one, and /lib/modules has them"
+            f"--kernel: {kernel!a} is not a kernel version; 'uname -r' prints one, and /lib/modules lists them"
         )
     if root is not None and "kernel" in arguments and kernel is None:
         kernel = _only_kernel(root)
@@ -90,7 +93,10 @@ def from_arguments(arguments: argparse.Namespace) -> Machine:
 
 
 def _only_kernel(root: str) -> str | None:
-    """The version, where an image has just one kernel's modules; the running one's where it has that."""
+    """Return the version of the only kernel of an image, or None for the running kernel.
+
+    None also stands for an image without a folder of modules. Raises UsageError if the choice is not clear.
+    """
     for folder in ("lib/modules", "usr/lib/modules"):
         try:
             versions = os.listdir(os.path.join(root, folder))
@@ -100,5 +106,5 @@ def _only_kernel(root: str) -> str | None:
             return None
         if len(versions) == 1:
             return versions[0]
-        raise UsageError(f"--kernel: {root} has {', '.join(sorted(versions)) or 'no kernel'}; name one of them")
+        raise UsageError(f"--kernel: give one of the kernels in {root}: {', '.join(sorted(versions)) or 'none found'}")
     return None

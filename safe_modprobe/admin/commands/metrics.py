@@ -1,7 +1,7 @@
-"""`metrics`: numbers for Prometheus, by way of node_exporter's textfile collector: what was asked for, and is all well.
+"""`metrics`: print metrics for Prometheus: how many requests were decided, and whether safe-modprobe is healthy.
 
-Counters begin with the boot. No label holds what a caller can choose (names, user ids), so that their number stays
-small; those are in the log.
+node_exporter's textfile collector reads them from a file. Counters start at boot. Names and user ids are in the log
+only; as labels, they would let a caller create any number of time series.
 """
 
 import argparse
@@ -29,28 +29,31 @@ _EXAMPLES = """
 
 def add_parser(commands: Commands) -> None:
     """Add `metrics`."""
-    parser = add_command(commands, "metrics", "numbers for Prometheus", __doc__, _EXAMPLES)
+    parser = add_command(commands, "metrics", "print metrics for Prometheus", __doc__, _EXAMPLES)
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="write them there, in one step; what safe-modprobe-metrics.timer does"
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="replace FILE atomically; safe-modprobe-metrics.timer does this every minute",
     )
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, whatever the numbers say."""
+    """Return 0, whatever the values are."""
     if os.geteuid() != 0:
-        raise UsageError("metrics: what is in /run/safe-modprobe is root's alone to see; run it as root")
+        raise UsageError("metrics: only root can read /run/safe-modprobe; run it as root")
     if arguments.json and arguments.output is not None:
-        raise UsageError("--output: it is for the text format; let the shell write what --json prints")
+        raise UsageError("--output: it writes the text format only; to save JSON, redirect the output of --json")
     facts, health = assess_machine()
-    every = metrics(facts, health, read_counts(), last_change(FOLDERS), __version__)
+    values = metrics(facts, health, read_counts(), last_change(FOLDERS), __version__)
     if arguments.json:
-        print_json({each.name + "_total" * each.counter: _as_json(each) for each in every})
+        print_json({each.name + "_total" * each.counter: _as_json(each) for each in values})
     elif arguments.output is None:
-        print(as_text(every), end="")
+        print(as_text(values), end="")
     else:
-        _write(arguments.output, as_text(every))
+        _write(arguments.output, as_text(values))
     return 0
 
 
@@ -58,33 +61,33 @@ def _as_json(metric: Metric) -> list[dict[str, Any]]:
     return [{"labels": dict(labels), "value": value} for labels, value in metric.samples]
 
 
-def as_text(every: tuple[Metric, ...]) -> str:
-    """Prometheus' text format."""
+def as_text(values: tuple[Metric, ...]) -> str:
+    """Return the metrics in Prometheus' text format."""
     from prometheus_client import CollectorRegistry, generate_latest
     from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.core import Metric as Family
     from prometheus_client.registry import Collector
 
-    class OfThem(Collector):
-        """What prometheus_client asks for the numbers."""
+    class MetricsCollector(Collector):
+        """The collector from which prometheus_client gets the values."""
 
         def collect(self) -> Iterator[Family]:
-            """One after the other."""
-            for each in every:
+            """Yield each metric with its samples."""
+            for each in values:
                 names = sorted({name for labels, _ in each.samples for name in labels})
-                made = CounterMetricFamily if each.counter else GaugeMetricFamily
-                family = made(each.name, each.help, labels=names)
+                family_type = CounterMetricFamily if each.counter else GaugeMetricFamily
+                family = family_type(each.name, each.help, labels=names)
                 for labels, value in each.samples:
                     family.add_metric([labels[name] for name in names], value)
                 yield family
 
     registry = CollectorRegistry()
-    registry.register(OfThem())
+    registry.register(MetricsCollector())
     return generate_latest(registry).decode()
 
 
 def _write(path: str, text: str) -> None:
-    """In the place of the old one in one step: node_exporter reads it at any time. Raises SafeModprobeError."""
+    """Replace the file atomically, because node_exporter may read it at any time. Raises SafeModprobeError."""
     path = os.path.abspath(path)
     folder = os.path.dirname(path)
     if not os.path.isdir(folder):

@@ -1,6 +1,6 @@
-"""How subcommands speak: JSON for machines, tables for people. Colours only on a terminal.
+"""The output of the subcommands: JSON for programs, and tables for people, coloured on a terminal.
 
-rich is imported where a table is drawn: switching on and off, and JSON, must not depend on it.
+rich is imported only where a table is drawn, so that `enable`, `disable` and JSON output work without it.
 """
 
 import sys
@@ -16,28 +16,30 @@ if TYPE_CHECKING:
 
     from rich.console import Console
 
-_WIDE = 10_000
-_HIGH = 25
-"""Nothing of ours goes by it; rich would ask LINES."""
+_PIPE_WIDTH = 10_000
+"""Columns of output that is not a terminal. Such a table must not be wrapped."""
+
+_HEIGHT = 25
+"""Lines. No output depends on the height; a fixed value keeps rich from reading LINES."""
 
 _STYLES = {"allow": "green", "log": "yellow", "deny": "red"}
 
 
 def print_json(value: object) -> None:
-    """One JSON value, in ASCII: names are attacker's bytes."""
-    import json  # where it is asked for
+    """Print a JSON value in ASCII, because names may contain bytes that an attacker chose."""
+    import json  # Only --json needs it.
 
     print(json.dumps(value, indent=2))
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> None:
-    """Rows under their headings; numbers to the right. Off a terminal nothing is cut or wrapped."""
+    """Print a table; columns of numbers are right-aligned. Off a terminal nothing is cut or wrapped."""
     from rich.table import Table
     from rich.text import Text
 
     table = Table(*columns, title=title, title_justify="left", box=None, pad_edge=False)
     for column in table.columns:
-        column.overflow = "fold"  # a path is of no use without its end
+        column.overflow = "fold"  # A path without its end is useless.
     for row in rows:
         for column, value in zip(table.columns, row, strict=True):
             if isinstance(value, int):
@@ -48,34 +50,34 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]], title:
 
 
 def printable(text: str) -> str:
-    """Untrusted text for a terminal: what it could do to one, and what is not UTF-8, as escapes."""
+    """Return untrusted text for a terminal, with unprintable characters and invalid UTF-8 as escapes."""
     return "".join(char if char.isprintable() else escape(char) for char in text)
 
 
 def count_noun(number: int, thing: str) -> str:
-    """`no files`, `1 file`, `2 files`."""
+    """Return a phrase such as `no files`, `1 file` or `2 files`."""
     return f"{number or 'no'} {thing}{'s' if number != 1 else ''}"
 
 
 def row_counts(*policies: Policy) -> dict[str, int]:
-    """How many rows of each kind they have together."""
+    """Return how many rules, marks and call sites the policies have together."""
     return {key: sum(len(getattr(each, key)) for each in policies) for key in ("rules", "marks", "call_sites")}
 
 
 def rows_counted(*policies: Policy) -> str:
-    """`12 rules, 1 mark, no call sites`."""
+    """Return a phrase such as `12 rules, 1 mark, no call sites`."""
     return ", ".join(count_noun(count, key[:-1].replace("_", " ")) for key, count in row_counts(*policies).items())
 
 
 def local_time(time: "datetime") -> str:
-    """A time for people, in the local time zone."""
+    """Return a time as text, in the local time zone."""
     return time.astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def console(errors: bool = False) -> "Console":
-    """rich's console on standard output, or error: NO_COLOR counts, and a pipe gets plain, unwrapped text."""
+    """Return rich's console for standard output, or for standard error. A pipe gets plain, unwrapped text."""
     from rich.console import Console
 
     terminal = (sys.stderr if errors else sys.stdout).isatty()
-    # rich itself takes 0 in COLUMNS for no room at all, and cannot start with some of what is there for no number.
-    return Console(stderr=errors, highlight=False, width=terminal_width() if terminal else _WIDE, height=_HIGH)
+    # The width is given because rich draws nothing for COLUMNS=0, and fails for some COLUMNS that are not a number.
+    return Console(stderr=errors, highlight=False, width=terminal_width() if terminal else _PIPE_WIDTH, height=_HEIGHT)

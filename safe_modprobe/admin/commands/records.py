@@ -1,4 +1,4 @@
-"""What `log`, `suggest` and `explain` share: which records they read, and for whose machine."""
+"""Options and functions that `log`, `suggest` and `explain` share: which records to read, and how to filter them."""
 
 import argparse
 import sys
@@ -15,28 +15,30 @@ from safe_modprobe.policy.match import alias_glob
 
 
 def add_file(parser: argparse.ArgumentParser) -> None:
-    """`--file`."""
+    """Add `--file`."""
     parser.add_argument(
-        "--file", action="append", default=[], metavar="PATH", help="read this journal file (again for more)"
+        "--file", action="append", default=[], metavar="PATH", help="read this journal file (repeatable)"
     )
 
 
 def add_filters(parser: argparse.ArgumentParser) -> None:
-    """`--since`, `--user`, `--module`."""
+    """Add `--since`, `--user` and `--module`."""
     add_since(parser)
-    parser.add_argument("--user", metavar="NAME", help="only what this user (a name or a number) asked for")
-    parser.add_argument("--module", metavar="PATTERN", help="only what was about such a module: af_alg, 'algif_*'")
+    parser.add_argument("--user", metavar="NAME", help="only requests of this user (a name or a number)")
+    parser.add_argument(
+        "--module", metavar="PATTERN", help="only requests that needed a matching module: af_alg, 'algif_*'"
+    )
 
 
 class Filters:
-    """`--user` and `--module`. Raises UsageError for a user that is not there."""
+    """The filters `--user` and `--module`. Raises UsageError for an unknown user."""
 
     def __init__(self, arguments: argparse.Namespace, accounts: Accounts) -> None:
         self.module: str | None = arguments.module
         self.uid = None if arguments.user is None else _uid(arguments.user, accounts)
 
-    def let(self, events: Iterable[Event]) -> Iterator[Event]:
-        """Those that are asked for, in local time."""
+    def select(self, events: Iterable[Event]) -> Iterator[Event]:
+        """Yield the events that match, with their time in the local time zone."""
         for event in events:
             if self.uid is not None and self.uid not in (event.uid, event.euid):
                 continue
@@ -44,8 +46,11 @@ class Filters:
                 continue
             yield event._replace(time=event.time.astimezone())
 
-    def let_counts(self, repeated: Iterable[Repeated], refused: bool) -> list[Repeated]:
-        """Those that may be this user's, one of a range is not told from another; none of a module, they name none."""
+    def select_counts(self, repeated: Iterable[Repeated], refused: bool) -> list[Repeated]:
+        """Return the counts that match, with their time in the local time zone; with `refused`, only refusals.
+
+        A count for a range of user ids matches each of these users. Counts name no module, so none matches `--module`.
+        """
         return [
             each._replace(time=each.time.astimezone())
             for each in repeated
@@ -60,13 +65,13 @@ def _uid(text: str, accounts: Accounts) -> int:
         return int(text[:11])
     uid = accounts.uid(text)
     if uid is None:
-        raise UsageError(f"--user: {text!a} is not in that machine's /etc/passwd; give the number instead")
+        raise UsageError(f"--user: {text!a} is not in /etc/passwd of that system; give the user id instead")
     return uid
 
 
-def user_names(events: Iterable[Event], on: Machine) -> dict[int, str]:
-    """The users' names, for people; none where that machine has no /etc/passwd."""
-    accounts = on.accounts()
+def user_names(events: Iterable[Event], system: Machine) -> dict[int, str]:
+    """Return the names of the events' users by user id. Without an /etc/passwd there are none."""
+    accounts = system.accounts()
     try:
         pairs = {uid: accounts.user_name(uid) for uid in {event.uid for event in events if event.uid is not None}}
     except OSError:
@@ -75,7 +80,7 @@ def user_names(events: Iterable[Event], on: Machine) -> dict[int, str]:
 
 
 def as_json(event: Event) -> dict[str, Any]:
-    """Every field, by its name, without those that are empty."""
+    """Return the event's fields as JSON values, without the empty ones. `capabilities` is a hexadecimal mask."""
     values = event._asdict() | {"time": event.time.isoformat(), "capabilities": f"{event.capabilities:016x}"}
     namespace = values.pop("initial_user_namespace")
     values["user_namespace"] = None if namespace is None else "initial" if namespace else "other"
@@ -83,7 +88,10 @@ def as_json(event: Event) -> dict[str, Any]:
 
 
 def report_skipped(journal: Journal) -> None:
-    """Say on standard error how many records were passed over."""
-    for count, what in ((journal.forged, "not written by safe-modprobe"), (journal.malformed, "damaged")):
+    """Print on standard error how many forged and how many malformed records were skipped."""
+    for count, kind in (
+        (journal.forged, "forged records (not written by safe-modprobe)"),
+        (journal.malformed, "malformed records"),
+    ):
         if count:
-            print(f"safe-modprobectl: left out, since they pose as verdicts and are {what}: {count}", file=sys.stderr)
+            print(f"safe-modprobectl: skipped {kind}: {count}", file=sys.stderr)

@@ -1,4 +1,7 @@
-"""`reload`: check the policy. The helper reads it anew for every request, so a good one is in force at once."""
+"""`reload`: check the policy after an edit.
+
+A valid policy is in force at once, because the helper reads the policy anew for every request.
+"""
 
 import argparse
 
@@ -7,19 +10,19 @@ from safe_modprobe.admin.commands.parsers import Commands, add_command, add_json
 from safe_modprobe.policy.cache_write import read_and_cache
 
 _EXAMPLES = """
-  safe-modprobectl reload   after an edit
+  safe-modprobectl reload   check the policy after an edit
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `reload`."""
-    parser = add_command(commands, "reload", "check the policy; a good one is in force at once", __doc__, _EXAMPLES)
+    parser = add_command(commands, "reload", "check the policy after an edit", __doc__, _EXAMPLES)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 and a line of what was read; PolicyError for a broken one."""
+    """Print a summary of the policy and return 0. Raises PolicyError for an invalid policy."""
     policy = read_and_cache()
     if arguments.json:
         print_json({"files": policy.files, **row_counts(policy), "mode": policy.settings.mode})

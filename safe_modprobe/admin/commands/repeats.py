@@ -1,8 +1,8 @@
-"""`repeats`: what was decided and only counted, since one user had too many records of a kind in a minute.
+"""`repeats`: show the rate-limited records, which were counted instead of written to the log.
 
-Each user has 30 records of each kind in a minute. What exceeds them is decided like any other request, and counted;
-once the minute is over, one record says how many there were. The next request of anybody writes it; where none
-comes, safe-modprobe-counts.path starts `repeats --write`.
+In a minute, safe-modprobe writes at most 30 records of each kind for each user. It decides further requests as usual,
+but only counts their records. After the minute, the helper writes one record with the count at the next request of any
+user. If there is no next request, safe-modprobe-counts.path starts `repeats --write`.
 """
 
 import argparse
@@ -18,28 +18,28 @@ from safe_modprobe.log.rate_limited import write_due
 from safe_modprobe.log.report import describe_budget
 
 _EXAMPLES = """
-  safe-modprobectl repeats                what was counted since boot, and what of it is not in the log yet
+  safe-modprobectl repeats                the counts since boot, and the counts that are not in the log yet
   safe-modprobectl repeats --json | jq .counted.deny
-  safe-modprobectl repeats --write        record it as soon as its minute is over
+  safe-modprobectl repeats --write        write the counts to the log as soon as their minute is over
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `repeats`."""
-    parser = add_command(commands, "repeats", "what was only counted, to spare the log", __doc__, _EXAMPLES)
+    parser = add_command(commands, "repeats", "show the rate-limited records", __doc__, _EXAMPLES)
     parser.add_argument(
         "--write",
         action="store_true",
-        help="record what is not in the log yet, as soon as its minute is over; then end",
+        help="write each count to the log as soon as its minute is over, then exit",
     )
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0."""
+    """Return 0. `--write` sleeps until no count is left to write."""
     if os.geteuid() != 0:
-        raise UsageError("repeats: what is counted in /run/safe-modprobe is root's alone to see; run it as root")
+        raise UsageError("repeats: only root can read the counts in /run/safe-modprobe; run it as root")
     if arguments.write:
         counts, due = write_due()
         while (seconds := seconds_until_due(counts, _now())) is not None:
@@ -58,25 +58,30 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def as_json(counts: Counts) -> dict[str, object]:
-    """For machines; a user is a range of one, and -1 stands for callers whom nobody knows."""
+    """Return the counts as JSON values. A single user is a range of one user id; -1 stands for unknown callers."""
     return {
         "counted": dict(counts.suppressed),
         "pending": [
-            {**budget._asdict(), "written": window.written, "counted": window.counted, "seconds": left(window.start)}
+            {
+                **budget._asdict(),
+                "written": window.written,
+                "counted": window.counted,
+                "seconds": seconds_left(window.start),
+            }
             for budget, window in counts.windows.items()
             if window.counted
         ],
     }
 
 
-def left(start: int) -> int:
-    """Seconds until a window that began then is over."""
+def seconds_left(start: int) -> int:
+    """Return the seconds until the window ends; `start` is in seconds after boot (CLOCK_BOOTTIME)."""
     return min(max(0, start + SECONDS - _now()), SECONDS)
 
 
 def _print(counts: Counts) -> None:
     if not counts.suppressed:
-        print("nothing was only counted since boot; every record is in the log")
+        print("no record was rate-limited since boot; the log has every record")
         return
     for kind, number in counts.suppressed.items():
         print(f"{kind}: {number} since boot")
@@ -84,9 +89,9 @@ def _print(counts: Counts) -> None:
     if pending:
         print("\nnot in the log yet:\n")
         print_table(
-            ("kind", "who", "recorded", "only counted", "seconds left"),
+            ("kind", "caller", "recorded", "only counted", "seconds left"),
             [
-                (each.kind, describe_budget(each), window.written, window.counted, left(window.start))
+                (each.kind, describe_budget(each), window.written, window.counted, seconds_left(window.start))
                 for each, window in pending
             ],
         )

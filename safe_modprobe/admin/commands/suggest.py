@@ -1,7 +1,8 @@
-"""`suggest`: the smallest set of rules that lets through what was refused, or would have been in a trial.
+"""`suggest`: print the smallest set of rules that would allow the refused requests.
 
-From the recorded verdicts, with the reasons. It prints a drop-in and changes nothing: read it before you save it.
-Nothing is proposed for unknown callers and where no new rule would help; comments say so.
+The rules come from the recorded refusals, and from the requests that only a trial let through. The command prints a
+drop-in with a reason for each rule, and changes nothing. Read the drop-in before you save it. There is no rule for an
+unknown caller, or where a new rule would have no effect; a comment names these requests.
 """
 
 import argparse
@@ -17,15 +18,15 @@ from safe_modprobe.admin.records.suggest import Evidence, Proposal, Suggestion, 
 from safe_modprobe.policy.text import rule_table
 
 _EXAMPLES = """
-  safe-modprobectl suggest --since 7d               after a week's trial
-  safe-modprobectl suggest --user asterisk          for one user alone
-  safe-modprobectl suggest > 20-suggested.toml      to be read, and then moved to /etc/safe-modprobe/policy.d
+  safe-modprobectl suggest --since 7d               after a trial of a week
+  safe-modprobectl suggest --user asterisk          for one user only
+  safe-modprobectl suggest > 20-suggested.toml      read the file, then move it to /etc/safe-modprobe/policy.d
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `suggest`."""
-    parser = add_command(commands, "suggest", "rules for what was refused; prints, never applies", __doc__, _EXAMPLES)
+    parser = add_command(commands, "suggest", "print rules that would allow the refused requests", __doc__, _EXAMPLES)
     add_filters(parser)
     add_file(parser)
     add_root(parser)
@@ -34,22 +35,25 @@ def add_parser(commands: Commands) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0, also where there is nothing to propose."""
-    on = machine.from_arguments(arguments)
-    policy = on.policy()
-    filters = Filters(arguments, on.accounts())
+    """Return 0, even if there is no rule to propose."""
+    system = machine.from_arguments(arguments)
+    policy = system.policy()
+    filters = Filters(arguments, system.accounts())
     journal = Journal(arguments.root, arguments.file)
-    events = list(filters.let(journal.events(arguments.since)))
-    names = {} if arguments.file and arguments.root is None else user_names(events, on)
+    events = list(filters.select(journal.events(arguments.since)))
+    names = {} if arguments.file and arguments.root is None else user_names(events, system)
     suggestion = suggest(events, policy, names)
-    counted = sum(each.times for each in filters.let_counts(journal.repeated(arguments.since), refused=True))
+    counted = sum(each.times for each in filters.select_counts(journal.repeated(arguments.since), refused=True))
     if arguments.json:
         others = {"counted": counted, "forged": journal.forged, "malformed": journal.malformed}
         print_json(_json(suggestion) | others)
     else:
         print(as_toml(suggestion), end="")
         if counted:
-            print(f"safe-modprobectl: only counted, so nobody knows for what: {counted}", file=sys.stderr)
+            print(
+                f"safe-modprobectl: no rules for rate-limited refusals, whose modules were not recorded: {counted}",
+                file=sys.stderr,
+            )
     report_skipped(journal)
     return 0
 

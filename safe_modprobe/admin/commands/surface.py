@@ -1,7 +1,8 @@
-"""`surface`: which modules callers without the right can make this kernel load, before the policy and with it.
+"""`surface`: count the modules that a caller can make this kernel load, without the policy and with it.
 
-Three kinds of callers: any user, root of a user namespace, a network admin. Every request that the kernel makes for
-one of them is planned as modprobe would and decided as the helper would, dependencies and all. Nothing is loaded.
+The command counts for three kinds of callers: any user, root of a user namespace, and a network administrator. It plans
+every request that the kernel makes for such a caller as modprobe would, with all dependencies, and decides it as the
+helper would. It loads nothing.
 """
 
 import argparse
@@ -28,15 +29,18 @@ from safe_modprobe.model import Policy, Request, TargetState
 from safe_modprobe.policy.files import parse_policy, read_drop_ins
 
 _EXAMPLES = """
-  safe-modprobectl surface                              the numbers, and what each family of requests brings in
-  safe-modprobectl surface --all                        every module, with the line that decides
-  safe-modprobectl surface --html surface.html          one page with charts, to send to an auditor
+  safe-modprobectl surface                              the totals, and the modules of each family of requests
+  safe-modprobectl surface --all                        every module, with the policy line that decides
+  safe-modprobectl surface --html surface.html          one page with charts for an auditor
   safe-modprobectl surface --root /mnt --json           an image, before it boots
 """
 
 
 class Report(NamedTuple):
-    """What was looked at, when and by what, and what was found. `files` are the policy's, each with its digest."""
+    """What was inspected, when, by which version, and the result.
+
+    `when` is in UTC. `files` has the path and the SHA-256 of each drop-in.
+    """
 
     tool: str
     when: str
@@ -53,58 +57,60 @@ class Report(NamedTuple):
 def add_parser(commands: Commands) -> None:
     """Add `surface`."""
     parser = add_command(
-        commands, "surface", "what users can make the kernel load, before and with the policy", __doc__, _EXAMPLES
+        commands, "surface", "count the modules that users can make the kernel load", __doc__, _EXAMPLES
     )
-    parser.add_argument("-a", "--all", action="store_true", help="list every module, with the line that decides")
-    parser.add_argument("--html", metavar="FILE", help="write it as one self-contained page; - is standard output")
+    parser.add_argument("-a", "--all", action="store_true", help="list every module, with the policy line that decides")
+    parser.add_argument("--html", metavar="FILE", help="write a self-contained HTML page to FILE; - is standard output")
     add_machine(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0."""
+    """Return 0."""
     if arguments.json and arguments.html == "-":
-        raise UsageError("--html: standard output is taken by --json; name a file")
-    on = machine.from_arguments(arguments)
+        raise UsageError("--html: --json writes to standard output already; give --html a file")
+    system = machine.from_arguments(arguments)
     if arguments.html is None:
-        report = look(on)
+        report = make_report(system)
     else:
-        from safe_modprobe.admin.commands.surface_page import page  # it brings jinja2 and matplotlib
+        from safe_modprobe.admin.commands.surface_page import render_page  # This imports jinja2 and matplotlib.
 
-        report = look(on)
-        _write(arguments.html, page(as_json(report)))
+        report = make_report(system)
+        _write(arguments.html, render_page(as_json(report)))
     if arguments.json:
         output.print_json(as_json(report))
     elif arguments.html is None:
         _print(report, arguments.all)
     elif arguments.html != "-":
-        print(f"{output.printable(arguments.html)}: written; {_in_short(report.surface)}")
+        print(f"{output.printable(arguments.html)}: written; {_one_line(report.surface)}")
     return 0
 
 
-def look(on: Machine) -> Report:
-    """Read the policy and the modules, and judge all that can be asked for. Raises PolicyError, UsageError, OSError."""
-    drop_ins = read_drop_ins(on.folders())
-    policy = parse_policy(drop_ins, on.accounts())
-    indexes = read_indexes(on.modules(), on.config())
+def make_report(system: Machine) -> Report:
+    """Read the policy and the modules, and decide every reachable request. Raises PolicyError, UsageError, OSError."""
+    drop_ins = read_drop_ins(system.folders())
+    policy = parse_policy(drop_ins, system.accounts())
+    indexes = read_indexes(system.modules(), system.config())
     callers = kinds(policy)
-    everything = chain(indexes.modules.items(), (indexes.built_in or {}).items())
-    asked = reachable_requests(
-        chain.from_iterable(requests_for(name, aliases) for name, aliases in everything), callers
+    all_modules = chain(indexes.modules.items(), (indexes.built_in or {}).items())
+    requests = reachable_requests(
+        chain.from_iterable(requests_for(name, aliases) for name, aliases in all_modules), callers
     )
-    plans = read_plans((Request(each.request) for each in asked), on.modules(), on.config(), as_if_new=not on.running())
+    plans = read_plans(
+        (Request(each.request) for each in requests), system.modules(), system.config(), as_if_new=not system.running()
+    )
     return Report(
         tool=f"safe-modprobe {__version__}",
         when=datetime.now(UTC).isoformat(timespec="seconds"),
-        kernel=on.release(),
-        folder=on.folder(),
-        running=on.running(),
+        kernel=system.release(),
+        folder=system.folder(),
+        running=system.running(),
         policy=policy,
         files=tuple((path, sha256(content).hexdigest()) for path, content in drop_ins),
         digest=digest(drop_ins),
         built_in_known=indexes.built_in is not None,
-        surface=survey(policy, callers, zip(asked, plans, strict=True)),
+        surface=survey(policy, callers, zip(requests, plans, strict=True)),
     )
 
 
@@ -115,12 +121,12 @@ def _write(path: str, text: str) -> None:
     try:
         with open(path, "w", encoding="utf-8") as file:
             file.write(text)
-    except OSError as error:  # of write(2) it does not say where
+    except OSError as error:  # An error of write(2) lacks the file's name.
         raise OSError(error.errno, error.strerror, path) from None
 
 
 def as_json(report: Report) -> dict[str, Any]:
-    """Everything, for machines and for the page."""
+    """Return the whole report as JSON values. The page is made from the same values."""
     settings, surface = report.policy.settings, report.surface
     return {
         "tool": report.tool,
@@ -189,37 +195,41 @@ def _json_row(row: Row) -> dict[str, Any]:
     }
 
 
-def _in_short(surface: Surface) -> str:
-    return ", ".join(f"{kind.title.lower()}: {_arrow(surface.tally(kind))}" for kind in surface.kinds)
+def _one_line(surface: Surface) -> str:
+    return ", ".join(f"{kind.title.lower()}: {_before_and_after(surface.tally(kind))}" for kind in surface.kinds)
 
 
-def _arrow(tally: Tally | None) -> str:
+def _before_and_after(tally: Tally | None) -> str:
     return "" if tally is None or not tally.before else f"{tally.before} → {tally.after}"
 
 
-def _print(report: Report, every: bool) -> None:
+def _print(report: Report, list_all: bool) -> None:
     surface, titles = report.surface, [kind.title for kind in report.surface.kinds]
     output.print_table(
-        ("class: who it takes", *titles),
+        ("class: weakest caller", *titles),
         [
             *(
-                (TITLES[reach], *(_arrow(surface.tally(kind, reach)) for kind in surface.kinds))
+                (TITLES[reach], *(_before_and_after(surface.tally(kind, reach)) for kind in surface.kinds))
                 for reach in surface.classes()
             ),
-            ("all", *(_arrow(surface.tally(kind)) for kind in surface.kinds)),
+            ("all", *(_before_and_after(surface.tally(kind)) for kind in surface.kinds)),
         ],
-        f"modules of {output.printable(report.kernel)} that can be loaded: before the policy → with it",
+        f"modules of {output.printable(report.kernel)} that each caller can load: without the policy → with it",
     )
     print()
     output.print_table(
-        ("asked for as", *titles, "where the kernel asks"),
+        ("requested as", *titles, "where the kernel requests"),
         [
-            (row.family.name, *(_arrow(row.tallies.get(kind.key)) for kind in surface.kinds), row.family.site)
+            (
+                row.family.name,
+                *(_before_and_after(row.tallies.get(kind.key)) for kind in surface.kinds),
+                row.family.site,
+            )
             for row in surface.families
         ],
-        "by family of requests, dependencies included (a module may be in several)",
+        "by family of requests, with dependencies (a module may be in several families)",
     )
-    if every:
+    if list_all:
         for kind in surface.kinds:
             print()
             _print_rows(surface, kind)
@@ -234,23 +244,25 @@ def _print_rows(surface: Surface, kind: Kind) -> None:
         if (found := row.outcomes.get(kind.key)) is not None
     ]
     output.print_table(
-        ("module", "class", "verdict", "asked for as", "why", "written in"), rows, f"{kind.title}: {kind.means}"
+        ("module", "class", "verdict", "requested as", "reason", "origin"), rows, f"{kind.title}: {kind.means}"
     )
 
 
 def _footnotes(report: Report) -> Iterator[str]:
     settings = report.policy.settings
-    named = (
-        f"{len(report.files)} files, sha256 {report.digest}" if report.files else "the built-in one, for want of a file"
+    source = (
+        f"{len(report.files)} files, sha256 {report.digest}"
+        if report.files
+        else "built-in, because no drop-in is installed"
     )
-    yield f"policy: {named}; mode {settings.mode}, mismatch {settings.mismatch}"
+    yield f"policy: {source}; mode {settings.mode}, mismatch {settings.mismatch}"
     if settings.trial:
-        yield "trial: nothing is refused; what would be is recorded, and counts here as loaded"
+        yield "trial: nothing is refused; modules that would be refused are recorded, and count here as loaded"
     states = [each.state for each in report.surface.present]
     if states:
         yield (
-            f"not in these numbers, out of any policy's reach: {states.count(TargetState.BUILT_IN)} built in,"
-            f" {states.count(TargetState.LIVE)} loaded already"
+            f"not counted, because no policy can refuse them: {states.count(TargetState.BUILT_IN)} built in,"
+            f" {states.count(TargetState.LIVE)} already loaded"
         )
     if not report.built_in_known:
-        yield "what is built in is not known: this kernel has no modules.builtin.modinfo"
+        yield "built-in modules are unknown: this kernel has no modules.builtin.modinfo"

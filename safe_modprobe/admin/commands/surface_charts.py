@@ -1,6 +1,6 @@
-"""Bars as SVG for a page: by matplotlib, cleaned of what a page must not have or cannot style.
+"""Draw bar charts as SVG for the HTML page. matplotlib draws them; what the page must not contain is removed.
 
-Labels are texts of ours, never names from outside: matplotlib would have its own ideas about those.
+Labels must be fixed texts of this project. Untrusted names must not get here, because matplotlib interprets labels.
 """
 
 import io
@@ -14,12 +14,13 @@ from markupsafe import Markup
 
 
 @contextmanager
-def _without_settings() -> Iterator[None]:
-    """matplotlib's own alone: it goes by a matplotlibrc of the folder in which it is imported, whoever wrote that.
+def _default_matplotlib_settings() -> Iterator[None]:
+    """Import matplotlib with its default settings, without a matplotlibrc and without the environment's settings.
 
-    One line of it has root run TeX. The environment's are left out as well.
+    matplotlib reads a matplotlibrc from the current folder, which an unprivileged user may have written. One line in
+    it makes matplotlib run TeX, here as root.
     """
-    here, environment = os.open(".", os.O_PATH | os.O_CLOEXEC), dict(os.environ)
+    start_folder, environment = os.open(".", os.O_PATH | os.O_CLOEXEC), dict(os.environ)
     try:
         os.chdir(os.path.dirname(__file__))
         os.environ.update(MATPLOTLIBRC=os.devnull, MPLBACKEND="svg")
@@ -27,32 +28,35 @@ def _without_settings() -> Iterator[None]:
     finally:
         os.environ.clear()
         os.environ.update(environment)
-        os.fchdir(here)
-        os.close(here)
+        os.fchdir(start_folder)
+        os.close(start_folder)
 
 
-with _without_settings():
+with _default_matplotlib_settings():
     from matplotlib import rc_context
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
 
 _POINTS = 72
 _WIDTH, _LABELS, _ROW = 400, 160, 22
-"""In CSS pixels of a phone: as wide as its page, so that the text is never smaller than it is written."""
+"""In CSS pixels. The width is that of a phone's page, so a browser never scales the text down."""
 
-# Colours that stand for the page's own, which are others in the dark and on paper.
+# Placeholders for the page's CSS variables, whose colours differ in light mode, in dark mode and in print.
 _COLOURS = {"#0000a1": "var(--before)", "#0000a2": "var(--after)", "#0000a3": "var(--ink)"}
 _BEFORE, _AFTER, _INK = _COLOURS
 _SETTINGS = {"svg.fonttype": "none", "text.parse_math": False, "font.family": "sans-serif", "font.size": 11.0}
 _NO_METADATA = dict.fromkeys(("Creator", "Date", "Format", "Type"))
 
 
-def bars(key: str, title: str, description: str, rows: Sequence[tuple[str, int, int]]) -> Markup:
-    """A bar for each (label, before, after), the part that is left over the whole. `key` is the page's id for it."""
+def bar_chart(key: str, title: str, description: str, rows: Sequence[tuple[str, int, int]]) -> Markup:
+    """Return an SVG with a bar for each (label, before, after); the `after` bar covers part of the `before` bar.
+
+    `key` is the prefix of the ids of the chart's title and description in the page.
+    """
     with rc_context(_SETTINGS):
         drawn = io.StringIO()
         FigureCanvasSVG(_figure(rows)).print_svg(drawn, metadata=_NO_METADATA)
-    return Markup(_cleaned(drawn.getvalue(), key, title, description))
+    return Markup(_clean_svg(drawn.getvalue(), key, title, description))
 
 
 def _figure(rows: Sequence[tuple[str, int, int]]) -> Figure:
@@ -62,7 +66,7 @@ def _figure(rows: Sequence[tuple[str, int, int]]) -> Figure:
     axes = figure.add_axes((_LABELS / _WIDTH, 0, 1 - _LABELS / _WIDTH, 1))
     axes.set_axis_off()
     most = max((before for _, before, _ in rows), default=1) or 1
-    axes.set_xlim(0, most * 1.5)  # room for the numbers behind the longest bar
+    axes.set_xlim(0, most * 1.5)  # This leaves room for the numbers behind the longest bar.
     axes.set_ylim(len(rows) - 0.5, -0.5)
     for line, (label, before, after) in enumerate(rows):
         axes.barh(line, before, 0.62, color=_BEFORE, clip_on=False)
@@ -72,8 +76,8 @@ def _figure(rows: Sequence[tuple[str, int, int]]) -> Figure:
     return figure
 
 
-def _cleaned(svg: str, key: str, title: str, description: str) -> str:
-    """No XML head, no namespace, no style of its own, no size, no ids but the two that name it."""
+def _clean_svg(svg: str, key: str, title: str, description: str) -> str:
+    """Remove metadata, namespaces, size and ids. Replace colours by CSS variables. Add a title and a description."""
     root = ElementTree.fromstring(svg.partition("<svg")[1] + svg.partition("<svg")[2])
     for parent in list(root.iter()):
         for child in list(parent):
@@ -88,7 +92,7 @@ def _cleaned(svg: str, key: str, title: str, description: str) -> str:
     root.attrib.clear()
     root.attrib |= {"viewBox": view, "role": "img", "aria-labelledby": f"{key}-title {key}-desc"}
     for index, (tag, text) in enumerate((("title", title), ("desc", description))):
-        named = ElementTree.Element(tag, {"id": f"{key}-{tag}"})
-        named.text = text
-        root.insert(index, named)
+        label = ElementTree.Element(tag, {"id": f"{key}-{tag}"})
+        label.text = text
+        root.insert(index, label)
     return ElementTree.tostring(root, encoding="unicode")

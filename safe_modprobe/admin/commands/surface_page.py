@@ -1,7 +1,7 @@
-"""The surface as one page for an auditor: nothing on it comes from elsewhere, and nothing on it runs.
+"""Render the surface as one HTML page for an auditor. The page loads nothing from elsewhere and runs no script.
 
-Names, reasons and paths are bytes of whoever wrote a module or named a file, so jinja2 escapes every value, and what a
-page could not show, or would show as something else, is spelt out before.
+Names, reasons and paths are untrusted: their bytes come from the author of a module or of a file. jinja2 escapes every
+value for HTML. Before that, characters that are not printable become escapes.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,39 +12,39 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from safe_modprobe.admin.commands.output import printable
-from safe_modprobe.admin.commands.surface_charts import bars
+from safe_modprobe.admin.commands.surface_charts import bar_chart
 
 _MOST_BARS = 24
 _VERDICTS = {"allow": "loaded", "log": "loaded, logged", "deny": "refused"}
 
 
-def page(report: Mapping[str, Any]) -> str:
-    """HTML of what surface.as_json() says."""
+def render_page(report: Mapping[str, Any]) -> str:
+    """Return the HTML page for a report of surface.as_json()."""
     jinja = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        finalize=_shown,
+        finalize=_escape_unprintable,
     )
-    jinja.filters |= {"place": _place, "utc": _utc}
+    jinja.filters |= {"place": _file_name_and_line, "utc": _utc}
     return jinja.get_template("surface.html.jinja").render(
         report=report,
         verdicts=_VERDICTS,
-        judged=tuple(_judged(row, report["callers"]) for row in report["modules"]),
-        open_to=tuple(_open_to(report)),
+        judged=tuple(_module_entry(row, report["callers"]) for row in report["modules"]),
+        still_loadable=tuple(_still_loadable(report)),
         callers_chart=_callers_chart(report["callers"]),
         families_chart=_families_chart(report),
     )
 
 
-def _shown(value: object) -> object:
+def _escape_unprintable(value: object) -> object:
     return value if isinstance(value, Markup) or not isinstance(value, str) else printable(value)
 
 
-def _place(origin: str) -> str:
-    """The file's own name and the line: its folder is in the list of files."""
+def _file_name_and_line(origin: str) -> str:
+    """Return the origin without the folder, which the page's list of files shows."""
     return origin.rpartition("/")[2]
 
 
@@ -52,29 +52,32 @@ def _utc(when: str) -> str:
     return when.replace("T", " ").replace("+00:00", " UTC")
 
 
-def _open_to(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What stays open to whoever has no right to it, by the line that says so; to the second, what it has besides."""
-    had: set[str] = set()
+def _still_loadable(report: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """Yield, for the two kinds of unprivileged callers, the modules they can still load, grouped by the deciding line.
+
+    The second kind can load all that the first can; its groups have only the modules that it can load in addition.
+    """
+    seen: set[str] = set()
     families = {each["family"]: each for each in report["families"]}
     for caller in report["callers"][:2]:
         groups: dict[tuple[str, str, str], list[str]] = {}
         for row in report["modules"]:
             found = row["callers"].get(caller["key"])
-            if found is not None and found["verdict"] != "deny" and row["module"] not in had:
+            if found is not None and found["verdict"] != "deny" and row["module"] not in seen:
                 groups.setdefault((found["family"], found["reason"], found["origin"]), []).append(row["module"])
-        had |= {module for modules in groups.values() for module in modules}
+        seen |= {module for modules in groups.values() for module in modules}
         ordered = sorted(groups.items(), key=lambda group: -len(group[1]))
         yield {
             "caller": caller,
             "groups": [
-                {"family": families[family], "reason": why, "origin": origin, "modules": modules}
-                for (family, why, origin), modules in ordered
+                {"family": families[family], "reason": reason, "origin": origin, "modules": modules}
+                for (family, reason, origin), modules in ordered
             ],
         }
 
 
-def _judged(row: Mapping[str, Any], callers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """A module with what its callers get; who gets the same for the same reason shares a line."""
+def _module_entry(row: Mapping[str, Any], callers: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a module with a line for each outcome; consecutive callers with the same outcome share a line."""
     lines: list[dict[str, Any]] = []
     for caller in callers:
         found = row["callers"].get(caller["key"])
@@ -89,11 +92,11 @@ def _judged(row: Mapping[str, Any], callers: Sequence[Mapping[str, Any]]) -> dic
 
 def _callers_chart(callers: Sequence[Mapping[str, Any]]) -> Markup:
     rows = [(each["title"], each["before"], each["after"]) for each in callers]
-    return bars("callers-chart", "Modules that can be loaded, by caller", _said(rows), rows)
+    return bar_chart("callers-chart", "Modules that can be loaded, by caller", _describe(rows), rows)
 
 
 def _families_chart(report: Mapping[str, Any]) -> Markup:
-    """For root of a user namespace, who reaches most."""
+    """Draw the families for root of a user namespace, the unprivileged caller with the largest surface."""
     key = report["callers"][1]["key"]
     rows = [
         (
@@ -105,8 +108,8 @@ def _families_chart(report: Mapping[str, Any]) -> Markup:
         if key in each["callers"]
     ]
     rows = sorted(rows, key=lambda row: -row[1])[:_MOST_BARS]
-    return bars("families-chart", "Modules that each family of requests brings in", _said(rows), rows)
+    return bar_chart("families-chart", "Modules that each family of requests can load", _describe(rows), rows)
 
 
-def _said(rows: Sequence[tuple[str, int, int]]) -> str:
-    return "; ".join(f"{label}: {before} before the policy, {after} with it" for label, before, after in rows)
+def _describe(rows: Sequence[tuple[str, int, int]]) -> str:
+    return "; ".join(f"{label}: {before} without the policy, {after} with it" for label, before, after in rows)

@@ -1,11 +1,13 @@
-"""`test`: a policy's own tests: what is asked for, by whom, and what the policy has to say to it.
+"""`test`: run the policy's test cases. A case gives a request, its caller and the expected verdict.
 
-Each [[case]] of the FILEs (a folder stands for every *.toml in it) is put to the very decision that the helper makes.
-Without FILE, those of /usr/lib/safe-modprobe/tests.d and /etc/safe-modprobe/tests.d: a name in the latter replaces the
-same name in the former, and a link to /dev/null masks it. Nothing is loaded or changed, and a trial does not count.
+The same function that the helper calls decides each [[case]] of the FILEs. A folder stands for every *.toml file in it.
+Without FILE, the command runs the files of /usr/lib/safe-modprobe/tests.d and /etc/safe-modprobe/tests.d. A file in the
+second folder replaces the file of that name in the first, and a link to /dev/null masks it. The command loads and
+changes nothing, and ignores a trial.
 
-Keep a case for whatever your machine must get and must not get, and an update of the policy cannot surprise you;
-safe-modprobe.toml(5) has all keys. Exit status: 0 when every case came out as expected, 1 otherwise.
+Keep a case for each module that your machine needs and for each module that it must refuse. Then you notice when a
+policy update changes a verdict. safe-modprobe.toml(5) lists all keys. The exit status is 0 if every case passes, and 1
+otherwise.
 """
 
 import argparse
@@ -20,47 +22,50 @@ from safe_modprobe.errors import SafeModprobeError, UsageError, reason_of
 from safe_modprobe.model import Plan, Policy
 
 _EXAMPLES = """
-  safe-modprobectl test                             all tests of this machine
-  safe-modprobectl test -v ./site-tests.toml        one file, and every case of it by name
+  safe-modprobectl test                             all installed tests
+  safe-modprobectl test -v ./site-tests.toml        one file, with the result of every case
   safe-modprobectl test --policy policy.d policy.d/tests.d
-                                                    a policy that is not installed, in a pipeline
-  safe-modprobectl test --junit results.xml         for a CI system
+                                                    a policy that is not installed, in a CI pipeline
+  safe-modprobectl test --junit results.xml         results for a CI system
   safe-modprobectl test --root /mnt --kernel 6.1.0-49-amd64
-                                                    an image, with its own policy and modules
+                                                    an image, with the policy and modules in it
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `test`."""
-    parser = add_command(commands, "test", "the policy's own tests", __doc__, _EXAMPLES)
+    parser = add_command(commands, "test", "run the policy's tests", __doc__, _EXAMPLES)
     parser.add_argument(
-        "files", nargs="*", metavar="FILE", help="a file of tests, or a folder of them; default: those installed"
+        "files",
+        nargs="*",
+        metavar="FILE",
+        help="a file of tests or a folder of such files; default: the installed tests",
     )
     parser.add_argument(
         "--policy",
         action="append",
         metavar="DIR",
-        help="test the policy of this folder (again for more, the last counts most), not the installed one",
+        help="test the policy in this folder instead of the installed one (repeatable; the last DIR takes precedence)",
     )
-    parser.add_argument("--junit", metavar="FILE", help="write the results to FILE as JUnit's XML, too")
-    parser.add_argument("-v", "--verbose", action="store_true", help="every case, not only those that failed")
+    parser.add_argument("--junit", metavar="FILE", help="also write the results to FILE as JUnit XML")
+    parser.add_argument("-v", "--verbose", action="store_true", help="list every case, not only the failed ones")
     add_machine(parser)
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when every case came out as expected; 1 when one did not, and where there was none to fail."""
-    on = machine.from_arguments(arguments)
-    accounts = on.accounts()
-    folders = list(map(on.path, FOLDERS))
+    """Return 0 if every case passes. Return 1 if a case fails, or if no case had anything to decide."""
+    system = machine.from_arguments(arguments)
+    accounts = system.accounts()
+    folders = list(map(system.path, FOLDERS))
     files = read_case_files(arguments.files) if arguments.files else read_installed_case_files(folders)
-    wanted = [case for path, content in files for case in parse_cases(path, content, accounts)]
-    if not wanted:
-        looked = ", ".join(arguments.files or folders)
-        raise UsageError(f"{looked}: no [[case]] is there, so nothing was tested; see safe-modprobe.toml(5)")
-    policy = _policy(arguments, on)
-    outcomes = [judge(policy, case, case.plan or _planned(case, on)) for case in wanted]
+    cases = [case for path, content in files for case in parse_cases(path, content, accounts)]
+    if not cases:
+        places = ", ".join(arguments.files or folders)
+        raise UsageError(f"{places}: no [[case]] found, so nothing was tested; see safe-modprobe.toml(5)")
+    policy = _policy(arguments, system)
+    outcomes = [judge(policy, case, case.plan or _plan(case, system)) for case in cases]
     if arguments.junit is not None:
         _write_junit(arguments.junit, outcomes)
     if arguments.json:
@@ -70,19 +75,19 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if any(each.problem for each in outcomes) or all(each.vacuous for each in outcomes) else 0
 
 
-def _policy(arguments: argparse.Namespace, on: machine.Machine) -> Policy:
+def _policy(arguments: argparse.Namespace, system: machine.Machine) -> Policy:
     if not arguments.policy:
-        return on.policy()
-    return draft_policy(arguments.policy, on.accounts())
+        return system.policy()
+    return draft_policy(arguments.policy, system.accounts())
 
 
-def _planned(case: Case, on: machine.Machine) -> Plan:
-    """What the kernel at hand would need."""
+def _plan(case: Case, system: machine.Machine) -> Plan:
+    """Return the case's plan for the selected kernel. Raises SafeModprobeError if that kernel has no modules."""
     try:
-        return on.plan(case.request)
+        return system.plan(case.request)
     except (OSError, UsageError) as error:
-        what = f"{case.place}: {case.name}: no plan for this kernel ({reason_of(error)})"
-        raise SafeModprobeError(f"{what}; give 'modules', or --root and --kernel") from None
+        message = f"{case.place}: {case.name}: no plan for this kernel ({reason_of(error)})"
+        raise SafeModprobeError(f"{message}; give 'modules', or --root and --kernel") from None
 
 
 def _print(outcomes: list[Outcome], verbose: bool) -> None:
@@ -94,11 +99,11 @@ def _print(outcomes: list[Outcome], verbose: bool) -> None:
             text = f"{verdict.action} ({verdict.reason} [{verdict.origin}])"
             print(printable(f"{each.case.place}: {each.case.name}: ok, {text}"))
     failed = sum(1 for each in outcomes if each.problem)
-    idle = sum(1 for each in outcomes if each.vacuous)
+    vacuous = sum(1 for each in outcomes if each.vacuous)
     print(f"{count_noun(len(outcomes), 'case')}, {failed or 'none'} failed")
-    if idle:
+    if vacuous:
         print(
-            f"{count_noun(idle, 'case')} with nothing to decide on this kernel; 'modules' makes it independent of that"
+            f"{count_noun(vacuous, 'case')} had nothing to decide on this kernel; give 'modules' to test on any kernel"
         )
 
 
@@ -121,7 +126,7 @@ def _as_json(outcome: Outcome) -> dict[str, Any]:
 
 
 def _write_junit(path: str, outcomes: list[Outcome]) -> None:
-    """A suite for each file. Raises OSError."""
+    """Write a test suite for each file of cases. Raises OSError."""
     import junitparser  # type: ignore[import-untyped]
 
     cases: dict[str, list[Any]] = {}
@@ -132,12 +137,12 @@ def _write_junit(path: str, outcomes: list[Outcome]) -> None:
             case.result = [junitparser.Failure(printable(each.problem))]
         cases.setdefault(file, []).append(case)
     xml = junitparser.JUnitXml("safe-modprobectl test")
-    for file, of_file in cases.items():
+    for file, file_cases in cases.items():
         suite = junitparser.TestSuite(file)
-        suite.add_testcases(of_file)  # at once: it counts the whole suite whenever something is added
+        suite.add_testcases(file_cases)  # junitparser counts the whole suite anew at each call, so call it once.
         xml.add_testsuite(suite)
     try:
         with open(path, "wb") as output:
             xml.write(output)
-    except OSError as error:  # of write(2) it does not say where
+    except OSError as error:  # An error of write(2) lacks the file's name.
         raise OSError(error.errno, error.strerror, path) from None

@@ -1,4 +1,4 @@
-"""A verdict for people and for machines: from the request through every target and step to the line that decides."""
+"""Show a verdict as text and as JSON: the request, caller, targets, steps, and the policy line that decides."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from safe_modprobe.policy.match import call_site, first_mark
 
 
 def as_json(policy: Policy, verdict: Verdict) -> dict[str, Any]:
-    """The verdict for machines; the names are the words of the design."""
+    """Return the verdict as JSON values. `remedy` and `barred` are null where they do not apply."""
     caller, site = verdict.caller, call_site(policy, verdict.request.alias)
     return {
         "alias": verdict.request.alias,
@@ -59,15 +59,18 @@ def _json_step(mark: Mark | None, judged: StepVerdict, target: TargetVerdict) ->
 
 
 def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> list[str]:
-    """The caller, what the call site grants, each target with its steps, the verdict, and what would change it."""
+    """Return lines on the caller, the call site, each target with its steps, the verdict, and what would change it.
+
+    `admin_file` is the path of the drop-in for which a rule is proposed.
+    """
     site = call_site(policy, verdict.request.alias)
     lines = [f"request  {escape(verdict.request.alias)}", f"caller   {describe_caller(verdict.caller)}"]
     held = capability.names_of(verdict.caller.capabilities)
-    every = len(held) == len(capability.NAMES)
-    lines.append(f"         holds {'every capability' if every else ' '.join(held) or 'no capability'}")
+    holds_all = len(held) == len(capability.NAMES)
+    lines.append(f"         holds {'every capability' if holds_all else ' '.join(held) or 'no capability'}")
     if verdict.caller.known and not verdict.caller.seen:
         lines.append(
-            "         nothing else is known of it: a rule that asks for more refuses in doubt, and lets nobody through"
+            "         further details are unknown; a deny rule that needs them matches, an allow rule does not"
         )
     if site is not None:
         lines.append(f"site     {_grants(site)} [{site.origin}]")
@@ -82,26 +85,27 @@ def as_text(policy: Policy, verdict: Verdict, admin_file: str = ADMIN_FILE) -> l
                 f"  step   {judged.step.module:<20} marker {judged.step.marker.written or '-':<6} mark {written}"
             )
             lines.append(f"         {judged.action}: {judged.reason} [{judged.origin}]")
-    left_out = skipped_modules(verdict)
-    without = f"; without its soft dependencies {', '.join(left_out)}" if left_out else ""
-    return [*lines, f"verdict  {headline(verdict)}{without}", *_remedy(policy, verdict, admin_file)]
+    skipped = skipped_modules(verdict)
+    suffix = f"; without its soft dependencies {', '.join(skipped)}" if skipped else ""
+    return [*lines, f"verdict  {headline(verdict)}{suffix}", *_remedy(policy, verdict, admin_file)]
 
 
 def _remedy(policy: Policy, verdict: Verdict, admin_file: str) -> list[str]:
     if bar := barred(verdict):
-        return [f"remedy   change {bar}: no new rule comes before it"]
+        return [f"remedy   change {bar}, which takes precedence over any new rule"]
     text = remedy(verdict)
     if text is None:
         return []
     if not policy.files:
         return [
-            "remedy   install the default policy first: a rule alone would replace the built-in one, and open the rest"
+            "remedy   install the default policy first; a single rule would replace the built-in policy,"
+            " and every unmarked module would be allowed"
         ]
     return [f"remedy   in {admin_file}:", *(f"         {line}" for line in text.splitlines())]
 
 
 def _grants(site: CallSite) -> str:
-    """What a row says in a few words."""
+    """Describe what a call site grants."""
     return "asked for by a deputy" if site.capability is None else f"{capability.name_of(site.capability)} suffices"
 
 

@@ -1,4 +1,4 @@
-"""`safe-modprobectl check` on files and on whole images, and what it reads there."""
+"""`safe-modprobectl check` of draft files and of whole images, and the facts that it reads from them."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def put(path: Path, content: str | bytes = "") -> Path:
 
 @pytest.fixture
 def image(tmp_path: Path) -> Path:
-    """A system's files, with one kernel, systemd and accounts, and no policy yet."""
+    """Return the root of a system image with one kernel, systemd and accounts, but no policy."""
     top = tmp_path / "image"
     modules = top / "lib/modules" / KERNEL
     put(
@@ -58,7 +58,7 @@ def check(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, 
     return code, capsys.readouterr().out.splitlines()
 
 
-# Files that are given
+# Checks of files that the command line names.
 
 
 DRAFTS = [
@@ -68,26 +68,26 @@ DRAFTS = [
     (MARK * 2, [], 0, "1 file, no rules, 2 marks, no call sites: no errors, 1 warning, no notes"),
     (MARK * 2, ["--strict"], 1, "1 file, no rules, 2 marks, no call sites: no errors, 1 warning, no notes"),
     ("[settings]\ntrial = true\n", ["--strict"], 0, "1 file, no rules, no marks, no call sites: no errors, no warnings, 1 note"),
-    ("[[mark]]\n", [], 1, "1 error, no warnings, no notes; the policy does not hold"),
-    ("[[mark]]\n", ["--strict"], 1, "1 error, no warnings, no notes; the policy does not hold"),
-    ("[[mark]]\n" + MARK * 2, [], 1, "1 error, no warnings, no notes; the policy does not hold"),
-    ("x", [], 1, "1 error, no warnings, no notes; the policy does not hold"),
+    ("[[mark]]\n", [], 1, "1 error, no warnings, no notes; the policy is invalid"),
+    ("[[mark]]\n", ["--strict"], 1, "1 error, no warnings, no notes; the policy is invalid"),
+    ("[[mark]]\n" + MARK * 2, [], 1, "1 error, no warnings, no notes; the policy is invalid"),
+    ("x", [], 1, "1 error, no warnings, no notes; the policy is invalid"),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "options", "code", "sum_up"), DRAFTS)
-def test_the_exit_code_and_the_sum(
+@pytest.mark.parametrize(("text", "options", "code", "summary"), DRAFTS)
+def test_the_exit_code_follows_the_summary(
     image: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
     text: str,
     options: list[str],
     code: int,
-    sum_up: str,
+    summary: str,
 ) -> None:
     path = put(tmp_path / "10-site.toml", text)
     found = check(capsys, "--root", image, *options, path)
-    assert (found[0], found[1][-1]) == (code, sum_up)
+    assert (found[0], found[1][-1]) == (code, summary)
 
 
 def test_errors_come_first_then_warnings_then_notes(
@@ -106,7 +106,7 @@ def test_errors_come_first_then_warnings_then_notes(
     ]
 
 
-def test_a_folder_is_one_policy_in_its_order_and_files_are_each_their_own(
+def test_a_folder_is_one_policy_and_each_file_is_a_policy_of_its_own(
     image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     low, high = put(tmp_path / "d/10-a.toml", MARK), put(tmp_path / "d/9-b.toml", MARK)
@@ -125,7 +125,7 @@ def test_a_folder_is_one_policy_in_its_order_and_files_are_each_their_own(
     )
 
 
-def test_paths_that_are_no_files(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_missing_special_and_masked_files(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     os.mkfifo(tmp_path / "fifo.toml")
     (tmp_path / "mask.toml").symlink_to("/dev/null")
     code, lines = check(capsys, "--root", image, tmp_path / "gone.toml", tmp_path / "fifo.toml", tmp_path / "mask.toml")
@@ -138,7 +138,9 @@ def test_paths_that_are_no_files(image: Path, tmp_path: Path, capsys: pytest.Cap
     ]
 
 
-def test_names_are_made_harmless(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_control_characters_in_names_are_escaped(
+    image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     path = put(tmp_path / "a\x1b[2J\n.toml", '[[mark]]\nmodules = ["\\u001b"]\nprivileged = "é\u202e"\n')
     code, lines = check(capsys, "--root", image, path)
     assert code == 1
@@ -146,11 +148,11 @@ def test_names_are_made_harmless(image: Path, tmp_path: Path, capsys: pytest.Cap
         f"{tmp_path}/a\\x1b[2J\\x0a.toml:2: modules: '\\x1b' holds a control character, which no name or reason needs",
         f"{tmp_path}/a\\x1b[2J\\x0a.toml:3: privileged: '\\xe9\\u202e' is not a capability such as 'CAP_NET_ADMIN', see"
         " capabilities(7)",
-        "2 errors, no warnings, no notes; the policy does not hold",
+        "2 errors, no warnings, no notes; the policy is invalid",
     ]
 
 
-def test_json(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_lists_the_findings(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = put(tmp_path / "t.toml", MARK * 2)
     assert main(["check", "--json", "--strict", "--root", str(image), str(path)]) == 1
     assert json.loads(capsys.readouterr().out) == [
@@ -176,15 +178,15 @@ def test_json(image: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     ]
 
 
-def test_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+def test_schema_prints_the_json_schema(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out) == json_schema()
 
 
-# What is installed
+# Checks of the installed policy.
 
 
-def test_an_image_of_which_nothing_is_to_be_said(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_correct_image_has_no_findings(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     put(image / OURS / "50-a.toml", MARK)
     put(
         image / SITE / "10-site.toml",
@@ -196,21 +198,21 @@ def test_an_image_of_which_nothing_is_to_be_said(image: Path, capsys: pytest.Cap
     )  # fmt: skip
 
 
-def test_what_came_with_the_package_is_but_noted(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_warning_on_a_file_of_the_package_is_a_note(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ours = put(image / OURS / "50-a.toml", "[[mark]]\nmodules = ['tipc']\nprivileged = true\n")
     put(image / SITE / "60-site.toml", MARK)
     end = "2 files, no rules, 2 marks, no call sites: no errors, no warnings, 1 note"
     assert check(capsys, "--root", image, "--strict") == (
-        0, [f"{end} (1 on the package's own files, which --all shows)"]
+        0, [f"{end} (1 on the package's own files; --all shows them)"]
     )  # fmt: skip
-    said = "note: modules: kernel 6.1.0-9-test has no module named 'tipc'"
-    assert check(capsys, "--root", image, "--strict", "--all") == (0, [f"{ours}:2: {said}", end])
-    # an error is one, whoever's it is
+    note = "note: modules: kernel 6.1.0-9-test has no module named 'tipc'"
+    assert check(capsys, "--root", image, "--strict", "--all") == (0, [f"{ours}:2: {note}", end])
+    # An error in a file of the package stays an error.
     ours.write_text("x")
     assert check(capsys, "--root", image)[0] == 1
 
 
-def test_what_replaces_and_masks_what(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_replaced_and_masked_drop_ins_are_reported(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("50-a.toml", "60-b.toml"):
         put(image / OURS / name, MARK)
     put(image / BOOT / "50-a.toml", "x")
@@ -227,7 +229,7 @@ def test_what_replaces_and_masks_what(image: Path, capsys: pytest.CaptureFixture
     ]
 
 
-def test_what_keeps_a_policy_from_being_in_force(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unsafe_broken_and_unreadable_drop_ins_are_errors(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     written = put(image / SITE / "10-a.toml", MARK)
     written.chmod(0o666)
     (image / SITE / "20-b.toml").symlink_to("nowhere")
@@ -238,7 +240,7 @@ def test_what_keeps_a_policy_from_being_in_force(image: Path, capsys: pytest.Cap
             f"{image}/{SITE}/10-a.toml: others may write it (mode 0666); chmod it to 0644",
             f"{image}/{SITE}/20-b.toml: No such file or directory; mend or remove it",
             f"{image}/{SITE}/30-c.toml:1: mark: it names nothing; give 'modules' or 'aliases'",
-            "3 errors, no warnings, no notes; the policy does not hold",
+            "3 errors, no warnings, no notes; the policy is invalid",
         ],
     )
     (image / SITE).chmod(0o777)
@@ -252,25 +254,25 @@ def test_what_keeps_a_policy_from_being_in_force(image: Path, capsys: pytest.Cap
         ("/dev/zero", "it is not a file; a drop-in is one, or a link to /dev/null"),
     ],
 )
-def test_of_what_is_no_file_that_alone_is_said(capsys: pytest.CaptureFixture[str], path: str, why: str) -> None:
-    """Not its name, too: under another one it would not be a drop-in either."""
-    assert check(capsys, path) == (1, [f"{path}: {why}", "1 error, no warnings, no notes; the policy does not hold"])
+def test_a_path_that_is_not_a_file_has_one_finding(capsys: pytest.CaptureFixture[str], path: str, why: str) -> None:
+    """The file's name is not reported as well; the path could not be a drop-in under any name."""
+    assert check(capsys, path) == (1, [f"{path}: {why}", "1 error, no warnings, no notes; the policy is invalid"])
 
 
-def test_a_folder_without_a_drop_in_is_no_flawless_policy(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_without_a_drop_in_is_a_warning(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = image / "drafts"
     (folder / "tests.d").mkdir(parents=True)
-    said = [
+    lines = [
         f"{folder}: warning: no drop-in found; the name of a drop-in ends in .toml",
         "no files, no rules, no marks, no call sites: no errors, 1 warning, no notes",
     ]
-    assert check(capsys, "--root", image, folder) == (0, said)
-    assert check(capsys, "--root", image, "--strict", folder) == (1, said)
+    assert check(capsys, "--root", image, folder) == (0, lines)
+    assert check(capsys, "--root", image, "--strict", folder) == (1, lines)
     put(folder / "10-a.toml", "")
     assert check(capsys, "--root", image, "--strict", folder)[0] == 0
 
 
-def test_no_policy_at_all(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_drop_in_the_built_in_policy_is_noted(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert check(capsys, "--root", image, "--strict") == (
         0,
         [
@@ -280,14 +282,16 @@ def test_no_policy_at_all(image: Path, capsys: pytest.CaptureFixture[str]) -> No
     )
 
 
-# The machine
+# What the machine has.
 
 
-def test_no_accounts_are_an_error_where_a_name_needs_them(image: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_missing_passwd_is_an_error_only_if_a_rule_names_a_user(
+    image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     put(image / SITE / "10-a.toml", "[[rule]]\nusers = ['asterisk']\naction = 'deny'\n")
     (image / "etc/passwd").unlink()
     assert check(capsys, "--root", image) == (
-        1, [f"{image}/etc/passwd: No such file or directory", "1 error, no warnings, no notes; the policy does not hold"]
+        1, [f"{image}/etc/passwd: No such file or directory", "1 error, no warnings, no notes; the policy is invalid"]
     )  # fmt: skip
     put(image / SITE / "10-a.toml", "[[rule]]\nusers = [107]\naction = 'deny'\n")
     assert check(capsys, "--root", image, "--strict")[0] == 0
@@ -295,15 +299,15 @@ def test_no_accounts_are_an_error_where_a_name_needs_them(image: Path, capsys: p
 
 @pytest.mark.parametrize("lost", ["modules.dep", "modules.builtin"])
 @pytest.mark.parametrize("options", [[], ["--kernel", KERNEL]])
-def test_where_modules_are_not_told_names_are_not_held_against_them(
+def test_without_a_list_of_modules_names_are_not_checked(
     image: Path, capsys: pytest.CaptureFixture[str], lost: str, options: list[str]
 ) -> None:
     path = put(image / SITE / "10-a.toml", "[[mark]]\nmodules = ['nosuch']\naliases = ['nosuch']\nprivileged = true\n")
     assert check(capsys, "--root", image, "--strict", *options)[0] == 1
     (image / "lib/modules" / KERNEL / lost).unlink()
     note = (
-        f"{image}/lib/modules/{KERNEL}: note: it lacks modules.dep or modules.builtin, so names of modules and aliases were"
-        " not looked up; --kernel names another kernel"
+        f"{image}/lib/modules/{KERNEL}: note: modules.dep or modules.builtin is missing, so names of modules and aliases"
+        " were not checked; choose another kernel with --kernel"
     )
     for paths in ([], [path]):
         assert check(capsys, "--root", image, "--strict", *options, *paths) == (
@@ -312,11 +316,11 @@ def test_where_modules_are_not_told_names_are_not_held_against_them(
 
 
 USAGE = [
-    (["--kernel", "1.2"], "{image}/lib/modules/1.2: no such folder of modules; give the right -d and -S"),
-    (["--kernel", ""], "--kernel: '' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
-    (["--kernel", ".."], "--kernel: '..' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
-    (["--kernel", "../../.."], "--kernel: '../../..' is no kernel's version; 'uname -r' prints one, and /lib/modules has them"),
-    (["--root", "{image}/nowhere"], "--root: {image}/nowhere: no such folder; give the top of a system's files"),
+    (["--kernel", "1.2"], "{image}/lib/modules/1.2: no such folder of modules; give the right --root and --kernel"),
+    (["--kernel", ""], "--kernel: '' is not a kernel version; 'uname -r' prints one, and /lib/modules lists them"),
+    (["--kernel", ".."], "--kernel: '..' is not a kernel version; 'uname -r' prints one, and /lib/modules lists them"),
+    (["--kernel", "../../.."], "--kernel: '../../..' is not a kernel version; 'uname -r' prints one, and /lib/modules lists them"),
+    (["--root", "{image}/nowhere"], "--root: {image}/nowhere: no such folder; give the root folder of a system"),
 ]  # fmt: skip
 
 
@@ -330,7 +334,7 @@ def test_wrong_usage_is_one_sentence(
     assert capsys.readouterr().err == f"safe-modprobectl: {sentence.format(image=image)}\n"
 
 
-def test_the_facts_of_an_image(image: Path) -> None:
+def test_facts_are_read_from_an_image(image: Path) -> None:
     put(image / "usr/bin/x")
     (image / "bin").symlink_to("usr/bin")
     (image / "usr/bin/abs").symlink_to("/bin/x")
@@ -345,8 +349,8 @@ def test_the_facts_of_an_image(image: Path) -> None:
         "/bin/gone": "",
         "/bin/x/y": "",
     }
-    asked = NamesInPolicy(frozenset({0, 5, 107, 100000, 165535, 165536}), frozenset({29, 30}), frozenset(paths))
-    facts = read_facts(str(image), f"{image}/lib/modules/{KERNEL}", [f"{image}/etc/modprobe.d"], asked)
+    names = NamesInPolicy(frozenset({0, 5, 107, 100000, 165535, 165536}), frozenset({29, 30}), frozenset(paths))
+    facts = read_facts(str(image), f"{image}/lib/modules/{KERNEL}", [f"{image}/etc/modprobe.d"], names)
     assert facts.kernel == KERNEL
     assert facts.modules == {"sctp", "libcrc32c", "a_b"}
     assert facts.built_in == {"unix"}
@@ -357,7 +361,7 @@ def test_the_facts_of_an_image(image: Path) -> None:
     assert facts.programs == paths
 
 
-def test_the_facts_of_an_empty_folder_are_none(tmp_path: Path) -> None:
+def test_an_empty_folder_has_no_facts(tmp_path: Path) -> None:
     facts = read_facts(
         str(tmp_path), f"{tmp_path}/lib/modules/x", [], NamesInPolicy(frozenset({0}), frozenset({0}), frozenset())
     )
@@ -365,15 +369,15 @@ def test_the_facts_of_an_empty_folder_are_none(tmp_path: Path) -> None:
     assert (facts.built_in, facts.aliases, facts.built_in_aliases) == (frozenset(), (), ())
 
 
-def test_here_name_services_are_asked_for_numbers(tmp_path: Path) -> None:
-    """Whoever runs the tests has a number that somebody can name; the last one nobody has."""
+def test_on_the_running_system_uids_and_gids_are_looked_up_by_name_services(tmp_path: Path) -> None:
+    """Root has uid and gid 0 on every system. No account has the highest number."""
     facts = read_facts(
         None, f"{tmp_path}", [], NamesInPolicy(frozenset({0, 2**32 - 2}), frozenset({0, 2**32 - 2}), frozenset())
     )
     assert (facts.users, facts.groups) == ({0}, {0})
 
 
-def test_drop_ins_that_cannot_be_listed(tmp_path: Path) -> None:
+def test_an_unreadable_folder_of_drop_ins_is_an_error(tmp_path: Path) -> None:
     found = read_installed([str(put(tmp_path / "file"))])
     assert (found.files, [str(each) for each in found.findings]) == ((), [f"{tmp_path}/file: Not a directory"])
     assert [str(each) for each in read_draft(str(tmp_path / "no/such")).findings][
@@ -381,10 +385,10 @@ def test_drop_ins_that_cannot_be_listed(tmp_path: Path) -> None:
     ] == f"{tmp_path}/no/such: No such file or directory"
 
 
-# The shipped policy
+# The policy that the package ships.
 
 
-def test_the_shipped_policy_has_no_errors_and_no_row_in_anothers_shadow(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_shipped_policy_has_no_errors_and_no_row_that_never_decides(capsys: pytest.CaptureFixture[str]) -> None:
     assert (
         main(["check", "--json", str(TOP / "policy.d"), *map(str, sorted((TOP / "policy.d/examples").glob("*.toml")))])
         == 0
@@ -393,8 +397,8 @@ def test_the_shipped_policy_has_no_errors_and_no_row_in_anothers_shadow(capsys: 
     assert [each for each in messages if "never" in each or "nothing new" in each] == []
 
 
-def test_as_a_command_it_takes_no_library_along() -> None:
-    """A table's and a bar's libraries are for whom they are drawn."""
+def test_the_command_imports_no_optional_library() -> None:
+    """rich and the other libraries are imported only where a command needs them."""
     code = (
         "import sys; from safe_modprobe.admin.commands.main import main; main(['check', 'policy.d']);"
         "print(sorted({'rich', 'jsonschema', 'tomlkit', 'systemd'} & set(sys.modules)), file=sys.stderr)"

@@ -1,4 +1,4 @@
-"""repeats: what is shown of the counts, and that --write ends when, and only when, nothing is left."""
+"""`repeats`: the counts that it shows, and that --write runs until every count is written."""
 
 import json
 import time
@@ -24,12 +24,15 @@ FLOOD = Counts(
     },
 )  # fmt: skip
 
-Place = Callable[[Counts], None]
+WriteCounts = Callable[[Counts], None]
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
-    """Puts these counts where helpers would have; records go to a file `log`, and time passes only in sleep()."""
+def write_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WriteCounts:
+    """Return a function that writes counts to the helpers' file.
+
+    Records go to the file `log`, and the clock advances only in sleep().
+    """
     path, clock = tmp_path / "counts", [NOW]
     monkeypatch.setattr(act, "COUNTS", str(path))
     monkeypatch.setattr(act, "PENDING", str(tmp_path / "pending"))
@@ -38,33 +41,37 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
         monkeypatch.setattr(module, "_now", lambda: clock[0])
     monkeypatch.setattr(time, "sleep", lambda seconds: clock.__setitem__(0, clock[0] + seconds))
     for name in ("JOURNAL", "SYSLOG"):
-        monkeypatch.setattr(record, name, str(tmp_path / "nobody"))
+        monkeypatch.setattr(record, name, str(tmp_path / "no-listener"))
     monkeypatch.setattr(record, "_kmsg", lambda message, priority, fields: append(tmp_path / "log", message))
     (tmp_path / "log").touch()
     return lambda counts: path.write_bytes(dump(counts)) and None
 
 
-def said(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+def output(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     assert main(["repeats", *options]) == 0
     return capsys.readouterr().out
 
 
-def test_nothing_was_counted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    assert said(capsys) == "nothing was only counted since boot; every record is in the log\n"
-    assert json.loads(said(capsys, "--json")) == {"counted": {}, "pending": []}
-    assert said(capsys, "--write") == ""
+def test_without_counts_nothing_is_shown_or_written(
+    write_counts: WriteCounts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert output(capsys) == "no record was rate-limited since boot; the log has every record\n"
+    assert json.loads(output(capsys, "--json")) == {"counted": {}, "pending": []}
+    assert output(capsys, "--write") == ""
 
 
-def test_what_was_counted(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    place(FLOOD)
-    lines = [line.split() for line in said(capsys).splitlines()]
+def test_counts_since_boot_and_pending_counts_are_shown(
+    write_counts: WriteCounts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_counts(FLOOD)
+    lines = [line.split() for line in output(capsys).splitlines()]
     assert lines == [
         ["deny:", "477", "since", "boot"], ["load:", "2", "since", "boot"], [], ["not", "in", "the", "log", "yet:"], [],
-        ["kind", "who", "recorded", "only", "counted", "seconds", "left"],
+        ["kind", "caller", "recorded", "only", "counted", "seconds", "left"],
         ["deny", "uid", "1000", "30", "470", str(SECONDS - 20)], ["deny", "unknown", "callers", "30", "7", "0"],
         ["load", "uids", "from", "131072", "to", "196607", "30", "2", str(SECONDS)],
     ]  # fmt: skip
-    found = json.loads(said(capsys, "--json"))
+    found = json.loads(output(capsys, "--json"))
     assert found["counted"] == {"deny": 477, "load": 2}
     assert [(each["kind"], each["first"], each["last"], each["counted"]) for each in found["pending"]] == [
         ("deny", 1000, 1000, 470),
@@ -73,10 +80,12 @@ def test_what_was_counted(place: Place, capsys: pytest.CaptureFixture[str]) -> N
     ]
 
 
-def test_all_is_written_each_in_its_time(place: Place, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    place(FLOOD)
-    found = json.loads(said(capsys, "--write", "--json"))["written"]
+def test_write_records_each_count_when_its_minute_is_over(
+    write_counts: WriteCounts, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    write_counts(FLOOD)
+    found = json.loads(output(capsys, "--write", "--json"))["written"]
     assert [each["times"] for each in found] == [7, 470, 2]
     lines = (tmp_path / "log").read_text().splitlines()
     assert [line.partition(" more")[0] for line in lines] == ["7", "470", "2"]
-    assert json.loads(said(capsys, "--json"))["pending"] == []
+    assert json.loads(output(capsys, "--json"))["pending"] == []

@@ -1,4 +1,4 @@
-"""`--since`: text, now -> the time."""
+"""The option `--since`: the time that a text stands for."""
 
 import argparse
 import os
@@ -10,12 +10,12 @@ import pytest
 
 from safe_modprobe.admin.commands.since import add_since, parse, since
 
-NOW = datetime(2026, 3, 30, 10, 30, 20, tzinfo=UTC)  # 12:30:20 in Berlin, a day after its clocks went forward
+NOW = datetime(2026, 3, 30, 10, 30, 20, tzinfo=UTC)  # 12:30:20 in Berlin, a day after the change to summer time
 
 
 @pytest.fixture(autouse=True)
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    # Without tzdata: CET with the European Union's rule.
+    # This is the European Union's rule for CET, written out so that the test needs no tzdata.
     monkeypatch.setitem(os.environ, "TZ", "CET-1CEST,M3.5.0,M10.5.0/3")
     time.tzset()
     yield
@@ -52,7 +52,7 @@ def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         ("1y", "2025-03-30 04:30:20"),
     ],
 )
-def test_parse(text: str, expected: str) -> None:
+def test_each_form_of_a_time_is_parsed(text: str, expected: str) -> None:
     found = parse(text, NOW)
     assert found is not None and found.tzinfo is not None
     assert f"{found.astimezone(UTC):%Y-%m-%d %H:%M:%S}" == expected
@@ -65,23 +65,23 @@ WRONG = [
 
 
 @pytest.mark.parametrize("text", WRONG)
-def test_what_is_no_time(text: str) -> None:
+def test_text_that_is_not_a_time_is_an_error(text: str) -> None:
     with pytest.raises(argparse.ArgumentTypeError) as caught:
         since(text)
     assert str(caught.value) == (
-        f"{text!a} is no time; write 'YYYY-MM-DD', 'YYYY-MM-DD HH:MM', 'HH:MM', 'today', 'yesterday', '-1h', '2h ago' or '7d'"
+        f"{text!a} is not a time; use 'YYYY-MM-DD', 'YYYY-MM-DD HH:MM', 'HH:MM', 'today', 'yesterday', '-1h', '2h ago' or '7d'"
     )
 
 
 @pytest.mark.parametrize("argv", [["--since", "-1h"], ["--since=-1h"], ["--since", "-1h 30min"], ["--since", "1h ago"]])
-def test_a_span_with_a_sign_is_a_value(argv: list[str]) -> None:
+def test_a_time_span_with_a_minus_sign_is_a_value(argv: list[str]) -> None:
     parser = argparse.ArgumentParser()
     add_since(parser)
     assert parser.parse_args(argv).since.tzinfo is not None
 
 
 @pytest.mark.parametrize("argv", [["--since"], ["--since", "-x"], ["--since", "--since"]])
-def test_another_option_is_none(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_option_is_not_a_value(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     parser = argparse.ArgumentParser()
     add_since(parser)
     with pytest.raises(SystemExit):

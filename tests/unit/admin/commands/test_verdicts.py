@@ -1,4 +1,4 @@
-"""What `explain` prints: from the request to the line that decides, and what would let it through."""
+"""What `explain` prints: the request, the caller, each step, the line that decides and the rule that would allow it."""
 
 import json
 from pathlib import Path
@@ -69,7 +69,7 @@ TEXTS = [
             "  step   m                    marker -      mark -",
             "         deny: mode is disabled, for everyone [50-test.toml:2]",
             "verdict  denied 'x' (m) to uid 0: m: mode is disabled, for everyone [50-test.toml:2]",
-            "remedy   change the mode: no new rule comes before it",
+            "remedy   change the mode, which takes precedence over any new rule",
         ],
     ),
     (
@@ -109,25 +109,26 @@ TEXTS = [
 
 
 @pytest.mark.parametrize(("text", "caller", "steps", "lines"), TEXTS)
-def test_as_text(text: str, caller: Caller, steps: Plan, lines: list[str]) -> None:
+def test_text_of_a_verdict(text: str, caller: Caller, steps: Plan, lines: list[str]) -> None:
     found = policy(text)
     assert as_text(found, decide(found, parse(["x"]).request, caller, steps)) == lines
 
 
-def test_the_remedy_is_for_the_file_that_was_looked_at() -> None:
-    said = as_text(policy(""), decide(policy(""), parse(["x"]).request, USER, HARD), "/mnt/etc/10-site.toml")
-    assert "remedy   in /mnt/etc/10-site.toml:" in said
+def test_the_remedy_names_the_inspected_systems_file() -> None:
+    lines = as_text(policy(""), decide(policy(""), parse(["x"]).request, USER, HARD), "/mnt/etc/10-site.toml")
+    assert "remedy   in /mnt/etc/10-site.toml:" in lines
 
 
-def test_no_rule_is_proposed_where_it_would_replace_the_built_in_policy() -> None:
-    """The rule would be the whole policy, in mode `marked`: all that has no marker would be open to everyone."""
-    said = as_text(BUILTIN_POLICY, decide(BUILTIN_POLICY, parse(["x"]).request, USER, HARD))
-    assert said[-1] == (
-        "remedy   install the default policy first: a rule alone would replace the built-in one, and open the rest"
+def test_no_rule_is_proposed_that_would_replace_the_built_in_policy() -> None:
+    """The rule would be the whole policy, in mode `marked`. Every unmarked module would be allowed to everyone."""
+    lines = as_text(BUILTIN_POLICY, decide(BUILTIN_POLICY, parse(["x"]).request, USER, HARD))
+    assert lines[-1] == (
+        "remedy   install the default policy first; a single rule would replace the built-in policy,"
+        " and every unmarked module would be allowed"
     )
 
 
-def test_as_json() -> None:
+def test_json_of_a_verdict() -> None:
     text = SITE + '[[mark]]\nmodules = ["m"]\nprivileged = "marker"\n'
     found = as_json(policy(text), decide(policy(text), parse(["x"]).request, USER, HARD))
     assert json.loads(json.dumps(found)) == found
@@ -143,7 +144,7 @@ def test_as_json() -> None:
     assert decide(policy(found["remedy"] + text), parse(["x"]).request, USER, HARD).action == "allow"
 
 
-def test_json_of_what_no_rule_changes() -> None:
+def test_json_has_no_remedy_if_the_mode_decides() -> None:
     text = '[settings]\nmode = "disabled"'
     found = as_json(policy(text), decide(policy(text), parse(["x"]).request, USER, HARD))
     assert (found["remedy"], found["barred"]) == (None, "the mode")
@@ -153,10 +154,10 @@ def test_json_of_what_no_rule_changes() -> None:
     ("running", "promise", "code"),
     [(True, b"1\n", 0), (True, b"0\n", 1), (True, None, 1), (False, b"1\n", 1)],
 )
-def test_a_bare_interface_name_is_judged_as_the_running_kernel_means_it(
+def test_a_bare_interface_name_is_judged_by_the_running_kernels_promise(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, running: bool, promise: bytes | None, code: int
 ) -> None:
-    """An image's kernel promises nothing."""
+    """The promise of the running kernel says nothing about an image's kernel."""
     if promise is not None:
         (tmp_path / "promise").write_bytes(promise)
     monkeypatch.setattr(find, "CALLER_ARGS_SYSCTL", str(tmp_path / "promise"))

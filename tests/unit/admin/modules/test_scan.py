@@ -278,7 +278,7 @@ def test_findings_give_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture
     lines = [" ".join(line.split()) for line in out.splitlines()]
     assert code == 1
     assert lines[-3:] == [
-        "odd: 1 of 2",
+        "modules with findings: 1 of 2",
         "file finding",
         "kernel/odd\\x1b.ko its marker privileged= has several values ('N', 'Y')",
     ]
@@ -287,7 +287,7 @@ def test_findings_give_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(
     ("arguments", "error"),
     [
-        (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the top of a system's files"),
+        (["--root", "/nowhere"], "--root: /nowhere: no such folder; give the root folder of a system"),
         (["--kernel", "9.9"], "/lib/modules/9.9: no such folder of modules; check --root and --kernel"),
     ],
 )

@@ -377,7 +377,7 @@ def test_many_cases_keep_no_file_open(root: Path, tmp_path: Path) -> None:
 
 def test_cases_with_nothing_to_decide_are_counted_and_alone_fail(root: Path, tmp_path: Path) -> None:
     idle = 'request = "no-such-alias"\nverdict = "allow"'
-    note = "1 case with nothing to decide on this kernel; 'modules' makes it independent of that\n"
+    note = "1 case had nothing to decide on this kernel; give 'modules' to test on any kernel\n"
     done = ctl("test", "--root", root, write(tmp_path / "t.toml", idle))
     assert (done.returncode, done.stdout) == (1, f"1 case, none failed\n{note}")
     done = ctl("test", "--root", root, write(tmp_path / "t.toml", idle, 'request = "marked"'))
@@ -386,12 +386,12 @@ def test_cases_with_nothing_to_decide_are_counted_and_alone_fail(root: Path, tmp
 
 WRONG = [
     (["missing.toml"], "missing.toml: No such file or directory"),
-    (["--root", "missing"], "--root: missing: no such folder; give the top of a system's files"),
-    (["empty"], "empty: no [[case]] is there, so nothing was tested; see safe-modprobe.toml(5)"),
-    (["empty/e.txt"], "empty/e.txt: no [[case]] is there, so nothing was tested; see safe-modprobe.toml(5)"),
+    (["--root", "missing"], "--root: missing: no such folder; give the root folder of a system"),
+    (["empty"], "empty: no [[case]] found, so nothing was tested; see safe-modprobe.toml(5)"),
+    (["empty/e.txt"], "empty/e.txt: no [[case]] found, so nothing was tested; see safe-modprobe.toml(5)"),
     (
         ["--root", "empty"],
-        "empty/usr/lib/safe-modprobe/tests.d, empty/etc/safe-modprobe/tests.d: no [[case]] is there, so nothing was"
+        "empty/usr/lib/safe-modprobe/tests.d, empty/etc/safe-modprobe/tests.d: no [[case]] found, so nothing was"
         " tested; see safe-modprobe.toml(5)",
     ),
     (["/dev/zero"], "/dev/zero: it is not a file"),

@@ -214,8 +214,8 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
 
 
 LEFT_OUT = (
-    "safe-modprobectl: left out, since they pose as verdicts and are not written by safe-modprobe: 6\n"
-    "safe-modprobectl: left out, since they pose as verdicts and are damaged: 3\n"
+    "safe-modprobectl: skipped forged records (not written by safe-modprobe): 6\n"
+    "safe-modprobectl: skipped malformed records: 3\n"
 )
 EVERY = len(OURS)
 
@@ -223,8 +223,8 @@ EVERY = len(OURS)
 def test_log_prints_groups_with_remedies(capsys: pytest.CaptureFixture[str], image: str) -> None:
     code, out, err = run(capsys, "log", "--root", image)
     assert (code, err) == (0, LEFT_OUT), "two of the counts are forged"
-    table, _, snippets = out.partition("\nWhat would let it through, in /etc/safe-modprobe/policy.d/10-site.toml")
-    assert table.split()[:7] == ["verdict", "who", "modules", "asked", "for", "by", "times"]
+    table, _, snippets = out.partition("\nRules that would allow them, for /etc/safe-modprobe/policy.d/10-site.toml")
+    assert table.split()[:7] == ["verdict", "caller", "modules", "requested", "as", "times", "last"]
     rows = [" ".join(row.split()[:-2]) for row in table.splitlines()[1:]]
     assert rows == [
         "1 deny alice, uid 1000 of u.service marked test-alias 2",
@@ -238,7 +238,7 @@ def test_log_prints_groups_with_remedies(capsys: pytest.CaptureFixture[str], ima
     assert "# 3: " not in snippets
     assert '[[rule]]\naction = "allow"\nmodules = ["marked"]\nusers = [1000]\nunits = ["u.service"]\n' in snippets
     assert (
-        "# 7: marked: mode is disabled, for everyone [50-test.toml:2]\n# No new rule comes before that; change the mode.\n"
+        "# 7: marked: mode is disabled, for everyone [50-test.toml:2]\n# No new rule can override this; change the mode.\n"
         in snippets
     )
 
@@ -268,7 +268,7 @@ def test_log_each_prints_one_line_for_each_verdict(
     code, out, _ = run(capsys, "log", "--root", image, "--each", *options)
     lines = out.splitlines()
     if count == 0:
-        assert (code, lines) == (0, ["no such verdict is recorded"])
+        assert (code, lines) == (0, ["no matching verdict is recorded"])
     else:
         assert (code, len(lines)) == (0, count)
         assert all(" to " in each and "s=" in each and each.isascii() for each in lines)
@@ -294,7 +294,7 @@ def test_log_shows_decisions_that_were_only_counted(
     found = json.loads(run(capsys, "log", "--root", image, "--json", *options)[1])
     assert [each["times"] for each in found["counted"]] == times
     out = run(capsys, "log", "--root", image, *options)[1]
-    assert ("\nCounted, and not recorded one by one ('safe-modprobectl repeats'):\n" in out) is bool(times)
+    assert ("\nRate-limited records, which were only counted (see 'safe-modprobectl repeats'):\n" in out) is bool(times)
     assert ("\n  940 more: deny, uid 1000\n" in out) is (470 in times)
 
 
@@ -316,11 +316,11 @@ def test_log_prints_json(capsys: pytest.CaptureFixture[str], image: str) -> None
 @pytest.mark.parametrize(
     ("argv", "text"),
     [
-        (["log", "--user", "bob"], "--user: 'bob' is not in that machine's /etc/passwd; give the number instead"),
-        (["explain", "--last", "--uid", "0"], "--uid: the record says who asked; leave it out, or give an ALIAS instead"),
-        (["explain", "--last", "--user-namespace"], "--user-namespace: the record says who asked; leave it out, or give an ALIAS instead"),
+        (["log", "--user", "bob"], "--user: 'bob' is not in /etc/passwd of that system; give the user id instead"),
+        (["explain", "--last", "--uid", "0"], "--uid: the record already names the caller; omit --uid, or give an ALIAS instead"),
+        (["explain", "--last", "--user-namespace"], "--user-namespace: the record already names the caller; omit --user-namespace, or give an ALIAS instead"),
         (["explain", "--event", "s=1"], "'s=1': no recorded verdict has this cursor; 'safe-modprobectl log --each' shows all cursors"),
-        (["explain", "x", "--file", "y"], "--file: a recorded verdict is what it is for; give --last or --event with it, and no alias"),
+        (["explain", "x", "--file", "y"], "--file: only --last and --event read a journal file; give one of them instead of an alias"),
     ],
 )  # fmt: skip
 def test_errors_are_one_sentence(capsys: pytest.CaptureFixture[str], image: str, argv: list[str], text: str) -> None:
@@ -337,7 +337,7 @@ def test_explain_last_explains_the_latest_refusal(capsys: pytest.CaptureFixture[
     assert (code, found["verdict"], found["recorded"]["verdict"]) == (0, "allow", "deny")
     assert (found["changed"], found["recorded"]["origin"], found["remedy"]) == (True, "50-test.toml:2", None)
     text = run(capsys, "explain", "--root", image, "--kernel", VERSION, "--last")[1]
-    assert text.splitlines()[-1] == "         it was deny then, and would be allow now"
+    assert text.splitlines()[-1] == "         the verdict was deny then, and would be allow now"
     assert "deny: marked: mode is disabled, for everyone [50-test.toml:2]" in text.splitlines()[-2]
 
 
@@ -382,7 +382,7 @@ def test_explain_event_applies_rules_by_group(
 
 def test_the_suggested_rules_allow_the_refused_requests(capsys: pytest.CaptureFixture[str], image: str) -> None:
     code, out, err = run(capsys, "suggest", "--root", image)
-    only_counted = "safe-modprobectl: only counted, so nobody knows for what: 940\n"
+    only_counted = "safe-modprobectl: no rules for rate-limited refusals, whose modules were not recorded: 940\n"
     assert (code, err) == (0, only_counted + LEFT_OUT)
     assert out.count("[[rule]]") == 2, "alice's rule without the unit is enough"
     assert "# - marked to an unknown caller (none), once" in out

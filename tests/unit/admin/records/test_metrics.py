@@ -126,7 +126,7 @@ def test_json_and_text_have_the_same_metrics(capsys: pytest.CaptureFixture[str])
         (["--output", "{}/none/x.prom"], "--output: {}/none: no such folder; give node_exporter's --collector.textfile.directory"),
         (["--output", "{}/link"], "{}/link: it is a link to /etc/passwd, and links are not followed; nothing was changed; remove the link or edit its target"),
         (["--output", "{}"], "{}: it is not a file; nothing was changed, remove it"),
-        (["--output", "{}/x.prom", "--json"], "--output: it is for the text format; let the shell write what --json prints"),
+        (["--output", "{}/x.prom", "--json"], "--output: it writes the text format only; to save JSON, redirect the output of --json"),
     ],
 )  # fmt: skip
 def test_errors_are_one_sentence(
@@ -141,4 +141,4 @@ def test_errors_are_one_sentence(
 def test_the_command_needs_root(command: str) -> None:
     code = f"import os, sys; os.setuid(65534); from safe_modprobe.admin.commands.main import main; sys.exit(main(['{command}']))"
     done = subprocess.run([str(TOP / ".cache/venv/bin/python3"), "-c", code], cwd=TOP, capture_output=True, text=True)
-    assert done.returncode == 1 and done.stderr.startswith(f"safe-modprobectl: {command}: what is ")
+    assert done.returncode == 1 and done.stderr.startswith(f"safe-modprobectl: {command}: only root can read ")
