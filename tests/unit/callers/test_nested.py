@@ -60,7 +60,7 @@ BAD = [
 
 @pytest.mark.parametrize("record", BAD)
 def test_what_no_helper_wrote(record: bytes) -> None:
-    with pytest.raises(UntrustedInputError, match=r"^a record of whom a helper loads for is not as helpers write it$"):
+    with pytest.raises(UntrustedInputError, match=r"^the record of a loading helper is malformed$"):
         parse_caller(record)
 
 

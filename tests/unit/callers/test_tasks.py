@@ -40,7 +40,7 @@ def test_status(text: bytes, fields: dict[str, str]) -> None:
 
 @pytest.mark.parametrize("key", ["Uid", "Gid", "CapEff", "NoNewPrivs", "Name", "Groups"])
 def test_a_key_that_stands_twice_is_a_lie(key: str) -> None:
-    with pytest.raises(UntrustedInputError, match=rf"^/proc/TID/status: {key} stands there twice$"):
+    with pytest.raises(UntrustedInputError, match=rf"^/proc/TID/status: {key} appears twice$"):
         parse_status(f"{key}:\t1\nState:\tR\n{key}:\t0\n".encode())
 
 
