@@ -62,7 +62,7 @@ def _may_load(alias: str, kernel_args: Sequence[str], caller_may: bool) -> tuple
 
 
 def _budget_uid(kernel_args: Sequence[str]) -> int | None:
-    """Return the uid whose budget of records counts: the kernel arguments', or the only one of the blocked tasks."""
+    """Return the uid whose budget of records counts: that of the kernel arguments, or of all blocked tasks."""
     for word in kernel_args:
         uid = word.removeprefix(_NORMAL).removesuffix("_")
         if word == f"{_NORMAL}{uid}_" and uid.isascii() and uid.isdigit() and len(uid) <= 10:

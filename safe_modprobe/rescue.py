@@ -10,7 +10,7 @@ OFF, LOG = "off", "log"
 
 
 def rescue_word(path: str = CMDLINE) -> str:
-    """Return OFF (modprobe answers every request), LOG (refuse nothing, record what would be refused) or "".
+    """Return OFF (modprobe answers each request), LOG (refuse nothing, record what would be refused) or "" for neither.
 
     OFF wins over LOG, as it does for the unit's ConditionKernelCommandLine=.
     """

@@ -56,11 +56,11 @@ def read_requests(folder: str) -> TracedRequests:
     make_run_folder()
     fd = os.open(MEMORY, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # only root can hold it, a helper for some hundred µs
+        fcntl.flock(fd, fcntl.LOCK_EX)  # only root can take it; a helper holds it for some hundred µs
         before = os.read(fd, MAX_MEMORY)
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         events, lost_at = parse_memory(before) if before.startswith(_COMPLETE) else ({}, now)
-        # From here on the helper loses the events that it reads if it is killed, or if /run is full.
+        # From here on, events that the helper reads are lost if it is killed, or if /run is full. This byte says so.
         os.pwrite(fd, _INCOMPLETE, 0)
         fresh, missed_at = _drain(folder)
         if missed_at is not None:
