@@ -1,4 +1,4 @@
-"""The kernel's entry: read, decide, act. Run as root by a kernel worker, with nothing open."""
+"""The kernel's entry: read the request, decide, load or refuse. A kernel worker runs it as root, without open files."""
 
 import os
 import sys
@@ -26,46 +26,46 @@ from safe_modprobe.rescue import LOG, OFF, rescue_word
 
 
 def main(argv: Sequence[str]) -> int:
-    """0 when everything that the alias needs is in the kernel, 1 otherwise; never 0 for a refusal."""
+    """Return 0 when everything that the alias needs is in the kernel, otherwise 1. A refusal is always 1."""
     callers: tuple[Caller, ...] = ()
     try:
         _open_standard_files()
         invocation = parse(argv[1:])
         invocation = invocation._replace(request=resolve_netdev_claim(invocation.request))
-        word = rescue_word()
-        if word == OFF and list(argv[1:3]) == ["-q", "--"] and not looks_like_path(argv[3]):
+        rescue = rescue_word()
+        if rescue == OFF and list(argv[1:3]) == ["-q", "--"] and not looks_like_path(argv[3]):
             exec_modprobe(argv[3], argv[4:])
         policy = _read_policy()
-        if word == LOG:
+        if rescue == LOG:
             policy = policy.in_trial(COMMAND_LINE)
         callers = find_callers(invocation.request, caller_query(policy, invocation.request))
         return _serve(invocation, policy, callers)
     except UsageError as error:
         _print_error(f"safe-modprobe: {error}")
         return 1
-    except Exception as error:  # the one blanket: root must not lose a module because of our mistake
+    except Exception as error:  # the only catch-all: a bug in the helper must not cost root a module
         return last_resort(argv, error, _hold_sys_module(argv, callers))
 
 
 def _hold_sys_module(argv: Sequence[str], callers: tuple[Caller, ...]) -> bool:
-    """Whether the callers, looked for once more if they are not known yet, hold CAP_SYS_MODULE."""
+    """Return whether the callers hold CAP_SYS_MODULE. Find them first if the helper failed before it had."""
     try:
         request = parse(argv[1:]).request
         callers = callers or find_callers(request, caller_query(BUILTIN_POLICY, request))
         return _privileged(BUILTIN_POLICY, request, callers)
-    except Exception:  # then the last resort looks by itself
+    except Exception:  # the last resort then checks the blocked tasks by itself
         return False
 
 
 def _privileged(policy: Policy, request: Request, callers: tuple[Caller, ...]) -> bool:
-    """Whether CAP_SYS_MODULE stands behind the request: as decide.combine() weighs several callers."""
-    asking = [asker for each in callers for asker in principals(policy, request, each)]
-    sure = [suffices(policy, asker, SYS_MODULE, None) for asker in asking]
-    return all(sure) if any(each.source is Source.PROC for each in callers) else any(sure)
+    """Return whether the callers hold CAP_SYS_MODULE: each of them where `proc` found them, otherwise one of them."""
+    judged = [principal for each in callers for principal in principals(policy, request, each)]
+    suffice = [suffices(policy, principal, SYS_MODULE, None) for principal in judged]
+    return all(suffice) if any(each.source is Source.PROC for each in callers) else any(suffice)
 
 
 def _open_standard_files() -> None:
-    """The kernel starts us with no descriptor at all; 0 to 2 must not become a module's file."""
+    """Open /dev/null as 0 to 2. The kernel starts the helper without descriptors; a module's file must not get one."""
     fd = os.open("/dev/null", os.O_RDWR)
     while fd <= 2:
         fd = os.dup(fd)
@@ -73,36 +73,36 @@ def _open_standard_files() -> None:
 
 
 def _read_policy() -> Policy:
-    """The files' policy, or the built-in one, mode privileged, with the error in the log."""
+    """Return the policy of the files. If it is broken, log the error and return the built-in one, mode privileged."""
     policy = cached_policy(FOLDERS)
     if policy is not None:
         return policy
-    from safe_modprobe.policy.cache_write import (
-        read_and_cache,  # once after a boot or an edit; and the parser costs most
-    )
+    # Needed once after a boot or an edit. The parser is the slowest import.
+    from safe_modprobe.policy.cache_write import read_and_cache
 
     try:
         return read_and_cache()
     except (PolicyError, OSError) as error:
         trial = os.path.exists(TRIAL)
-        what = "the trial goes on" if trial else "mode privileged is in force until it is mended"
-        named = {"MESSAGE_ID": message_ids.POLICY_BROKEN, "SAFE_MODPROBE_REASON": f"{error}; {what}"}
-        record_trouble(POLICY, None, f"policy error, {what}: {error}", 3, named)
+        effect = "the trial goes on" if trial else "mode privileged applies until it is fixed"
+        fields = {"MESSAGE_ID": message_ids.POLICY_BROKEN, "SAFE_MODPROBE_REASON": f"{error}; {effect}"}
+        record_trouble(POLICY, None, f"policy error, {effect}: {error}", 3, fields)
         return BUILTIN_POLICY._replace(settings=BUILTIN_POLICY.settings._replace(trial=trial))
 
 
 def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) -> int:
+    """Decide, record the verdict, load what it allows, and return the exit status."""
     request = invocation.request
     plan = read_plan(request, modules_folder(invocation.directory, invocation.version))
     verdict = combine(tuple(decide(policy, request, caller, plan) for caller in callers))
     if invocation.dry_run:
         return _show(invocation, verdict)
     if request.alias in SELF_TEST:
-        from safe_modprobe.callers.self_test import note  # once after switching on
+        from safe_modprobe.callers.self_test import note  # needed only for the test requests of `enable`
 
         note(callers, _privileged(policy, request, callers))
     record_verdict(verdict)
-    # In a trial nothing is refused, so a kernel that would refuse by its own argument does not get it.
+    # A trial refuses nothing, so it withholds the arguments by which the kernel itself would refuse.
     forwards = policy.settings.forward_kernel_args and not policy.settings.trial
     extra = " ".join(request.kernel_args) if forwards else ""
     tree = Tree(invocation.directory, invocation.version)
@@ -113,17 +113,17 @@ def _serve(invocation: Invocation, policy: Policy, callers: tuple[Caller, ...]) 
             outcome = load(verdict, extra, tree)
     failures = {name: error for name, error in outcome.items() if error is not None}
     for name, failure in failures.items():
-        text = f"{name}: could not be loaded: {failure.strerror}"
-        record_trouble(LOAD, verdict.caller.uid, text, 4, load_failure(verdict, name, failure.strerror))
+        message = f"{name}: could not be loaded: {failure.strerror}"
+        record_trouble(LOAD, verdict.caller.uid, message, 4, load_failure(verdict, name, failure.strerror))
         if not invocation.quiet:
-            _print_error(f"safe-modprobe: {text}")
+            _print_error(f"safe-modprobe: {message}")
     if not invocation.quiet:
         _print_refusal(verdict)
     return 0 if all_loaded(verdict, outcome) else 1
 
 
 def _show(invocation: Invocation, verdict: Verdict) -> int:
-    """The dry run: the steps that would be taken, as modprobe -n -v prints them, and the verdict."""
+    """Print the steps of a dry run, as `modprobe -n -v` does, and the verdict. Return the exit status."""
     if not invocation.quiet:
         for target in verdict.targets:
             for judged in target.steps:

@@ -1,6 +1,6 @@
-"""The rescue: `safe_modprobe=off` or `safe_modprobe=log` on the kernel's command line, where only who boots can write.
+"""The rescue of a machine that does not boot: `safe_modprobe=off` or `safe_modprobe=log` on the kernel command line.
 
-For a machine that does not come up as it should. It needs nothing but `os`, since the last resort asks it, too.
+Only the person who boots the machine can write there. It imports almost nothing, because the last resort needs it.
 """
 
 from safe_modprobe.runtime import read
@@ -10,9 +10,9 @@ OFF, LOG = "off", "log"
 
 
 def rescue_word(path: str = CMDLINE) -> str:
-    """OFF: every request is left to modprobe. LOG: nothing is refused, and what would be is recorded. "" for neither.
+    """Return OFF (modprobe answers each request), LOG (refuse nothing, record what would be refused) or "" for neither.
 
-    Where both are said, OFF counts, as it does for the unit's ConditionKernelCommandLine=.
+    OFF wins over LOG, as it does for the unit's ConditionKernelCommandLine=.
     """
     try:
         words = read(path).split()

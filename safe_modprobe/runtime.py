@@ -1,4 +1,4 @@
-"""The state directory in /run, and reads of small kernel files. Needs only `os`: the last resort imports it."""
+"""Our folder in /run, and reads of small kernel files. It imports only `os`, because the last resort needs it."""
 
 import os
 
@@ -6,16 +6,16 @@ RUN = "/run/safe-modprobe"
 
 
 def make_run_folder(folder: str = RUN) -> None:
-    """Our folder in /run. Others may pass it, since drop-ins are below; what is root's alone is so by its own mode."""
+    """Create our folder in /run. Any user may enter it, since drop-ins are below. Private files have their own mode."""
     try:
-        os.mkdir(folder, 0o755)  # no more than that for any moment, also where the umask is 0
+        os.mkdir(folder, 0o755)  # the mode is an upper bound from the first moment, even with umask 0
     except FileExistsError:
         return
-    os.chmod(folder, 0o755)  # mkdir's own mode is cut by the umask
+    os.chmod(folder, 0o755)  # the umask may have cleared bits of that mode
 
 
 def read(path: str, limit: int = 65536) -> bytes:
-    """A small file of /proc, whole or up to the limit. Raises OSError."""
+    """Return a small kernel file, at most about `limit` bytes of it. Raises OSError."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     try:
         chunks = [os.read(fd, limit)]

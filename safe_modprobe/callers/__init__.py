@@ -1,1 +1,1 @@
-"""Question 1: who called?"""
+"""Question 1: who called? Nothing in here decides about the caller."""

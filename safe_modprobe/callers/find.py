@@ -1,10 +1,10 @@
-"""Who called: each source in the policy's order; the first that can answer, answers.
+"""Find the callers of a request: ask the sources in the policy's order; the first that can answer, answers.
 
-A source returns None when it cannot say anything, and otherwise the callers who now wait for
-this very alias, none of them if nobody does. Each is a full Caller, or an unknown one in doubt.
+A source returns None when it cannot answer. Otherwise it returns the callers that are blocked in a request now, an
+empty tuple if there are none. A caller in doubt is returned as an unknown one.
 
-A patched kernel's words, and its silence, tell of the caller's privilege and of little else. Where a rule depends on
-more, the next source that can answer says the rest, and of those whom it finds only who fits the words counts.
+Kernel arguments, and their absence (silence), tell the caller's privilege and little else. Where a rule depends on
+more, the next source adds it. Of the callers that this source finds, only those that fit the kernel arguments count.
 """
 
 import os
@@ -22,90 +22,90 @@ from safe_modprobe.model import UNKNOWN_CALLER, Caller, CallerQuery, Request, So
 from safe_modprobe.runtime import read
 
 _RETRY_DELAYS_S = (0.0, 0.001, 0.002, 0.004, 0.008, 0.016)
-"""Seconds between looks: a requester may still be on its way to sleep when its helper starts."""
+"""Seconds to sleep before each attempt: a requester may not be blocked yet when its helper starts."""
 
 _NESTED_LOAD_WAIT_S = 0.5
-"""Seconds for a user's load to end; the requester waits for it, and so does a user's module that asks for another."""
+"""Seconds to wait for a user's load to end. It is bounded, since the load itself may be waiting for this request."""
 
 _READ_ERRORS = (OSError, ValueError, UntrustedInputError, proc.WalkLimitError)
 
 Found = tuple[Caller, ...] | None
 
 ClaimFilter = Callable[[Caller], tuple[Caller, ...]]
-"""What a caller that a source found is taken for; nobody if it cannot be who asked."""
+"""Turns a caller that a source found into the callers that count: none if it cannot be the requester."""
 
 
 def find_callers(request: Request, query: CallerQuery) -> tuple[Caller, ...]:
-    """Everyone who waits for this request's alias now; an unknown caller where nobody can be shown to."""
-    by_hand = not proc.started_by_kernel()
-    if by_hand and not request.claim.unprivileged:
-        # A person or a script ran us: they are the caller, with what power they have.
+    """Return all tasks that may have made this request; one unknown caller where no source can show any."""
+    run_by_hand = not proc.started_by_kernel()
+    if run_by_hand and not request.claim.unprivileged:
+        # A person or a script started the helper: this process is the caller, with its own privilege.
         return (read_caller("self", Source.PROC),)
-    fit: ClaimFilter = _accept_any
-    nobody = UNKNOWN_CALLER
+    claim_filter: ClaimFilter = _accept_any
+    fallback = UNKNOWN_CALLER
     for source in query.sources:
         if source is not Source.KERNEL_ARGS:
-            found = _SOURCES[source](request, fit)
+            found = _SOURCES[source](request, claim_filter)
             if found is not None:
-                return found or (nobody if fit is not _accept_any else nobody._replace(source=source),)
+                return found or (fallback if claim_filter is not _accept_any else fallback._replace(source=source),)
             continue
-        said = _from_kernel_args(request, query)
-        if said is not None:
-            if by_hand or not (query.deputy or query.needs_details):
-                return (said,)
-            nobody, fit = said, _filter_by_claim(request, said, query.deputy)
-    if fit is _accept_any and Source.KERNEL_ARGS in query.sources:
-        # Nobody else can say anything, so that root would be refused for a user's load that is soon over.
-        return (_from_kernel_args(request, query, _NESTED_LOAD_WAIT_S) or nobody,)
-    return (nobody,)
+        claimed = _from_kernel_args(request, query)
+        if claimed is not None:
+            if run_by_hand or not (query.deputy or query.needs_details):
+                return (claimed,)
+            fallback, claim_filter = claimed, _filter_by_claim(request, claimed, query.deputy)
+    if claim_filter is _accept_any and Source.KERNEL_ARGS in query.sources:
+        # No other source answered. Wait, so that root is not refused because of a user's load that soon ends.
+        return (_from_kernel_args(request, query, _NESTED_LOAD_WAIT_S) or fallback,)
+    return (fallback,)
 
 
 def _accept_any(caller: Caller) -> tuple[Caller, ...]:
     return (caller,)
 
 
-def _filter_by_claim(request: Request, said: Caller, deputy: bool) -> ClaimFilter:
-    """Who asked, with the privilege that the kernel speaks of and the rest of the task that was found.
+def _filter_by_claim(request: Request, claimed: Caller, deputy: bool) -> ClaimFilter:
+    """Return a filter that keeps the tasks that fit the claimed caller, with no more privilege than the kernel claims.
 
-    A kernel thread may act with another's credentials, as cryptomgr_probe does, and /proc shows its own: no more is
-    known of it, unless by those behind it. Where a `deputy` may ask, silence is no privilege, and by /proc alone nobody
-    who waits is left out of those that must have it.
+    A kernel thread may act with a user's credentials, as cryptomgr_probe does, but /proc shows its own. So only the
+    tasks that it works for add details. Where a `deputy` may have made the request, silence does not prove privilege:
+    the source `proc` then replaces an unprivileged task by the claimed caller and does not drop it.
     """
-    silent = holds(said.capabilities, SYS_MODULE)
+    silence = holds(claimed.capabilities, SYS_MODULE)
 
-    def fit(caller: Caller) -> tuple[Caller, ...]:
-        if not caller.known or (caller.kernel_thread and not (silent and not crypto_asks_as_user(request.alias))):
-            return tuple(each for behind in caller.working_for for each in fit(behind)) or (said,)
-        if silent:
+    def accept(caller: Caller) -> tuple[Caller, ...]:
+        if not caller.known or (caller.kernel_thread and not (silence and not crypto_asks_as_user(request.alias))):
+            return tuple(each for behind in caller.working_for for each in accept(behind)) or (claimed,)
+        if silence:
             if caller.kernel_thread or is_privileged(caller):
                 return (caller,)
-            return (said,) if deputy and caller.source is Source.PROC else ()
+            return (claimed,) if deputy and caller.source is Source.PROC else ()
         held = caller.capabilities if caller.initial_user_namespace else 0
-        if caller.uid != said.uid or holds(held, SYS_MODULE) or said.capabilities & ~held:
+        if caller.uid != claimed.uid or holds(held, SYS_MODULE) or claimed.capabilities & ~held:
             return ()
-        return (caller._replace(capabilities=said.capabilities, may_hold=held),)
+        return (caller._replace(capabilities=claimed.capabilities, may_hold=held),)
 
-    return fit
+    return accept
 
 
-def _apply_filter(callers: Iterable[Caller], fit: ClaimFilter) -> tuple[Caller, ...]:
-    return tuple(dict.fromkeys(each for caller in callers for each in fit(caller)))
+def _apply_filter(callers: Iterable[Caller], claim_filter: ClaimFilter) -> tuple[Caller, ...]:
+    return tuple(dict.fromkeys(each for caller in callers for each in claim_filter(caller)))
 
 
 CALLER_ARGS_SYSCTL = "/proc/sys/kernel/modprobe_caller_args"
-"""It cannot be written. 1: this kernel names everybody without CAP_SYS_MODULE, by the rules of packaging/kernel."""
+"""Read-only. 1 means that this kernel names each caller without CAP_SYS_MODULE, by the rules of packaging/kernel."""
 
 
 def kernel_names_unprivileged() -> bool:
-    """Whether the kernel's silence means CAP_SYS_MODULE. Raises OSError where nobody can say, or none promises."""
+    """Return whether the kernel's silence means CAP_SYS_MODULE. Raises OSError where the kernel has no such file."""
     return read(CALLER_ARGS_SYSCTL, 16) == b"1\n"
 
 
 def resolve_netdev_claim(request: Request) -> Request:
-    """The request, with `netdev` as this kernel means it.
+    """Return the request, without the claim `netdev` where this kernel does not refuse a bare interface name by it.
 
-    grsecurity refuses a bare interface's name to everybody. The series asks for one only as who has CAP_SYS_MODULE and
-    refuses nothing, so there the word is no more than what the name is, and nothing is taken from root.
+    grsecurity refuses it to every caller. A kernel with the series in packaging/kernel refuses nothing and requests a
+    bare name only for a caller with CAP_SYS_MODULE, so root keeps that request.
     """
     if request.claim.netdev and not request.claim.unprivileged:
         try:
@@ -116,13 +116,15 @@ def resolve_netdev_claim(request: Request) -> Request:
 
 
 def _from_kernel_args(request: Request, query: CallerQuery, patience: float = 0.0) -> Caller | None:
-    """The kernel names who lacks privilege; its silence means root where it promises that, or the policy does.
+    """Return the unprivileged caller that the kernel names; the unnamed one where silence means root; otherwise None.
 
-    grsecurity's grsec_modharden_fs stands in the place of the uid, so there it says nothing of who asked.
+    Silence means root only where this kernel or the policy promises it. grsecurity writes grsec_modharden_fs in the
+    place of the uid, so its promise does not cover a request with that argument.
 
-    From Linux 6.12 on a module's init does not wait for the self-test of what it registers: cryptomgr_test asks as our
-    helper did, perhaps after the load. Where others can look they tell root's own requests from that; with `patience`
-    none can, and root would have no cipher for a minute whenever a user gets one.
+    From Linux 6.12 on a module's init does not wait for the self-test of an algorithm that it registers. cryptomgr_test
+    then makes requests with our helper's credentials, perhaps after the load. Other sources can tell those from root's.
+    With `patience` (seconds) no other source is left. Silence then counts for these requests too, since otherwise root
+    could load no cipher for a minute after a user's load.
     """
     if request.claim.unprivileged:
         return claimed_caller(request.claim)
@@ -136,167 +138,173 @@ def _from_kernel_args(request: Request, query: CallerQuery, patience: float = 0.
     return None
 
 
-def _from_bpf(request: Request, fit: ClaimFilter) -> Found:
-    """The place of the BPF LSM's records; nothing writes them yet."""
+def _from_bpf(request: Request, claim_filter: ClaimFilter) -> Found:
+    """Reserved for the records of a BPF LSM program. Nothing writes them yet."""
     return None
 
 
-def _from_tracefs(request: Request, fit: ClaimFilter) -> Found:
-    """Everyone whose last traced request is for this alias and who is blocked in it.
+def _from_tracefs(request: Request, claim_filter: ClaimFilter) -> Found:
+    """Return the tasks whose last traced request is for this alias and that are blocked in it.
 
-    A task cannot leave one request and enter another without a newer event. So if it waits in
-    call_usermodehelper_exec() before and after its credentials are read, and its last event then is
-    still the same, they are the credentials of that request: TIDs that were reused, programs
-    executed meanwhile, dead tasks and names are no evidence, and none is used.
+    A task enters a request only with a newer trace event. That is the evidence: the task is blocked in
+    call_usermodehelper_exec() before and after its credentials are read, and its last event is the same afterwards. So
+    these are the credentials of that request. A reused TID or an executed program proves nothing, because a new task
+    would be blocked there only after an event of its own. An ended task or a task's name proves nothing either.
     """
     folder = tracefs.active_instance()
     if folder is None:
         return None
     try:
         if proc.has_no_requester():
-            return _apply_filter(_nowait_requesters(request, tracefs.read_requests(folder)), fit)
-        for pause in _RETRY_DELAYS_S:
-            time.sleep(pause)
-            seen = tracefs.read_requests(folder)
-            found = _blocked_callers(seen, os.fsencode(request.alias))
+            return _apply_filter(_nowait_requesters(request, tracefs.read_requests(folder)), claim_filter)
+        for delay in _RETRY_DELAYS_S:
+            time.sleep(delay)
+            traced = tracefs.read_requests(folder)
+            found = _blocked_callers(traced, os.fsencode(request.alias))
             if not found:
                 continue
-            again = tracefs.read_requests(folder).events
-            sure = _apply_filter((caller for event, caller in found if again.get(event.tid) == event), fit)
-            if sure:
-                return sure
-        return None if seen.lost else ()
+            events_after = tracefs.read_requests(folder).events
+            confirmed = _apply_filter(
+                (caller for event, caller in found if events_after.get(event.tid) == event), claim_filter
+            )
+            if confirmed:
+                return confirmed
+        return None if traced.lost else ()
     except _READ_ERRORS:
         return None
 
 
-def _blocked_callers(seen: tracefs.TracedRequests, name: bytes) -> list[tuple[Event, Caller]]:
+def _blocked_callers(traced: tracefs.TracedRequests, name: bytes) -> list[tuple[Event, Caller]]:
+    """Return the tasks that are blocked in a request for this name, each with the trace event of that request."""
     found = []
-    for event in seen.events.values():
+    for event in traced.events.values():
         if event.name == name and event.wait:
             caller = _read_blocked_caller(event.tid, Source.TRACEFS)
             if caller is None:
                 continue
             if caller.kernel_thread:
-                caller = caller._replace(working_for=_tasks_waiting_for_deputy(seen, event))
+                caller = caller._replace(working_for=_tasks_waiting_for_deputy(traced, event))
             found.append((event, caller))
     return found
 
 
 def _read_blocked_caller(tid: int, source: Source) -> Caller | None:
-    """The caller of a task that waits in a request both before and after it is read, otherwise None."""
+    """Return the caller of a task that is blocked at the same call site before and after it is read, otherwise None."""
     traced = source is Source.TRACEFS
     try:
         site = proc.blocked_call_site(tid, traced)
         if site is None:
             return None
         caller = read_caller(tid, source, site)
-        for_whom = inherited_caller(tid)
+        inherited = inherited_caller(tid)
     except _READ_ERRORS:
         return None
     if proc.blocked_call_site(tid, traced) != site:
         return None
     if not site and caller.uid != caller.euid:
-        # No stack was seen, so that it may wait for something else than a module by now: after a set-user-ID exec that
-        # took the TID over, in a request for a key.
+        # The stack is hidden, so the task may be waiting for another helper than modprobe, such as request_key(2)'s.
+        # A set-user-ID program that took over the TID in execve(2) could do that. Its real and effective uid differ.
         return None
-    return caller if for_whom is None else _with_inherited_credentials(for_whom, caller)
+    return caller if inherited is None else _with_inherited_credentials(inherited, caller)
 
 
-def _with_inherited_credentials(for_whom: Caller, loader: Caller) -> Caller:
-    """For whom the task loads, asking where and known as the task itself is.
+def _with_inherited_credentials(inherited: Caller, loader: Caller) -> Caller:
+    """Return the inherited caller, with the source, the thread and the call site of the task that loads for it.
 
-    A kernel's argument that nobody understood stays one.
+    Malformed kernel arguments keep their source: they refuse even where the policy trusts unknown callers.
     """
-    kept = loader.source if for_whom.known or for_whom.source is not Source.KERNEL_ARGS else for_whom.source
-    return for_whom._replace(source=kept, tid=loader.tid, pid=loader.pid, call_site=loader.call_site)
+    source = loader.source if inherited.known or inherited.source is not Source.KERNEL_ARGS else inherited.source
+    return inherited._replace(source=source, tid=loader.tid, pid=loader.pid, call_site=loader.call_site)
 
 
-_LARVAL = "crypto_larval_wait"
+_CRYPTO_WAIT_FUNCTION = "crypto_larval_wait"
 
 
-def _tasks_waiting_for_deputy(seen: tracefs.TracedRequests, event: Event) -> tuple[Caller, ...]:
-    """The tasks for which cryptomgr_probe asks: a `crypto-authenc(hmac(x),y)` before a `crypto-hmac(x)`.
+def _tasks_waiting_for_deputy(traced: tracefs.TracedRequests, event: Event) -> tuple[Caller, ...]:
+    """Return the tasks that cryptomgr_probe works for: it requests `crypto-hmac(x)` for a `crypto-authenc(hmac(x),y)`.
 
-    They asked for the whole name first (crypto/api.c, crypto_larval_lookup()), and sleep in
-    crypto_larval_wait() until the kernel thread has put its parts together. The same task's last request
-    and its sleep, read before and after, are the evidence.
+    Such a task first requested the whole name (crypto_larval_lookup() in crypto/api.c). Then it sleeps in
+    crypto_larval_wait() until the kernel thread has found all parts. The evidence: its last request is for the whole
+    name, the task is older than that event, and it sleeps there before and after its credentials are read.
     """
     part = event.name.removeprefix(b"crypto-").removesuffix(b"-all")
-    # A whole part of the name: `authenc` is none of `authencesn(hmac(sha256),cbc(aes))`.
-    import re  # a deputy's request alone needs it
+    # Match whole parts only: `authenc` is not a part of `authencesn(hmac(sha256),cbc(aes))`.
+    import re  # needed only for a deputy's request
 
-    whole = re.compile(rb"^crypto-(?:.*[(,])?" + re.escape(part) + rb"(?:$|[(),])", re.DOTALL)
+    contains_part = re.compile(rb"^crypto-(?:.*[(,])?" + re.escape(part) + rb"(?:$|[(),])", re.DOTALL)
     found = []
-    for other in seen.events.values():
-        if other.tid == event.tid or whole.search(other.name.removesuffix(b"-all")) is None:
+    for other in traced.events.values():
+        if other.tid == event.tid or contains_part.search(other.name.removesuffix(b"-all")) is None:
             continue
         try:
             if not (_sleeps_for_crypto(other.tid) and _started_before(other)):
                 continue
             caller = read_caller(other.tid, Source.TRACEFS)
-            for_whom = inherited_caller(other.tid)
+            inherited = inherited_caller(other.tid)
             if not _sleeps_for_crypto(other.tid):
                 continue
         except _READ_ERRORS:
             continue
-        if for_whom is not None:  # one of our helpers, whose module's init wants a cipher: not root's wish
-            found.append(_with_inherited_credentials(for_whom, caller))
+        if inherited is not None:  # one of our helpers: the init of the module that it loads requested the cipher
+            found.append(_with_inherited_credentials(inherited, caller))
             continue
-        # A kernel thread here is a deputy's deputy, whose own waiters asked for a still longer name; and a set-user-ID
-        # program may not be what asked.
+        # A kernel thread here is a deputy itself, and the tasks that it works for requested a still longer name.
+        # A set-user-ID program may have replaced the requester.
         if not caller.kernel_thread and caller.uid == caller.euid:
             found.append(caller)
     return tuple(found)
 
 
 def _started_before(event: Event) -> bool:
-    """Whether the task that has the event's TID now is older than the event, by a whole clock tick to be sure."""
+    """Return whether the task with the event's TID is older than it by a clock tick (the unit of stat's start time).
+
+    A younger task has reused the TID.
+    """
     tick = 1_000_000_000 // os.sysconf("SC_CLK_TCK")
     return (proc.stat(event.tid).start + 1) * tick < event.time
 
 
 def _sleeps_for_crypto(tid: int) -> bool:
-    return _LARVAL in proc.kernel_stack(tid, _LARVAL)
+    return _CRYPTO_WAIT_FUNCTION in proc.kernel_stack(tid, _CRYPTO_WAIT_FUNCTION)
 
 
-def _nowait_requesters(request: Request, seen: tracefs.TracedRequests) -> tuple[Caller, ...]:
-    """request_module_nowait(): nobody waits, so only what can never have been a user's task is known.
+def _nowait_requesters(request: Request, traced: tracefs.TracedRequests) -> tuple[Caller, ...]:
+    """Return the kernel threads that called request_module_nowait() for this alias.
 
-    A kernel thread does not become another program's, and the ones that started before the event (by a
-    whole clock tick, the unit of the start time) are those that asked.
+    No task is blocked in such a request, so a user's task may have ended and its TID may have been reused. A kernel
+    thread never becomes a user's program. So one that is older than the event made the request.
     """
     found = []
-    for event in seen.events.values():
+    for event in traced.events.values():
         if event.name != os.fsencode(request.alias) or event.wait:
             continue
         try:
             if proc.stat(event.tid).kernel_thread and _started_before(event):
                 found.append(read_caller(event.tid, Source.TRACEFS))
         except _READ_ERRORS:
-            continue  # an ended task says nothing, and takes nothing away from the others
+            continue  # An ended task proves nothing, and does not affect the others.
     return tuple(found)
 
 
-def _from_proc(request: Request, fit: ClaimFilter) -> Found:
-    """Every task that waits in a request now, whatever for: `decide` must allow every one of them.
+def _from_proc(request: Request, claim_filter: ClaimFilter) -> Found:
+    """Return every task that is blocked in a request now, for any alias. decide.combine() takes the strictest verdict.
 
-    A helper without a waiting task means that somebody asked and is gone (SIGKILL): then nobody is known.
+    More helpers than blocked tasks mean that a requester is gone (SIGKILL). Then no caller is known.
     """
     if proc.has_no_requester():
         return ()
     try:
-        for look in range(1, proc.ATTEMPTS + 1):
-            tids, helpers = proc.blocked_requesters()
+        for attempt in range(1, proc.ATTEMPTS + 1):
+            tids, helpers_before = proc.blocked_requesters()
             callers = [_read_blocked_caller(tid, Source.PROC) for tid in tids]
-            now = proc.count_helpers()
-            if callers and now <= helpers <= len(tids):
-                # Whoever is gone since may have got its answer: then its helper has ended, too.
-                if all(callers) or look == proc.ATTEMPTS:
+            helpers_after = proc.count_helpers()
+            if callers and helpers_after <= helpers_before <= len(tids):
+                # A task that is gone may have got its answer. The next attempt shows whether its helper ended, too.
+                if all(callers) or attempt == proc.ATTEMPTS:
                     return _apply_filter(
-                        (caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers), fit
+                        (caller or UNKNOWN_CALLER._replace(source=Source.PROC) for caller in callers), claim_filter
                     )
-            elif not callers or now == helpers:
+            elif not callers or helpers_after == helpers_before:
                 return ()
             time.sleep(proc.RETRY_DELAY_S)
     except _READ_ERRORS:

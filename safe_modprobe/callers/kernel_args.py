@@ -1,13 +1,13 @@
-"""The helper's argument vector -> what was asked, and what a patched kernel said of the caller.
+"""Parse the helper's arguments into the request and a patched kernel's claim about the caller. Pure.
 
-Pure. The kernel writes `-q -- ALIAS` (kernel/module/kmod.c, call_modprobe()); grsecurity's adds one
-word (kernel/kmod.c, ____request_module()), and one with the series in packaging/kernel up to three. People
-write modprobe(8)'s options. Behind the alias, each word an argument (RFC 5234, SP for an argument's end):
+The kernel writes `-q -- ALIAS` (call_modprobe() in kernel/module/kmod.c). A grsecurity kernel adds one argument
+(____request_module() in kernel/kmod.c), a kernel with the series in packaging/kernel up to three. People write
+modprobe(8)'s options. The grammar of the kernel arguments after the alias (RFC 5234; SP separates two arguments):
 
     words  = [ kind ] [ caller [ site ] ]
     kind   = SP ( "grsec_modharden_fs" / "grsec_modharden_netdev" )
-    caller = SP "grsec_modharden_normal" UID "_"    ; of who lacks CAP_SYS_MODULE; 0 to UID_MAX
-    site   = SP "modharden_cap" N "_"               ; held, and declared by the call site; 1 to 63, not 16
+    caller = SP "grsec_modharden_normal" UID "_"    ; lacks CAP_SYS_MODULE; real uid, 0 to UID_MAX
+    site   = SP "modharden_cap" N "_"               ; the caller holds it, the call site names it; 1 to 63, not 16
 """
 
 from _collections_abc import Sequence
@@ -24,21 +24,21 @@ NETDEV = "grsec_modharden_netdev"
 SITE = "modharden_cap"
 
 MAX_ALIAS = 4095
-"""Bytes. The kernel stops at 55 (MODULE_NAME_LEN - 1); udev's aliases, typed by hand, are longer."""
+"""Bytes. The kernel passes at most 55 (MODULE_NAME_LEN - 1). udev's aliases, typed by hand, are longer."""
 
 SELF_TEST = ("net-pf-16-proto-31", "net-pf-16-proto-30", "net-pf-16-proto-29")
-"""Protocols of AF_NETLINK that no kernel has (include/uapi/linux/netlink.h): callers/self_test.py requests them.
+"""Aliases for AF_NETLINK protocols that no kernel has (include/uapi/linux/netlink.h). `enable` requests them as a test.
 
 Three, since a kernel with CONFIG_MODULE_DEBUG_AUTOLOAD_DUPS runs no second helper for the same name.
 """
 
-_SHOWN = 80  # characters of a wrong word: enough to find it
+_MAX_SHOWN = 80  # characters of a wrong option in a message
 
 USAGE = "safe-modprobe [-q] [-n] [-d DIR] [-S VERSION] [--] ALIAS [KERNEL ARGUMENT...]"
 
 
 class Invocation(NamedTuple):
-    """A parsed command line; `directory` and `version` are modprobe's -d and -S, None if not given."""
+    """A parsed command line. `directory` and `version` are modprobe's -d and -S, None if not given."""
 
     request: Request
     quiet: bool = False
@@ -52,10 +52,9 @@ _VALUES = {"-d": "directory", "--dirname": "directory", "-S": "version", "--set-
 
 
 def parse(argv: Sequence[str]) -> Invocation:
-    """Parse the arguments after the program's own name.
+    """Parse the arguments after the program's own name. An argument after `--` is never an option.
 
-    Raises UsageError for what modprobe(8) would not accept, and for an alias that is empty or longer than
-    MAX_ALIAS. What stands after `--` is never taken for an option.
+    Raises UsageError for an option that is not in USAGE, and for an alias that is empty or longer than MAX_ALIAS.
     """
     options: dict[str, bool] = {}
     values: dict[str, str] = {}
@@ -74,7 +73,7 @@ def parse(argv: Sequence[str]) -> Invocation:
             if value:  # `-qn` is `-q -n`, and `-q-` is not `-q --`
                 rest.insert(0, "-" + value)
         else:
-            raise UsageError(f"{escape(word[:_SHOWN])}: no such option; usage: {USAGE}")
+            raise UsageError(f"{escape(word[:_MAX_SHOWN])}: no such option; usage: {USAGE}")
     if not rest:
         raise UsageError(f"no alias was given; usage: {USAGE}")
     untrusted_alias, *untrusted_args = rest
@@ -88,7 +87,7 @@ def parse(argv: Sequence[str]) -> Invocation:
 
 
 def _checked_alias(untrusted_alias: str) -> str:
-    """An alias may be any bytes; only its length has a bound."""
+    """Return the alias if its length is in bounds, which are in bytes. It may hold any bytes."""
     size = len(untrusted_alias.encode(errors="surrogateescape"))
     if not 0 < size <= MAX_ALIAS:
         raise UsageError(f"the alias has {size} bytes; it may have 1 to {MAX_ALIAS}")
@@ -96,9 +95,9 @@ def _checked_alias(untrusted_alias: str) -> str:
 
 
 def claimed_caller(claim: Claim) -> Caller:
-    """The unprivileged caller that the kernel's words name; nobody in particular where they are not understood.
+    """Return the unprivileged caller that the kernel arguments name; an unknown one for malformed arguments.
 
-    They tell of its real uid, and of one capability at most. It may hold any other but CAP_SYS_MODULE.
+    They give its real uid and at most one capability. It may hold any other capability except CAP_SYS_MODULE.
     """
     return Caller(
         Source.KERNEL_ARGS,
@@ -110,21 +109,21 @@ def claimed_caller(claim: Claim) -> Caller:
 
 
 UNNAMED_CALLER = Caller(Source.KERNEL_ARGS, capabilities=1 << SYS_MODULE, initial_user_namespace=True)
-"""Of whom a kernel that names everybody else says nothing.
+"""The caller of a request without kernel arguments, on a kernel that names each caller without CAP_SYS_MODULE.
 
-Its uid is not known: it may be a daemon that has kept the capability alone, or a user's set-user-ID program.
+Its uid is unknown: it may be a daemon that kept only this capability, or a set-user-ID program that a user runs.
 """
 
 
 def crypto_asks_as_user(alias: str) -> bool:
-    """Whether the crypto API's threads ask for it: on a kernel with the series in packaging/kernel, as their users."""
+    """Return whether crypto threads request this alias: as their user, where packaging/kernel patches the kernel."""
     return alias.startswith(("crypto-", "cryptomgr"))
 
 
 def _claim(untrusted_args: Sequence[str]) -> Claim:
-    """What the words mean; what is not in the grammar comes from nobody privileged, and nothing else in it counts.
+    """Return what the arguments claim. Arguments outside the grammar claim an unprivileged and unknown caller.
 
-    But for `kind`, which only ever takes something away, so it counts wherever it stands.
+    `kind` counts in any position and in malformed arguments, because it can only take privilege away.
     """
     filesystem, netdev = FILESYSTEM in untrusted_args, NETDEV in untrusted_args
     rest = untrusted_args[1:] if untrusted_args and untrusted_args[0] in (FILESYSTEM, NETDEV) else untrusted_args
@@ -138,10 +137,10 @@ def _claim(untrusted_args: Sequence[str]) -> Claim:
 
 
 def _number(word: str, name: str, least: int, most: int) -> int | None:
-    """N of `nameN_` (%u or %d of a number from least to most, so no sign and no leading zero), otherwise None."""
+    """Return N of `nameN_`: a decimal from least to most, without sign or leading zero. Otherwise return None."""
     digits = word.removeprefix(name).removesuffix("_")
     if word != f"{name}{digits}_" or not (digits.isascii() and digits.isdigit()):
         return None
-    # Ten digits hold 2**32; int() of more would only cost time.
+    # Ten digits hold 2**32. Parsing more digits would only cost time.
     number = int(digits) if len(digits) <= 10 else most + 1
     return number if str(number) == digits and least <= number <= most else None

@@ -1,7 +1,7 @@
-"""On whose behalf a task loads modules: what our own helpers say of themselves while they load.
+"""Nested requests inherit their caller: each helper records its own caller in /run while it loads a module.
 
-A module's init may call request_module(): then one of our helpers, or a modprobe that it
-started for an `install` command, is what waits, with all of root's power. It has its own caller's instead.
+A module's init may call request_module(). The blocked task is then one of our helpers, or a modprobe that the helper
+started for an `install` command. It has root's credentials, so the recorded caller takes their place.
 """
 
 import os
@@ -15,25 +15,25 @@ from safe_modprobe.runtime import RUN, make_run_folder, read
 
 FOLDER = f"{RUN}/loads"
 _MAX_ANCESTORS = 1024
-"""Some 10 µs each; scripts in scripts go deep, and root below more of them than this is refused while anybody loads."""
+"""About 10 µs each. While a helper loads, root is refused below a deeper chain of processes, as of nested scripts."""
 
 _MAX_BYTES = 1 << 20
-"""A caller may have 65,536 groups (NGROUPS_MAX), each a number of up to ten digits and a comma."""
+"""Bytes of a record. A caller may have 65,536 groups (NGROUPS_MAX), each of up to ten digits and a comma."""
 
 ENDED = ".ended"
-"""Behind FOLDER: the latest load for somebody without CAP_SYS_MODULE; when it ended is its mtime, in ns after boot."""
+"""FOLDER with this suffix records the latest load for an unprivileged caller. Its mtime is the end in ns after boot."""
 
 _NOWAIT_WINDOW_NS = 60_000_000_000
-"""Nanoseconds after a load in which a helper may still come for what the module asked for without waiting."""
+"""Nanoseconds after a load in which a helper may still start for a request that the module did not wait for."""
 
 _POLL_INTERVAL_S = 0.01
-"""Seconds between two looks at who loads."""
+"""Seconds between two checks of the running loads."""
 
 _NONE = "-"
 
 
 def dump_caller(start: int, caller: Caller) -> bytes:
-    """A file's content: the loading helper's start time in clock ticks, and its caller, a word for each field."""
+    """Return a record: the loading helper's start time in clock ticks and its caller, one word for each field."""
     numbers = (start, caller.uid, caller.euid, caller.tid, caller.capabilities, caller.may_hold)
     flags = (caller.initial_user_namespace, caller.no_new_privs, caller.kernel_thread)
     texts = (caller.source, caller.comm, caller.executable, caller.unit, caller.call_site)
@@ -44,7 +44,7 @@ def dump_caller(start: int, caller: Caller) -> bytes:
 
 
 def parse_caller(record: bytes) -> tuple[int, Caller]:
-    """The other direction. Raises UntrustedInputError for anything that dump_caller() would not have written."""
+    """Parse what dump_caller() wrote: (start time, caller). Raises UntrustedInputError for any other content."""
     try:
         words = record.decode("ascii").split(" ")
         start, uid, euid, tid, capabilities, may_hold = map(_number, words[:6])
@@ -70,7 +70,7 @@ def parse_caller(record: bytes) -> tuple[int, Caller]:
             return start or 0, caller
     except (IndexError, TypeError, ValueError):
         pass
-    raise UntrustedInputError("a record of whom a helper loads for is not as helpers write it")
+    raise UntrustedInputError("the record of a loading helper is malformed")
 
 
 def _number(word: str) -> int | None:
@@ -86,10 +86,10 @@ def _text(word: str) -> str | None:
 
 
 def inherited_caller(tid: int) -> Caller | None:
-    """The caller for whom this task, or a process that started it, is loading; None if it is for nobody.
+    """Return the caller that this task or its nearest loading ancestor loads for; None if none of them is loading.
 
-    A record that cannot be read is of somebody unknown, not of nobody. Raises OSError, ValueError when the ancestors
-    cannot be read.
+    A record counts only with the task's own start time, since a TID may be reused. A malformed record, or a chain that
+    is too deep, gives an unknown caller. Raises OSError, ValueError when an ancestor cannot be read.
     """
     try:
         if not os.listdir(FOLDER):
@@ -97,37 +97,37 @@ def inherited_caller(tid: int) -> Caller | None:
     except FileNotFoundError:
         return None
     for _ in range(_MAX_ANCESTORS):
-        about = stat(tid)
+        task = stat(tid)
         try:
             start, caller = parse_caller(read(f"{FOLDER}/{tid}", _MAX_BYTES))
         except FileNotFoundError:
             start = 0
         except UntrustedInputError:
             return UNKNOWN_CALLER
-        if start == about.start:
+        if start == task.start:
             return caller
-        if about.parent == 0 or about.kernel_thread:
+        if task.parent == 0 or task.kernel_thread:
             return None
-        tid = about.parent
+        tid = task.parent
     return UNKNOWN_CALLER
 
 
 def silence_means_root(late: bool, patience: float = 0.0) -> bool:
-    """Whether a request of which the kernel says nothing cannot be one of a module's that was loaded for a user.
+    """Return whether a request without kernel arguments cannot come from a module that is loaded for a user.
 
-    A module's init asks as our helper, which has all capabilities. While one loads for somebody without
-    CAP_SYS_MODULE, and for a while longer if the request may be `late`, since no init waits for it, silence proves
-    nothing. A load that ends within `patience`, in seconds, before this request is answered did not wait for it.
+    A module's init makes requests as our helper, which has all capabilities. So silence proves nothing while a helper
+    loads for a caller without CAP_SYS_MODULE. For a `late` request, which no init waits for, it proves nothing until
+    _NOWAIT_WINDOW_NS after such a load. A load that ends within `patience` seconds was not waiting for this request.
     Raises OSError, ValueError.
     """
-    end = time.monotonic() + (0.0 if late else patience)
+    deadline = time.monotonic() + (0.0 if late else patience)
     try:
-        # Whoever begins to load from now on was not waiting for us to start.
+        # A load that begins from now on cannot have made this request.
         names = [name for name in os.listdir(FOLDER) if name.isdigit()]
     except FileNotFoundError:
         return True
-    while any(_loads_for_another(name) for name in names):
-        if time.monotonic() >= end:
+    while any(_loads_for_unprivileged(name) for name in names):
+        if time.monotonic() >= deadline:
             return False
         time.sleep(_POLL_INTERVAL_S)
     try:
@@ -140,10 +140,10 @@ def _now() -> int:
     return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
 
-def _loads_for_another(name: str) -> bool:
+def _loads_for_unprivileged(name: str) -> bool:
     try:
         start, caller = parse_caller(read(f"{FOLDER}/{name}", _MAX_BYTES))
-    except FileNotFoundError:  # it has ended meanwhile, or waits for nothing
+    except FileNotFoundError:  # the load has ended
         return False
     except UntrustedInputError:
         return True
@@ -154,20 +154,20 @@ def _loads_for_another(name: str) -> bool:
             return True
     except (FileNotFoundError, ProcessLookupError):
         pass
-    # It was killed, when nobody knows.
+    # The helper was killed at an unknown time, so its own start begins the window.
     return _now() < start * (1_000_000_000 // os.sysconf("SC_CLK_TCK")) + _NOWAIT_WINDOW_NS
 
 
 def is_privileged(caller: Caller) -> bool:
-    """Whether the caller itself may load any module."""
+    """Return whether the caller holds CAP_SYS_MODULE in the initial user namespace."""
     return bool(caller.initial_user_namespace) and holds(caller.capabilities, SYS_MODULE)
 
 
-class on_behalf_of:  # noqa: N801  (a class, since contextlib brings too much along)
-    """Inside, `inherited()` of this process is the caller.
+class on_behalf_of:  # noqa: N801  (a class, since importing contextlib costs too much)
+    """Inside, `inherited_caller()` returns this caller for the process and its children.
 
-    Raises OSError when that cannot be written: then nothing must be loaded for somebody without
-    privilege, since the kernel would take the next request in the chain for root's.
+    Raises OSError when the record cannot be written. Then nothing may be loaded for an unprivileged caller, since a
+    nested request would count as root's.
     """
 
     def __init__(self, caller: Caller) -> None:
@@ -190,5 +190,5 @@ class on_behalf_of:  # noqa: N801  (a class, since contextlib brings too much al
             os.unlink(self._path)
         else:
             now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-            os.utime(self._path, ns=(now, now))  # neither this nor the renaming needs space
+            os.utime(self._path, ns=(now, now))  # neither utime nor rename needs free space
             os.rename(self._path, f"{FOLDER}{ENDED}")

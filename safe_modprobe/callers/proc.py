@@ -1,6 +1,6 @@
-"""Which tasks wait inside request_module() at this moment, by /proc alone.
+"""Find the tasks that are blocked in request_module() now, by /proc alone.
 
-It needs nothing but `os`, since the last resort stands on it when anything else is broken.
+It imports almost nothing, because the last resort needs it when other code is broken.
 """
 
 import os
@@ -10,13 +10,13 @@ from safe_modprobe.runtime import read
 
 MAX_TASKS = 65536
 MAX_SECONDS = 2.0
-"""Bounds of one walk: the requester waits for it, and the kernel has 50 places for all of them."""
+"""Bounds of one walk over all tasks. The requester waits for it, and the kernel runs at most 50 helpers at a time."""
 
 ATTEMPTS, RETRY_DELAY_S = 4, 0.01
-"""How often all is looked at while helpers come and go, and seconds between: whose helper ended wakes up meanwhile."""
+"""Walks while helpers start and end, and seconds between two: a requester whose helper has ended wakes up by then."""
 
 INITIAL_USER_NAMESPACE = 0xEFFFFFFD
-"""include/linux/proc_ns.h, PROC_USER_INIT_INO: the inode of the first user namespace, always."""
+"""Inode of the initial user namespace (PROC_USER_INIT_INO in include/linux/proc_ns.h)."""
 
 _PF_KTHREAD = 0x00200000  # include/linux/sched.h
 _SYS_MODULE = 16
@@ -24,11 +24,11 @@ _KTHREADD = 2
 
 
 class WalkLimitError(Exception):
-    """The walk met one of its bounds, so nobody can say that it saw all."""
+    """The walk met one of its bounds, so it may have missed tasks."""
 
 
 def parse_stack(text: bytes) -> tuple[str, ...]:
-    """`[<0>] name+0x1/0x2 [module]` lines -> `name [module]`, innermost first. Unknown lines are skipped."""
+    """Parse `[<0>] name+0x1/0x2 [module]` lines into `name [module]`, innermost first. Skip unknown lines."""
     frames = []
     for line in text.decode("ascii", "replace").splitlines():
         _, mark, rest = line.partition("] ")
@@ -40,10 +40,10 @@ def parse_stack(text: bytes) -> tuple[str, ...]:
 
 
 def call_site(frames: tuple[str, ...]) -> str | None:
-    """The function that called request_module(), None for a stack that does not wait for a helper in it.
+    """Return the function that called request_module(); None if the stack does not wait for a helper in a request.
 
-    call_usermodehelper_exec() comes after the trace event (kernel/module/kmod.c), so a task that is
-    there has had its event, and the event is of this very request.
+    request_module() writes its trace event before call_usermodehelper_exec() (kernel/module/kmod.c). So the last event
+    of a task that is blocked there is of this very request.
     """
     if _WAIT_FUNCTION not in frames or "__request_module" not in frames:
         return None
@@ -54,16 +54,16 @@ def call_site(frames: tuple[str, ...]) -> str | None:
 
 
 def kernel_stack(tid: int, function: str) -> tuple[str, ...]:
-    """The task's kernel stack, innermost first; nothing for one that is blocked elsewhere than in this function.
+    """Return the task's kernel stack, innermost first; an empty one if it is blocked in another function than this.
 
-    Where nobody may see a stack (kernel.yama.ptrace_scope=3), the function alone for a task that is blocked in it.
-    Raises OSError.
+    Where even root may not read stacks (kernel.yama.ptrace_scope=3), return only this function for a task that is
+    blocked in it. Raises OSError.
     """
-    # Whoever reads a stack waits for the process's execve(2) to end (lock_trace() in fs/proc/base.c), and its user may
-    # be able to have that last. wchan waits for nobody.
+    # Reading /proc/TID/stack blocks while the process is in execve(2) (lock_trace() in fs/proc/base.c), and a user can
+    # make that last. Reading wchan does not block, so it comes first.
     try:
         blocked = read(f"/proc/{tid}/wchan")
-    except FileNotFoundError:  # a kernel without it (CONFIG_KALLSYMS), or the task is gone
+    except FileNotFoundError:  # a kernel without CONFIG_KALLSYMS, or an ended task
         blocked = b""
     if blocked not in (b"", b"0", function.encode()):
         return ()
@@ -77,9 +77,10 @@ _WAIT_FUNCTION = "call_usermodehelper_exec"
 
 
 def blocked_call_site(tid: int, traced: bool = False) -> str | None:
-    """The call site that the task waits at now, None when it is not in a request (or is gone).
+    """Return the call site at which the task is blocked now; None when it is not in a request, or has ended.
 
-    `traced`: its last request is known, so that it is believed to be in that one where nobody may see its stack.
+    `traced`: its last request is known from its trace event. Then wchan suffices where its stack is hidden, and the
+    call site is empty.
     """
     try:
         stack = kernel_stack(tid, _WAIT_FUNCTION)
@@ -89,12 +90,12 @@ def blocked_call_site(tid: int, traced: bool = False) -> str | None:
 
 
 class Stat:
-    """What we need of /proc/TID/stat (proc(5)); `start` is in clock ticks after boot."""
+    """The fields of /proc/TID/stat (proc(5)) that the helper needs. `start` is in clock ticks after boot."""
 
     __slots__ = ("flags", "parent", "start", "state")
 
     def __init__(self, text: bytes) -> None:
-        """Raises ValueError. The name in brackets may hold anything, so the last bracket ends it."""
+        """Parse a line. The last bracket ends the task's name, which may hold any bytes. Raises ValueError."""
         fields = text[text.rindex(b")") + 1 :].split()
         if len(fields) < 20:
             raise ValueError("/proc/TID/stat is shorter than proc(5) says")
@@ -103,17 +104,17 @@ class Stat:
 
     @property
     def kernel_thread(self) -> bool:
-        """Whether the kernel made it, and no program ever ran in it."""
+        """Whether the kernel created the task, and no program ever ran in it."""
         return bool(self.flags & _PF_KTHREAD)
 
 
 def stat(tid: int) -> Stat:
-    """Raises OSError for a task that is gone, ValueError for what is not a stat line."""
+    """Read /proc/TID/stat. Raises OSError for an ended task, ValueError for a malformed line."""
     return Stat(read(f"/proc/{tid}/stat"))
 
 
 def started_by_kernel() -> bool:
-    """Whether a kernel thread started this process: the kernel's helper, not one run by hand."""
+    """Return whether a kernel thread started this process, as opposed to a person or a script; in doubt it did."""
     try:
         return stat(os.getppid()).kernel_thread
     except (OSError, ValueError):
@@ -121,12 +122,12 @@ def started_by_kernel() -> bool:
 
 
 def has_no_requester() -> bool:
-    """Whether this is the helper of a request_module_nowait(): its parent is kthreadd itself."""
+    """Return whether this is the helper of a request_module_nowait(): its parent is kthreadd itself."""
     return os.getppid() == _KTHREADD
 
 
 def _is_helper(pid: int, own: Stat) -> bool:
-    """A helper whose requester waits: started by a kernel worker, for an alias or not yet started."""
+    """Return whether a process is a helper whose requester waits. It may not have executed its program yet."""
     if own.kernel_thread or own.parent in (0, 1, _KTHREADD) or not stat(own.parent).kernel_thread:
         return False
     command = read(f"/proc/{pid}/cmdline")
@@ -134,7 +135,7 @@ def _is_helper(pid: int, own: Stat) -> bool:
 
 
 def count_helpers() -> int:
-    """How many helpers are at work now for somebody who waits. Raises OSError."""
+    """Return how many helpers with a waiting requester run now. Raises OSError."""
     count = 0
     for name in os.listdir("/proc"):
         try:
@@ -145,39 +146,40 @@ def count_helpers() -> int:
 
 
 def blocked_requesters() -> tuple[list[int], int]:
-    """The TIDs of all tasks that wait in a request now, and how many helpers were at work for one before that.
+    """Return the TIDs of all tasks that are blocked in a request now, and how many helpers ran before the walk.
 
-    More helpers than waiting tasks: somebody asked and is gone. Whoever came while we looked may be among the waiting
-    without a helper among the helpers: whoever uses this counts them again. Raises TooMuchError, OSError.
+    More helpers than blocked tasks mean that a requester is gone. A requester that came during the walk may be among
+    the tasks while its helper is not counted. So the code that uses this counts the helpers again afterwards.
+    Raises WalkLimitError, OSError.
     """
     deadline = time.monotonic() + MAX_SECONDS
-    at_work = count_helpers()
-    waiting, tasks = [], 0
+    helpers = count_helpers()
+    blocked, tasks = [], 0
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         try:
             threads = [int(name) for name in os.listdir(f"/proc/{pid}/task")]
         except (FileNotFoundError, ProcessLookupError):
-            continue  # ended while we looked; if it was a requester, its helper is one too many
+            continue  # it ended; if it was a requester, there is now one helper too many
         for tid in threads:
             tasks += 1
             if tasks > MAX_TASKS or time.monotonic() > deadline:
-                raise WalkLimitError(f"more than {MAX_TASKS} tasks or {MAX_SECONDS} s of looking at them")
+                raise WalkLimitError(f"the walk stopped at its bound of {MAX_TASKS} tasks or {MAX_SECONDS} seconds")
             if blocked_call_site(tid) is not None:
-                waiting.append(tid)
-    return waiting, at_work
+                blocked.append(tid)
+    return blocked, helpers
 
 
 def real_uid(tid: int) -> int:
-    """Whose task it is, as the initial user namespace has it. Raises OSError, ValueError."""
+    """Return the task's real uid in the initial user namespace. Raises OSError, ValueError."""
     status = read(f"/proc/{tid}/status")
     (uid,) = [line.split()[1] for line in status.split(b"\n") if line.startswith(b"Uid:")]
     return int(uid)
 
 
 def holds_sys_module(tid: int) -> bool:
-    """Whether a task holds CAP_SYS_MODULE in the initial user namespace. Raises OSError, ValueError."""
+    """Return whether a task holds CAP_SYS_MODULE in the initial user namespace. Raises OSError, ValueError."""
     status = read(f"/proc/{tid}/status")
     masks = [line[7:].strip() for line in status.split(b"\n") if line.startswith(b"CapEff:")]
     initial = os.stat(f"/proc/{tid}/ns/user").st_ino == INITIAL_USER_NAMESPACE
-    # isalnum(), as int() would also take a sign, and -1 holds every capability.
+    # isalnum(), since int() also accepts a sign, and -1 would hold every capability.
     return initial and len(masks) == 1 and masks[0].isalnum() and bool(int(masks[0], 16) >> _SYS_MODULE & 1)

@@ -1,6 +1,6 @@
-"""A page of the kernel's trace ring buffer -> events. Pure; binary, because names hold newlines.
+"""Parse a page of the kernel's trace ring buffer into events. Pure. It is binary, because names may hold newlines.
 
-The layout is include/linux/ring_buffer.h's and, for what differs between kernels, that of the files
+The layout is that of include/linux/ring_buffer.h. What differs between kernels is read from the files
 events/header_page and events/module/module_request/format.
 """
 
@@ -17,7 +17,7 @@ _MAX_PAGE = 1 << 20  # bytes; a sub-buffer has a page, or what buffer_subbuf_siz
 
 
 class Event(NamedTuple):
-    """One module:module_request event. `time` is in ns of the instance's clock, `name` raw bytes."""
+    """One module:module_request event. `time` is in ns of the instance's clock, `name` is raw bytes."""
 
     tid: int
     time: int
@@ -26,7 +26,7 @@ class Event(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where things stand in a page and in an event, in bytes."""
+    """Offsets and sizes in a page and in an event, in bytes."""
 
     commit: int
     commit_size: int
@@ -39,7 +39,7 @@ class Layout(NamedTuple):
 
 
 class Page(NamedTuple):
-    """A page's events, oldest first; `missed` says that others were overwritten before `time`."""
+    """A page's events, oldest first. `missed` means that events before `time` were overwritten."""
 
     time: int
     missed: bool
@@ -47,7 +47,7 @@ class Page(NamedTuple):
 
 
 def parse_layout(header_page: bytes, event_format: bytes) -> Layout:
-    """Raises UntrustedInputError when a field that we need is not there."""
+    """Parse the two layout files. Raises UntrustedInputError when a field is missing or out of bounds."""
     page, event = _fields(header_page), _fields(event_format)
     number = event_format.partition(b"ID: ")[2].split(b"\n", 1)[0]
     try:
@@ -62,14 +62,14 @@ def parse_layout(header_page: bytes, event_format: bytes) -> Layout:
             event["name"][0],
         )
     except (KeyError, ValueError) as error:
-        raise UntrustedInputError(f"the kernel's trace format has no usable {error}") from None
+        raise UntrustedInputError(f"the kernel's trace format lacks a usable field: {error}") from None
     if min(layout) < 0 or max(layout) > _MAX_PAGE:
-        raise UntrustedInputError(f"the kernel's trace format has a number that is not from 0 to {_MAX_PAGE}")
+        raise UntrustedInputError(f"the kernel's trace format has a number outside 0 to {_MAX_PAGE}")
     return layout
 
 
 def _fields(text: bytes) -> dict[str, tuple[int, int]]:
-    """`field:TYPE NAME;\toffset:O;\tsize:S;` lines -> {name: (offset, size)}."""
+    """Parse `field:TYPE NAME;\toffset:O;\tsize:S;` lines into {name: (offset, size)}."""
     fields = {}
     for line in text.decode("ascii", "replace").splitlines():
         words = line.strip().split(";")
@@ -83,16 +83,16 @@ def _fields(text: bytes) -> dict[str, tuple[int, int]]:
 
 
 def parse_page(page: bytes, layout: Layout) -> Page:
-    """Every event of ours in the page. Raises UntrustedInputError for a page that is cut or inconsistent."""
+    """Parse every module_request event in the page. Raises UntrustedInputError for a truncated or inconsistent page."""
     try:
         (time,) = struct.unpack_from("=Q", page)
         (commit,) = struct.unpack_from("=Q" if layout.commit_size == 8 else "=I", page, layout.commit)
         end = layout.data + (commit & _COMMIT)
         if end > len(page):
-            raise UntrustedInputError(f"a trace page of {len(page)} bytes says that it has {end}")
+            raise UntrustedInputError(f"a trace page of {len(page)} bytes claims to have {end}")
         return Page(time, bool(commit & _MISSED_EVENTS), tuple(_events(page[:end], layout, time)))
     except struct.error as error:
-        raise UntrustedInputError(f"a trace page ends in the middle: {error}") from None
+        raise UntrustedInputError(f"a trace page is truncated: {error}") from None
 
 
 def _events(page: bytes, layout: Layout, time: int) -> list[Event]:
@@ -114,12 +114,12 @@ def _events(page: bytes, layout: Layout, time: int) -> list[Event]:
             if kind == _TIME_EXTEND:
                 time += (extra << _DELTA_BITS) + delta
                 continue
-            if kind == _TIME_STAMP:  # the five highest bits of 64 are not stored
+            if kind == _TIME_STAMP:  # the kernel does not store the five highest bits of 64
                 time = time >> 59 << 59 | (extra << _DELTA_BITS) + delta
                 continue
             length = extra - 4
         if length <= 0 or at + length > len(page):
-            raise UntrustedInputError(f"a trace event of {length} bytes ends behind its page")
+            raise UntrustedInputError(f"a trace event of {length} bytes does not fit into its page")
         time += delta
         event = _event(page[at : at + length], layout, time)
         if event is not None:
@@ -129,7 +129,7 @@ def _events(page: bytes, layout: Layout, time: int) -> list[Event]:
 
 
 def _event(record: bytes, layout: Layout, time: int) -> Event | None:
-    """The event, None for one of another kind. `name` is a __data_loc: length << 16 | offset."""
+    """Parse a record, None for an event of another kind. `name` is a __data_loc: length << 16 | offset."""
     if struct.unpack_from("=H", record)[0] != layout.event_id:
         return None
     (tid,) = struct.unpack_from("=i", record, layout.pid)
@@ -138,5 +138,5 @@ def _event(record: bytes, layout: Layout, time: int) -> Event | None:
     offset, length = location & 0xFFFF, location >> 16
     name = record[offset : offset + length]
     if len(name) != length or not name.endswith(b"\0"):
-        raise UntrustedInputError("a trace event's name is cut")
+        raise UntrustedInputError("the name in a trace event is truncated")
     return Event(tid, time, wait, name[:-1])

@@ -1,4 +1,4 @@
-"""The helper's note of how it saw a request that `enable` made to see that: once after switching on, and never else."""
+"""The helper's notes on the test requests of `enable`: whether it judged them privileged, and by which source."""
 
 import os
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ PATH = f"{RUN}/self-test"
 
 
 def begin() -> None:
-    """From now on the helper notes. Raises OSError."""
+    """Create the file, so that the helper writes its notes to it. Raises OSError."""
     os.close(os.open(PATH, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600))
 
 
 def note(callers: Sequence[Caller], privileged: bool) -> None:
-    """One line, while somebody wants it. Never raises."""
+    """Append one line if a test is running. Never raises."""
     try:
         fd = os.open(PATH, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     except OSError:
@@ -29,7 +29,7 @@ def note(callers: Sequence[Caller], privileged: bool) -> None:
 
 
 def end() -> list[str]:
-    """What it noted since, a line each: `privileged` or `unprivileged`, and the source. Raises OSError."""
+    """Remove the file and return its lines: `privileged` or `unprivileged`, and the source. Raises OSError."""
     with open(PATH, encoding="ascii") as file:
         lines = file.read().splitlines()
     os.unlink(PATH)

@@ -1,4 +1,4 @@
-"""/proc/TID -> Caller: the credentials and the place of one task, now."""
+"""Read a Caller from /proc/TID: the credentials, program and unit that one task has now."""
 
 import os
 
@@ -9,9 +9,9 @@ from safe_modprobe.runtime import read
 
 
 def read_caller(tid: int | str, source: Source, call_site: str | None = None) -> Caller:
-    """The task as it is now; the caller of this function makes sure that it does not change meanwhile.
+    """Return the task as it is now. This proves nothing by itself: check before and after that the task is blocked.
 
-    Raises OSError when the task is gone, UntrustedInputError for a /proc that is not as proc(5) says.
+    Raises OSError for an ended task, UntrustedInputError for text that is not as proc(5) says.
     """
     status = parse_status(read(f"/proc/{tid}/status", 1 << 20))
     uids, gids = _numbers(status, "Uid", 4), _numbers(status, "Gid", 4)
@@ -35,20 +35,23 @@ def read_caller(tid: int | str, source: Source, call_site: str | None = None) ->
 
 
 def parse_status(text: bytes) -> dict[str, str]:
-    """`Key:\tvalue` lines. The kernel escapes newlines of the task's name, so a key stands once or it is a lie."""
+    """Parse `Key:\tvalue` lines. A repeated key is forged, since the kernel escapes newlines in a task's name.
+
+    Raises UntrustedInputError.
+    """
     fields: dict[str, str] = {}
     for line in text.decode("utf-8", "surrogateescape").split("\n"):
         key, colon, value = line.partition(":")
         if colon and key in fields:
-            raise UntrustedInputError(f"/proc/TID/status: {key} stands there twice")
+            raise UntrustedInputError(f"/proc/TID/status: {key} appears twice")
         fields[key] = value.strip()
     return fields
 
 
 def parse_unit(text: bytes) -> str | None:
-    """The system unit of /proc/TID/cgroup: the first name below the slices, None if there is none.
+    """Return the system unit in /proc/TID/cgroup, which is the first name below the slices; None if there is none.
 
-    Deeper names belong to whom the unit delegated them to (a user's own manager, a container), and say nothing.
+    The unit may delegate deeper names (to a user's own manager, a container), which choose them freely.
     """
     for line in text.decode("utf-8", "surrogateescape").split("\n"):
         hierarchy, _, path = line.partition("::") if line.startswith("0::") else line.partition(":name=systemd:")
@@ -72,7 +75,7 @@ def _numbers(status: dict[str, str], key: str, count: int | None) -> tuple[int, 
 
 def _mask(status: dict[str, str], key: str) -> int:
     word = status.get(key, "")
-    # int() would also take a sign, and -1 holds every capability.
+    # int() also accepts a sign, and -1 would hold every capability.
     if len(word) != 16 or not set(word) <= set("0123456789abcdef"):
         raise UntrustedInputError(f"/proc/TID/status: {key} is not a mask of 16 hexadecimal digits")
     return int(word, 16)
@@ -93,9 +96,9 @@ def _comm(tid: int | str) -> str | None:
 
 
 def _executable(tid: int | str) -> str | None:
-    """The program's path, if it means the same here: in a mount namespace of its own a task may call it anything.
+    """Return the program's path; None in another mount namespace, where any program may have any path.
 
-    The file itself is not looked at: it may lie on a network or in FUSE, and whoever answers there could hold us.
+    The file itself is not accessed: the server of a network or FUSE file system could block the helper.
     """
     try:
         same = os.stat(f"/proc/{tid}/ns/mnt").st_ino == os.stat("/proc/self/ns/mnt").st_ino

@@ -1,7 +1,7 @@
-"""Who asked lately: the module:module_request events of a tracing instance of our own.
+"""Read the last request of each task from the module:module_request events of our own tracing instance.
 
-Reading the ring in binary consumes it, and several helpers run at a time. So whoever reads adds what it
-read to a small memory in /run, under a lock: the last request of each task. That memory is this file's alone.
+Reading the ring in binary consumes it, and several helpers run at a time. So each helper adds the events that it read
+to a small file in /run, the memory, under a lock. Only this module reads or writes the memory.
 """
 
 import errno
@@ -17,30 +17,30 @@ TRACEFS = ("/sys/kernel/tracing", "/sys/kernel/debug/tracing")
 INSTANCE = "instances/safe-modprobe"
 EVENT = "events/module/module_request"
 CLOCK = "boot"
-"""The clock that /proc/TID/stat's start time counts in too."""
+"""The clock in which /proc/TID/stat counts the start time."""
 
 MEMORY = f"{RUN}/requests"
 STOOD_DOWN = f"{RUN}/stood-down"
-"""While it is there, packaging/watch has put plain modprobe in the place of a helper that does not run any more."""
+"""This file exists while plain modprobe replaces a helper that no longer runs (packaging/watch)."""
 
 _COMPLETE, _INCOMPLETE = b"0", b"!"
-"""The memory's first byte: what dump_memory() starts with, or what a helper left that did not get to its end."""
+"""The memory's first byte: as dump_memory() writes it, or as a helper leaves it that does not finish."""
 
-MAX_REMEMBERED = 4096
-MAX_MEMORY = 1 << 20
+MAX_REMEMBERED = 4096  # tasks
+MAX_MEMORY = 1 << 20  # bytes
 LOSS_WINDOW_NS = 60_000_000_000
-"""ns for which lost events leave doubt: no request waits longer before its helper looks here."""
+"""Nanoseconds for which lost events leave doubt. A helper reads the trace within this time of its request."""
 
 
 class TracedRequests(NamedTuple):
-    """The last request of each task, by TID; `lost` says that the kernel overwrote some lately."""
+    """The last request of each task, by TID. `lost` means that some within LOSS_WINDOW_NS may be missing."""
 
     events: dict[int, Event]
     lost: bool
 
 
 def active_instance() -> str | None:
-    """The instance's folder if it is there and listens, otherwise None."""
+    """Return the folder of our tracing instance if it is recording, otherwise None."""
     for root in TRACEFS:
         folder = f"{root}/{INSTANCE}"
         try:
@@ -52,22 +52,22 @@ def active_instance() -> str | None:
 
 
 def read_requests(folder: str) -> TracedRequests:
-    """All requests that the kernel has traced up to now. Raises OSError, UntrustedInputError."""
+    """Return the last request of each task that the kernel has traced by now. Raises OSError, UntrustedInputError."""
     make_run_folder()
     fd = os.open(MEMORY, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)  # held for some hundred microseconds, by root alone
+        fcntl.flock(fd, fcntl.LOCK_EX)  # only root can take it; a helper holds it for some hundred µs
         before = os.read(fd, MAX_MEMORY)
         now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
         events, lost_at = parse_memory(before) if before.startswith(_COMPLETE) else ({}, now)
-        # What we take out of the ring from here on is lost if we are killed, or the disk is full.
+        # From here on, events that the helper reads are lost if it is killed, or if /run is full. This byte says so.
         os.pwrite(fd, _INCOMPLETE, 0)
         fresh, missed_at = _drain(folder)
         if missed_at is not None:
             lost_at = max(lost_at, missed_at)
             events = {tid: event for tid, event in events.items() if event.time >= missed_at}
         for event in sorted(fresh, key=lambda event: event.time):
-            # One processor is emptied after another, so that an older event may come out after a newer one.
+            # The helper reads one CPU after another, so an older event may come after a newer one.
             last = events.get(event.tid)
             if event.time >= (missed_at or 0) and (last is None or event.time >= last.time):
                 events[event.tid] = event
@@ -78,7 +78,7 @@ def read_requests(folder: str) -> TracedRequests:
 
 
 def _write_memory(fd: int, memory: bytes) -> None:
-    """Write it in the old one's place; the first byte comes last, and says that all of it is there."""
+    """Overwrite the memory. The first byte is written last, and marks it as complete. Raises OSError."""
     if os.pwrite(fd, memory[1:], 1) != len(memory) - 1:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), MEMORY)
     os.ftruncate(fd, len(memory))
@@ -86,7 +86,7 @@ def _write_memory(fd: int, memory: bytes) -> None:
 
 
 def _drain(folder: str) -> tuple[list[Event], int | None]:
-    """What the ring holds, and the time up to which events were lost, if any were."""
+    """Read all events from the ring. Return them and the time up to which some were lost, None if none were."""
     root = folder.removesuffix(f"/{INSTANCE}")
     layout = parse_layout(read(f"{root}/events/header_page"), read(f"{root}/{EVENT}/format"))
     events: list[Event] = []
@@ -105,7 +105,7 @@ def _drain(folder: str) -> tuple[list[Event], int | None]:
 
 
 def _pages(fd: int, layout: Layout) -> list[bytes]:
-    """A read of exactly a page's size gives one page, or EAGAIN when there is no more."""
+    """Read all pages. A read of exactly the page size gives one page, or EAGAIN when there are no more."""
     pages = []
     try:
         while page := os.read(fd, layout.page_size):
@@ -116,7 +116,7 @@ def _pages(fd: int, layout: Layout) -> list[bytes]:
 
 
 def _pruned(events: dict[int, Event]) -> dict[int, Event]:
-    """Without ended tasks once there are many, and never more than MAX_REMEMBERED, the latest."""
+    """Drop ended tasks once there are many tasks, and keep the latest MAX_REMEMBERED."""
     if len(events) <= MAX_REMEMBERED // 16:
         return events
     alive = [event for event in events.values() if os.path.exists(f"/proc/{event.tid}")]
@@ -125,14 +125,14 @@ def _pruned(events: dict[int, Event]) -> dict[int, Event]:
 
 
 def dump_memory(events: dict[int, Event], lost_at: int) -> bytes:
-    """`TID TIME WAIT NAME` lines, the name in hexadecimal; TID 0 stands for the last loss."""
+    """Return `TID TIME WAIT NAME` lines, with the name in hexadecimal. TID 0 stands for the last loss."""
     lines = [f"0 {lost_at} 0 -\n"]
     lines += [f"{tid} {e.time} {e.wait:d} {e.name.hex()}\n" for tid, e in events.items()]
     return "".join(lines).encode()
 
 
 def parse_memory(text: bytes) -> tuple[dict[int, Event], int]:
-    """The other direction; a line that was cut (a helper killed while it wrote) is left out."""
+    """Parse what dump_memory() wrote. Skip a truncated last line, left by a helper that was killed while writing."""
     events: dict[int, Event] = {}
     lost_at = 0
     for line in text.split(b"\n")[:-1]:

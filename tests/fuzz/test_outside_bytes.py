@@ -1,4 +1,4 @@
-"""Every parser of bytes from outside: whatever comes, a value or its one kind of error, and never more power."""
+"""Every parser of outside bytes returns a value or raises its one error, and never gives more privilege."""
 
 import faulthandler
 import mmap
@@ -35,7 +35,7 @@ from tests.unit.callers.test_tasks import STACKS, UNITS, stat_line
 from tests.unit.make import ROOT
 
 COUNT = 20_000
-"""Of each; a constant, so that what passes here passes everywhere."""
+"""Inputs for each parser. It is a constant, so that each run tests the same inputs."""
 
 STATUS = Path("/proc/self/status").read_bytes()
 CALLER = Caller(Source.TRACEFS, 1000, 0, frozenset({5, 6}), 7, True, True, False, 9, "a\nb", "/x", "u.service", "f [m]")
@@ -65,7 +65,7 @@ def layout(data: bytes) -> None:
     header, _, event = data.partition(b"====")
     found = parse_layout(header, event)
     assert min(found) >= 0
-    try:  # whatever layout it is, a page is a page or none
+    try:  # with any layout, parse_page() returns a page or raises its error
         parse_page(page(*EVENTS), found)
     except UntrustedInputError:
         pass
@@ -102,13 +102,13 @@ def cgroup(data: bytes) -> None:
     assert unit is None or (unit.endswith((".service", ".scope")) and "/" not in unit)
 
 
-def behalf(data: bytes) -> None:
+def nested_record(data: bytes) -> None:
     start, caller = parse_caller(data)
     assert dump_caller(start, caller) == data
 
 
 def journal(data: bytes) -> None:
-    """Fields as python3-systemd gives them: bytes where they are not UTF-8, a list where there are several."""
+    """Fields as python3-systemd returns them: bytes if they are not UTF-8, a list if a field appears several times."""
     fields: dict[str, object] = {}
     for pair in data.split(b"\0"):
         key, _, raw = pair.partition(b"=")
@@ -127,7 +127,7 @@ def journal(data: bytes) -> None:
 
 
 def counts(data: bytes) -> None:
-    """Whatever stands there, a helper goes on from it: it decides, counts, and what it writes is read again."""
+    """A helper goes on from any content: it counts, and the next helper can read what it writes."""
     found = parse_counts(data)
     assert parse_counts(dump_counts(found)) == found
     left, write, _ = admit(found, "deny", 1000, 5)
@@ -161,28 +161,30 @@ PARSERS = [
     (stack, (), [text for text, site in STACKS if site]),
     (cgroup, (), [text.encode() for text, unit in UNITS if unit]),
     (journal, UntrustedInputError, RECORDS),
-    (behalf, UntrustedInputError, [dump_caller(4711, CALLER), dump_caller(1, ROOT)]),
+    (nested_record, UntrustedInputError, [dump_caller(4711, CALLER), dump_caller(1, ROOT)]),
     (counts, UntrustedInputError, [dump_counts(COUNTS)]),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("parser", "family", "valid"), PARSERS, ids=[parser.__name__ for parser, *_ in PARSERS])
-def test_a_value_or_its_one_error(parser: Callable[[bytes], None], family: type[Exception], valid: list[bytes]) -> None:
+@pytest.mark.parametrize(("parser", "error", "valid"), PARSERS, ids=[parser.__name__ for parser, *_ in PARSERS])
+def test_a_parser_returns_a_value_or_raises_its_one_error(
+    parser: Callable[[bytes], None], error: type[Exception], valid: list[bytes]
+) -> None:
     accepted = 0
     for data in inputs(parser.__name__, valid, COUNT):
         try:
             parser(data)
             accepted += 1
-        except family:
+        except error:
             pass
     for data in valid:
         parser(data)
-    # A fuzzer whose inputs are all refused at the door tests the door.
+    # If the parser rejected nearly all inputs, they would test only its first check.
     assert accepted > COUNT // 100
 
 
-def test_the_last_resort_reads_status_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Never more than the strict parser would believe."""
+def test_the_last_resort_finds_no_capability_that_the_strict_parser_would_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own reader of /proc/TID/status is simpler than tasks.py."""
     text = STATUS[STATUS.index(b"CapInh") : STATUS.index(b"CapAmb")]
     for data in inputs("last resort", [text, text.replace(b"CapEff:\t", b"CapEff:\t\xff")], COUNT):
         monkeypatch.setattr(proc, "read", lambda path, limit=0, data=data: data)
@@ -197,23 +199,23 @@ def test_the_last_resort_reads_status_by_itself(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.fixture(scope="module")
 def modules(tmp_path_factory: pytest.TempPathFactory) -> list[bytes]:
-    """Real ELF objects, one marked, one with what a marker may be taken for."""
+    """Real ELF objects: one has a marker, one has two that contradict each other."""
     rows = (Mod("marked", info=(b"privileged=CAP_NET_ADMIN",)), Mod("odd", info=(b"privileged=N", b"privileged=\xff")))
     folder = build_tree(tmp_path_factory.mktemp("tree"), rows)
     return [path.read_bytes() for path in sorted((folder / "kernel").glob("*.ko"))]
 
 
-def test_modinfo_of_broken_modules(modules: list[bytes]) -> None:
-    """Through libkmod, in children: an error or pairs, or libkmod's own assertion, which ends a request as refused.
+def test_libkmod_reads_broken_modules_or_fails_without_a_crash(modules: list[bytes]) -> None:
+    """libkmod runs in children. It returns pairs, fails, or aborts by an assertion, which refuses the request.
 
-    Debian's libkmod 30 asserts that a section's number is one of the file's. No other signal may happen there.
+    libkmod 30 (Debian 12) asserts that a section number is one of the file's. No other signal is allowed.
     """
-    every = list(inputs("modinfo", modules, COUNT))
-    here = mmap.mmap(-1, 16)  # shared: the input that is looked at, and how many were readable
+    data = list(inputs("modinfo", modules, COUNT))
+    shared = mmap.mmap(-1, 16)  # the number of the current input, and how many were readable
     start, asserted = 0, 0
     while start < COUNT:
-        code = in_child(read_all, every, start, here)
-        at, readable = struct.unpack("=QQ", here[:16])
+        code = in_child(read_all, data, start, shared)
+        at, readable = struct.unpack("=QQ", shared[:16])
         if code != -signal.SIGABRT:
             assert (code, at) == (0, COUNT - 1), f"input {at} ended with {code}"
             break
@@ -221,27 +223,27 @@ def test_modinfo_of_broken_modules(modules: list[bytes]) -> None:
     assert readable > COUNT // 100 > asserted
 
 
-def in_child(work: Callable[..., None], *arguments: object) -> int:
+def in_child(function: Callable[..., None], *arguments: object) -> int:
     pid = os.fork()
     if pid == 0:
         try:
             os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
             signal.signal(signal.SIGABRT, signal.SIG_DFL)
             faulthandler.disable()
-            work(*arguments)
+            function(*arguments)
             os._exit(0)
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def read_all(every: list[bytes], start: int, here: mmap.mmap) -> None:
+def read_all(data: list[bytes], start: int, shared: mmap.mmap) -> None:
     kmod = Kmod("/nowhere")
-    _, readable = struct.unpack("=QQ", here[:16])
-    for at in range(start, len(every)):
-        here[:16] = struct.pack("=QQ", at, readable)
+    _, readable = struct.unpack("=QQ", shared[:16])
+    for at in range(start, len(data)):
+        shared[:16] = struct.pack("=QQ", at, readable)
         fd = os.memfd_create("module")
-        os.write(fd, every[at])
+        os.write(fd, data[at])
         module = kmod.module_from_path(f"/proc/self/fd/{fd}")
         for attribute in ("info", "dependency_symbols"):
             try:
@@ -253,5 +255,5 @@ def read_all(every: list[bytes], start: int, here: mmap.mmap) -> None:
                 written = parse_marker(found).written
                 assert written is None or (written.isascii() and "\n" not in written)
         os.close(fd)
-        del module  # libkmod gives out a living one again for the same path, and the next descriptor has the same
-    here[:16] = struct.pack("=QQ", len(every) - 1, readable)
+        del module  # the next descriptor has the same path, for which libkmod would return this object again
+    shared[:16] = struct.pack("=QQ", len(data) - 1, readable)

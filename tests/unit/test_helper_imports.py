@@ -1,7 +1,7 @@
-"""What stands on the path of every module request: the list of its imports, and no others.
+"""The list of all imports that the helper may make for a request.
 
-Each costs time while somebody waits in the kernel, and each is code that runs as root for an attacker's request.
-Who adds one adds it here, and says in the review what it costs (make bench).
+Each import costs time while the requester waits, and is code that runs as root for an attacker's request.
+A change that adds an import adds it to this list and says what it costs (make bench).
 """
 
 import json
@@ -32,13 +32,13 @@ OURS = """
     safe_modprobe.policy.match safe_modprobe.policy.packed safe_modprobe.policy.text
     safe_modprobe.rescue safe_modprobe.runtime
 """
-# Once after a boot or an edit of the policy: the parser, and what keeps what it parsed.
+# Needed once after a boot or an edit of the policy: the parser, and the code that caches its result.
 PARSER = """
     safe_modprobe.policy.accounts safe_modprobe.policy.cache_write safe_modprobe.policy.files
     safe_modprobe.policy.lines safe_modprobe.policy.schema
 """
 TOMLI = "tomli tomli._parser tomli._re tomli._types"
-# What tomli brings, and what we have because it is there then.
+# Imports of tomli itself. The helper may use them too, since they cost nothing more.
 WITH_TOMLI = """
     __future__ collections copyreg datetime enum functools itertools keyword math operator re re._casefix re._compiler
     re._constants re._parser reprlib string types typing warnings contextlib collections.abc
@@ -62,7 +62,7 @@ RARE = {
     "socket",
     "select",
 }
-"""Inside a function, for one rare branch; the rows below have none of them."""
+"""Imported inside a function for a rare branch. The rows below reach none of these branches."""
 
 HEAVY = [
     "argparse",
@@ -85,8 +85,8 @@ MODULES = (
     Mod("marked", ("marked-alias",), info=(b"privileged=Y",)),
 )
 
-# Rows as JSON, each run twice: with the policy to be parsed, and with what was kept of it. A policy of the real size, in a
-# /run of this process's own, that has lain there long enough to be trusted not to change within a tick.
+# The rows come as JSON. Each runs twice: first the helper parses the policy, then it reads the cached one. The policy has
+# its real size and lies in a private /run. It must be older than one clock tick to be cached.
 DRIVER = """
 import json, os, pathlib, shutil, subprocess, sys, time
 policy, *command = sys.argv[1:]
@@ -105,7 +105,7 @@ for row in json.load(sys.stdin):
 
 @pytest.fixture(scope="module")
 def launcher(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The installed one's text, with this tree in the place of the installed folder."""
+    """The packaged entry, with this tree in the place of the installed folder."""
     text = (TOP / "packaging/safe-modprobe.in").read_text()
     purelib = subprocess.run(
         [PYTHON, "-c", "import os, tomli; print(os.path.dirname(os.path.dirname(tomli.__file__)))"],
@@ -133,15 +133,15 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def imports_of(text: str) -> set[str]:
-    """What Python says that it imported (-X importtime), `import time: self | cumulative | name`."""
+def parse_import_times(text: str) -> set[str]:
+    """Parse Python's list of imports (-X importtime): `import time: self | cumulative | name` lines."""
     return set(re.findall(r"^import time:\s+\d+ \|\s+\d+ \|\s+(\S+)$", text, re.MULTILINE))
 
 
-def imported(*command: str | Path) -> set[str]:
+def imports_of(*command: str | Path) -> set[str]:
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
-    return imports_of(done.stderr)
+    return parse_import_times(done.stderr)
 
 
 ROWS = [
@@ -158,42 +158,42 @@ NAMES = [ascii(" ".join(alias)) for alias, _ in ROWS]
 
 @pytest.fixture(scope="module")
 def runs(launcher: Path, tree: Path, rules: Path) -> list[tuple[int, set[str], bool]]:
-    """(exit code, imports, whether the parsed policy is kept now), two for each of ROWS."""
+    """(exit code, imports, whether the parsed policy is cached afterwards), two for each of ROWS."""
     helper = [PYTHON, "-IBS", "-X", "importtime", launcher, "-n", "-q", "-d", tree, "-S", VERSION, "--"]
     command = ["unshare", "-m", PYTHON, "-c", DRIVER, rules, *helper]
     text = json.dumps([alias for alias, _ in ROWS])
     done = subprocess.run(command, input=text, capture_output=True, text=True, check=True)
-    bare = imported(PYTHON, "-IBS", "-X", "importtime", "-c", "pass")
+    bare = imports_of(PYTHON, "-IBS", "-X", "importtime", "-c", "pass")
     lines = [json.loads(line) for line in done.stdout.splitlines()]
-    return [(code, imports_of(stderr) - bare, kept) for code, stderr, kept in lines]
+    return [(code, parse_import_times(stderr) - bare, kept) for code, stderr, kept in lines]
 
 
 @pytest.mark.parametrize("row", range(len(ROWS)), ids=NAMES)
-def test_no_import_that_is_not_on_the_list(runs: list[tuple[int, set[str], bool]], row: int) -> None:
+def test_the_helper_imports_only_what_the_list_allows(runs: list[tuple[int, set[str], bool]], row: int) -> None:
     first, later = runs[2 * row : 2 * row + 2]
     assert (first[0], later[0]) == (ROWS[row][1], ROWS[row][1])
     assert first[1] - ALLOWED == set()
-    assert first[2], "the parsed policy was not kept"
+    assert first[2], "the helper did not cache the parsed policy"
     assert later[1] - ALLOWED_LATER == set()
     assert first[1] & set(HEAVY) == set()
     assert {*OURS.split(), *PARSER.split(), *TOMLI.split()} <= first[1], "the list names what is no longer there"
     assert set(OURS.split()) <= later[1], "the list names what is no longer there"
 
 
-def test_the_list_holds_nothing_heavy() -> None:
+def test_the_list_allows_no_heavy_import() -> None:
     assert ALLOWED.isdisjoint(HEAVY) and ALLOWED_LATER.isdisjoint({*RARE, *PARSER.split(), *TOMLI.split()})
 
 
-def test_what_tomli_brings_is_tomlis(launcher: Path) -> None:
-    """The list's excuse has to stay true: these come with tomli by itself, so that we have them for nothing."""
+def test_tomli_imports_what_the_list_allows_because_of_it(launcher: Path) -> None:
+    """The list allows these only because tomli imports them anyway."""
     purelib = re.search(r'sys\.path \+= \[".*", "(.*)"\]', launcher.read_text())
     assert purelib is not None
     code = f"import sys; sys.path.append({purelib[1]!r}); import tomli"
-    found = imported(PYTHON, "-IBS", "-X", "importtime", "-c", code)
+    found = imports_of(PYTHON, "-IBS", "-X", "importtime", "-c", code)
     assert set(WITH_TOMLI.split()) - found <= {"collections.abc"}
 
 
-def test_the_interpreters_own_start_is_untouched(launcher: Path) -> None:
-    """-I and -S: no site-packages, no user's folder, no PYTHON* variable can put code on this path."""
+def test_no_site_package_or_environment_variable_can_add_code(launcher: Path) -> None:
+    """-I and -S exclude site-packages, the user's folder and PYTHON* variables."""
     assert launcher.read_text().startswith(f"#!{PYTHON} -IBS\n")
-    assert "site" not in imported(PYTHON, "-IBS", "-X", "importtime", "-c", "pass")
+    assert "site" not in imports_of(PYTHON, "-IBS", "-X", "importtime", "-c", "pass")

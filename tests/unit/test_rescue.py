@@ -1,4 +1,4 @@
-"""The rescue on the kernel's command line."""
+"""The rescue words on the kernel command line."""
 
 from pathlib import Path
 
@@ -24,11 +24,11 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("text", "word"), ROWS)
-def test_rescue(text: str, word: str, tmp_path: Path) -> None:
+def test_rescue_word_of_a_command_line(text: str, word: str, tmp_path: Path) -> None:
     path = tmp_path / "cmdline"
     path.write_bytes(text.encode(errors="surrogateescape"))
     assert rescue_word(str(path)) == word
 
 
-def test_without_proc_there_is_none(tmp_path: Path) -> None:
+def test_without_proc_there_is_no_rescue(tmp_path: Path) -> None:
     assert rescue_word(str(tmp_path / "cmdline")) == ""

@@ -1,6 +1,6 @@
-"""Who is believed to have asked: real processes with real credentials, and a stack that says that they wait.
+"""Which tasks the helper takes for the caller: real processes with real credentials, and a kernel stack made up by the test.
 
-Only the stack is made up, since no task here waits for a module; whole requests are in tests/vm.
+The stack is made up, because no task here is blocked in a request. Whole requests are in tests/vm.
 """
 
 import os
@@ -25,15 +25,15 @@ from safe_modprobe.model import Caller, Claim, Policy, Settings, Source
 from tests.unit.callers.test_tasks import LIBC, child, no_new_privs, user, user_namespace
 from tests.unit.make import ROOT, UNKNOWN, USER, N, Y, callers_under, plan, policy, step
 
-WAITS = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1/0x2\n[<0>] %s+0x1/0x2\n"
-LARVAL = b"[<0>] crypto_larval_wait+0x1/0x2\n"
-UNREAD = Caller(Source.KERNEL_ARGS)
-LATE = 1 << 62
+BLOCKED_AT = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1/0x2\n[<0>] %s+0x1/0x2\n"
+CRYPTO_WAIT = b"[<0>] crypto_larval_wait+0x1/0x2\n"
+MALFORMED = Caller(Source.KERNEL_ARGS)
+LATER = 1 << 62
 
 
 @pytest.fixture
 def stacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[bytes]]:
-    """What /proc/TID/stack says, look after look; the last one stays. All else of /proc is the real one."""
+    """The contents of /proc/TID/stack for one read after another; the last one stays. The rest of /proc is real."""
     made: dict[str, list[bytes]] = {}
     real = proc.read
 
@@ -51,142 +51,144 @@ def stacks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, list[by
 
 
 @pytest.fixture
-def someone() -> Iterator[int]:
+def user_task() -> Iterator[int]:
     with child(user()) as pid:
         yield pid
 
 
-STEADY = [WAITS % b"f"]
-LEFT = [
+BLOCKED = [BLOCKED_AT % b"f"]
+NOT_BLOCKED = [
     [b""],
-    [LARVAL],
-    [WAITS % b"f", b""],
-    [WAITS % b"f", WAITS % b"g"],
-    [WAITS % b"f", LARVAL],
-    [b"", WAITS % b"f"],
+    [CRYPTO_WAIT],
+    [BLOCKED_AT % b"f", b""],
+    [BLOCKED_AT % b"f", BLOCKED_AT % b"g"],
+    [BLOCKED_AT % b"f", CRYPTO_WAIT],
+    [b"", BLOCKED_AT % b"f"],
 ]
 
 
-def test_who_waits_is_who_asks(stacks: dict[str, list[bytes]], someone: int) -> None:
-    stacks[f"/proc/{someone}/stack"] = STEADY
-    found = find._read_blocked_caller(someone, Source.TRACEFS)
+def test_a_blocked_task_is_the_caller(stacks: dict[str, list[bytes]], user_task: int) -> None:
+    stacks[f"/proc/{user_task}/stack"] = BLOCKED
+    found = find._read_blocked_caller(user_task, Source.TRACEFS)
     assert found is not None
-    assert (found.uid, found.tid, found.source, found.call_site) == (1000, someone, Source.TRACEFS, "f")
+    assert (found.uid, found.tid, found.source, found.call_site) == (1000, user_task, Source.TRACEFS, "f")
 
 
-@pytest.mark.parametrize("looks", LEFT)
-def test_who_does_not_wait_before_and_after_is_nobody(
-    stacks: dict[str, list[bytes]], someone: int, looks: list[bytes]
+@pytest.mark.parametrize("reads", NOT_BLOCKED)
+def test_a_task_must_be_blocked_before_and_after_it_is_read(
+    stacks: dict[str, list[bytes]], user_task: int, reads: list[bytes]
 ) -> None:
-    stacks[f"/proc/{someone}/stack"] = list(looks)
-    assert find._read_blocked_caller(someone, Source.TRACEFS) is None
+    stacks[f"/proc/{user_task}/stack"] = list(reads)
+    assert find._read_blocked_caller(user_task, Source.TRACEFS) is None
 
 
-def test_who_is_blocked_elsewhere_is_not_asked_for_a_stack(stacks: dict[str, list[bytes]], someone: int) -> None:
-    """Reading it waits for an execve(2) to end, and its user may not let it: the helper would hang, and root with it."""
-    stacks[f"/proc/{someone}/stack"] = STEADY
-    for where, found in (b"request_wait_answer", False), (b"call_usermodehelper_exec", True), (b"0", True), (b"", True):
-        stacks[f"/proc/{someone}/wchan"] = [where]
-        assert (proc.blocked_call_site(someone) is not None) is found, where
-        assert (find._read_blocked_caller(someone, Source.TRACEFS) is not None) is found, where
+def test_the_stack_of_a_task_that_is_blocked_elsewhere_is_not_read(
+    stacks: dict[str, list[bytes]], user_task: int
+) -> None:
+    """Reading it blocks during execve(2), which its user can make last: the helper and root's request would hang."""
+    stacks[f"/proc/{user_task}/stack"] = BLOCKED
+    for wchan, found in (b"request_wait_answer", False), (b"call_usermodehelper_exec", True), (b"0", True), (b"", True):
+        stacks[f"/proc/{user_task}/wchan"] = [wchan]
+        assert (proc.blocked_call_site(user_task) is not None) is found, wchan
+        assert (find._read_blocked_caller(user_task, Source.TRACEFS) is not None) is found, wchan
 
 
 @pytest.mark.parametrize(
-    ("where", "traced", "plain"),
+    ("wchan", "traced", "untraced"),
     [(b"call_usermodehelper_exec", "", None), (b"0", None, None), (b"do_exit", None, None)],
 )
-def test_where_stacks_are_hidden_who_was_traced_is_believed(
-    monkeypatch: pytest.MonkeyPatch, where: bytes, traced: str | None, plain: str | None
+def test_wchan_suffices_for_a_traced_task_where_stacks_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, wchan: bytes, traced: str | None, untraced: str | None
 ) -> None:
-    """kernel.yama.ptrace_scope=3: without this root has no marked module any more."""
+    """kernel.yama.ptrace_scope=3 hides stacks. Without this, root could load no marked module any more."""
 
     def read(path: str) -> bytes:
         if path.endswith("stack"):
             raise PermissionError
-        return where
+        return wchan
 
     monkeypatch.setattr(proc, "read", read)
-    assert (proc.blocked_call_site(1, traced=True), proc.blocked_call_site(1)) == (traced, plain)
+    assert (proc.blocked_call_site(1, traced=True), proc.blocked_call_site(1)) == (traced, untraced)
 
 
-@pytest.mark.parametrize(("euid", "known"), [(1000, True), (0, False)])
-def test_where_stacks_are_hidden_a_set_user_id_program_is_nobody(
-    monkeypatch: pytest.MonkeyPatch, someone: int, euid: int, known: bool
+@pytest.mark.parametrize(("euid", "accepted"), [(1000, True), (0, False)])
+def test_a_set_user_id_program_is_not_accepted_where_stacks_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, user_task: int, euid: int, accepted: bool
 ) -> None:
-    """It may have taken over the TID of whoever asked, and wait for a key's helper."""
+    """It may have taken over the requester's TID, and now be waiting for the helper of a key."""
     monkeypatch.setattr(proc, "kernel_stack", lambda tid, function: (function,))
     monkeypatch.setattr(find, "read_caller", lambda tid, source, site: Caller(source, 1000, euid))
-    assert (find._read_blocked_caller(someone, Source.TRACEFS) is not None) is known
+    assert (find._read_blocked_caller(user_task, Source.TRACEFS) is not None) is accepted
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "root"),
+    ("before", "after", "accepted"),
     [
         ([1], [1], True),
-        ([0, 2], [1, 2], False),  # a user's task is gone and its helper looks; root asks for something else meanwhile
+        ([0, 2], [1, 2], False),  # a user's task is gone, its helper runs, and root requests something else meanwhile
         ([1, 2], [2, 2], False),
-        ([1, 1], [2, 1], True),  # the other one has got its answer by the second look
+        ([1, 1], [2, 1], True),  # the other task has its answer by the second walk
         ([2, 1], [1, 1], True),
         ([2], [2], False),
         ([1] * 9, [2] * 9, False),
     ],
 )
-def test_by_proc_helpers_that_come_and_go_are_looked_at_again(
+def test_by_proc_the_walk_is_repeated_while_helpers_start_and_end(
     stacks: dict[str, list[bytes]],
     monkeypatch: pytest.MonkeyPatch,
     before: list[int],
     after: list[int],
-    root: bool,
+    accepted: bool,
 ) -> None:
-    """One task waits, root's: how many helpers there were before it was looked at and afterwards, look after look."""
-    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
-    for ask in (
+    """One task of root's is blocked. A row has the numbers of helpers before each walk, and those after it."""
+    stacks[f"/proc/{os.getpid()}/stack"] = BLOCKED
+    for search in (
         lambda: find._from_proc(parse(["x"]).request, find._accept_any),
         lambda: last_resort._all_requesters_privileged("x"),
     ):
         first, then = iter(before), iter(after)
         monkeypatch.setattr(proc, "count_helpers", lambda then=then: next(then))
         monkeypatch.setattr(proc, "blocked_requesters", lambda first=first: ([os.getpid()], next(first)))
-        assert bool(ask()) is root
+        assert bool(search()) is accepted
 
 
 @pytest.mark.parametrize(
-    ("looks", "root"),
+    ("walks", "accepted"),
     [
-        ([(True, 2, 1), (False, 1, 1)], True),  # it got its answer
-        ([(True, 2, 2), (False, 2, 2)], False),  # it was killed, and its helper looks
+        ([(True, 2, 1), (False, 1, 1)], True),  # the other task got its answer
+        ([(True, 2, 2), (False, 2, 2)], False),  # the other task was killed, and its helper runs
         ([(True, 2, 2)] * 9, False),
     ],
 )
-def test_by_proc_who_ends_while_it_is_looked_at_takes_nothing_from_root(
-    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, looks: list[tuple[bool, int, int]], root: bool
+def test_by_proc_a_task_that_ends_during_the_walk_does_not_cost_root_its_module(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, walks: list[tuple[bool, int, int]], accepted: bool
 ) -> None:
-    """Whether another task is seen to wait, that ends before it is read; the helpers before it, and those after it."""
-    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    """For each walk: whether it finds another task, which ends before it is read, and the helpers before and after."""
+    stacks[f"/proc/{os.getpid()}/stack"] = BLOCKED
     with child(lambda: None) as gone:
         pass
-    for ask in (
+    for search in (
         lambda: _known(find._from_proc(parse(["x"]).request, find._accept_any)),
         lambda: last_resort._all_requesters_privileged("x"),
     ):
-        first, then = iter(looks), iter(looks)
+        first, then = iter(walks), iter(walks)
         monkeypatch.setattr(proc, "count_helpers", lambda then=then: next(then)[2])
 
-        def everyone(first: Iterator[tuple[bool, int, int]] = first) -> tuple[list[int], int]:
+        def blocked_requesters(first: Iterator[tuple[bool, int, int]] = first) -> tuple[list[int], int]:
             other, helpers, _ = next(first)
             return [os.getpid(), *[gone] * other], helpers
 
-        monkeypatch.setattr(proc, "blocked_requesters", everyone)
-        assert bool(ask()) is root
+        monkeypatch.setattr(proc, "blocked_requesters", blocked_requesters)
+        assert bool(search()) is accepted
 
 
 def _known(found: tuple[Caller, ...] | None) -> bool:
     return bool(found) and all(caller.known for caller in found or ())
 
 
-def test_an_ended_task_is_nobody(stacks: dict[str, list[bytes]]) -> None:
+def test_an_ended_task_is_no_caller(stacks: dict[str, list[bytes]]) -> None:
     with child(lambda: None) as pid:
-        stacks[f"/proc/{pid}/stack"] = STEADY
+        stacks[f"/proc/{pid}/stack"] = BLOCKED
     assert find._read_blocked_caller(pid, Source.TRACEFS) is None
 
 
@@ -195,27 +197,27 @@ INHERITED = [
     (USER._replace(source=Source.KERNEL_ARGS), Source.PROC, Source.PROC),
     (USER._replace(source=Source.PROC), Source.TRACEFS, Source.TRACEFS),
     (Caller(Source.PROC), Source.TRACEFS, Source.TRACEFS),
-    # An argument that nobody understood is a refusal even where unknown callers are privileged.
-    (UNREAD, Source.TRACEFS, Source.KERNEL_ARGS),
-    (UNREAD, Source.PROC, Source.KERNEL_ARGS),
+    # Malformed kernel arguments refuse even where the policy trusts unknown callers.
+    (MALFORMED, Source.TRACEFS, Source.KERNEL_ARGS),
+    (MALFORMED, Source.PROC, Source.KERNEL_ARGS),
 ]
 
 
-@pytest.mark.parametrize(("for_whom", "source", "kept"), INHERITED)
-def test_a_loading_helper_asks_for_its_caller(
-    stacks: dict[str, list[bytes]], for_whom: Caller, source: Source, kept: Source
+@pytest.mark.parametrize(("inherited", "source", "expected_source"), INHERITED)
+def test_a_loading_helper_and_its_child_inherit_the_helpers_caller(
+    stacks: dict[str, list[bytes]], inherited: Caller, source: Source, expected_source: Source
 ) -> None:
-    """This process is root's, and says that it loads for somebody else; so does what it starts."""
-    with child(lambda: None) as pid, on_behalf_of(for_whom):
+    """This process has root's credentials, and records that it loads for another caller."""
+    with child(lambda: None) as pid, on_behalf_of(inherited):
         for tid in (os.getpid(), pid):
-            stacks[f"/proc/{tid}/stack"] = STEADY
-            assert find._read_blocked_caller(tid, source) == for_whom._replace(
-                source=kept, tid=tid, pid=tid, call_site="f"
+            stacks[f"/proc/{tid}/stack"] = BLOCKED
+            assert find._read_blocked_caller(tid, source) == inherited._replace(
+                source=expected_source, tid=tid, pid=tid, call_site="f"
             )
 
 
-NAME = b"crypto-authencesn(hmac(sha256),cbc(aes))"
-PARTS = [
+WHOLE_NAME = b"crypto-authencesn(hmac(sha256),cbc(aes))"
+REQUESTED_BY_DEPUTY = [
     (b"crypto-authencesn", True),
     (b"crypto-hmac(sha256)", True),
     (b"crypto-cbc(aes)", True),
@@ -230,55 +232,68 @@ PARTS = [
 ]
 
 
-@pytest.mark.parametrize(("part", "behind"), PARTS)
-def test_who_sleeps_for_the_whole_is_behind_its_parts(
-    stacks: dict[str, list[bytes]], someone: int, part: bytes, behind: bool
+@pytest.mark.parametrize(("part", "expected"), REQUESTED_BY_DEPUTY)
+def test_a_deputy_works_for_the_task_that_sleeps_for_the_whole_name(
+    stacks: dict[str, list[bytes]], user_task: int, part: bytes, expected: bool
 ) -> None:
-    stacks[f"/proc/{someone}/stack"] = [LARVAL]
-    seen = TracedRequests({someone: Event(someone, LATE, True, NAME), 2: Event(2, LATE, True, part)}, False)
-    found = find._tasks_waiting_for_deputy(seen, seen.events[2])
-    assert [each.uid for each in found] == ([1000] if behind else [])
+    stacks[f"/proc/{user_task}/stack"] = [CRYPTO_WAIT]
+    traced = TracedRequests(
+        {user_task: Event(user_task, LATER, True, WHOLE_NAME), 2: Event(2, LATER, True, part)}, False
+    )
+    found = find._tasks_waiting_for_deputy(traced, traced.events[2])
+    assert [each.uid for each in found] == ([1000] if expected else [])
 
 
-def test_a_loading_helper_behind_a_deputy_is_not_root(stacks: dict[str, list[bytes]]) -> None:
-    """A module's init that wants a cipher sleeps in our helper, with all of root's power."""
+def test_a_loading_helper_that_a_deputy_works_for_is_not_root(stacks: dict[str, list[bytes]]) -> None:
+    """A module's init that requests a cipher sleeps in our helper, with root's credentials."""
     own = os.getpid()
-    stacks[f"/proc/{own}/stack"] = [LARVAL]
-    seen = TracedRequests({own: Event(own, LATE, True, NAME), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
-    assert [each.uid for each in find._tasks_waiting_for_deputy(seen, seen.events[2])] == [0]
+    stacks[f"/proc/{own}/stack"] = [CRYPTO_WAIT]
+    traced = TracedRequests(
+        {own: Event(own, LATER, True, WHOLE_NAME), 2: Event(2, LATER, True, b"crypto-cbc(aes)")}, False
+    )
+    assert [each.uid for each in find._tasks_waiting_for_deputy(traced, traced.events[2])] == [0]
     with on_behalf_of(USER):
-        assert [each.uid for each in find._tasks_waiting_for_deputy(seen, seen.events[2])] == [1000]
+        assert [each.uid for each in find._tasks_waiting_for_deputy(traced, traced.events[2])] == [1000]
 
 
-NOT_BEHIND: list[tuple[Callable[[], object], list[bytes], int, bytes]] = [
-    (user(), [b""], LATE, NAME),
-    (user(), [LARVAL, b""], LATE, NAME),
-    (user(), [LARVAL], 0, NAME),  # it started after the event: another task had its TID then
-    (user(), [LARVAL], LATE, b"net-pf-38"),
-    (user(), [LARVAL], LATE, b"x" + NAME),
-    (lambda: os.setresuid(1000, 0, 0), [LARVAL], LATE, NAME),  # a set-user-ID program may not be what asked
+OTHER_TASKS: list[tuple[Callable[[], object], list[bytes], int, bytes]] = [
+    (user(), [b""], LATER, WHOLE_NAME),
+    (user(), [CRYPTO_WAIT, b""], LATER, WHOLE_NAME),
+    (user(), [CRYPTO_WAIT], 0, WHOLE_NAME),  # it is younger than the event, so another task had its TID then
+    (user(), [CRYPTO_WAIT], LATER, b"net-pf-38"),
+    (user(), [CRYPTO_WAIT], LATER, b"x" + WHOLE_NAME),
+    (
+        lambda: os.setresuid(1000, 0, 0),
+        [CRYPTO_WAIT],
+        LATER,
+        WHOLE_NAME,
+    ),  # a set-user-ID program, perhaps not the requester
 ]
 
 
-@pytest.mark.parametrize(("become", "looks", "when", "name"), NOT_BEHIND)
-def test_who_is_not_behind(
-    stacks: dict[str, list[bytes]], become: Callable[[], object], looks: list[bytes], when: int, name: bytes
+@pytest.mark.parametrize(("become", "reads", "when", "name"), OTHER_TASKS)
+def test_a_deputy_does_not_work_for_other_tasks(
+    stacks: dict[str, list[bytes]], become: Callable[[], object], reads: list[bytes], when: int, name: bytes
 ) -> None:
     with child(become) as pid:
-        stacks[f"/proc/{pid}/stack"] = list(looks)
-        seen = TracedRequests({pid: Event(pid, when, True, name), 2: Event(2, LATE, True, b"crypto-cbc(aes)")}, False)
-        assert find._tasks_waiting_for_deputy(seen, seen.events[2]) == ()
+        stacks[f"/proc/{pid}/stack"] = list(reads)
+        traced = TracedRequests(
+            {pid: Event(pid, when, True, name), 2: Event(2, LATER, True, b"crypto-cbc(aes)")}, False
+        )
+        assert find._tasks_waiting_for_deputy(traced, traced.events[2]) == ()
 
 
-def test_an_ended_task_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    """request_module_nowait(): only a kernel thread that is older than its event is known."""
+def test_without_a_blocked_task_only_a_kernel_thread_older_than_its_event_is_known(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """request_module_nowait(): an ended task does not affect the others."""
     with child(lambda: None) as ended:
         pass
     real = proc.stat
 
     def stat(tid: int) -> proc.Stat:
         found = real(tid)
-        found.flags |= 0x00200000  # PF_KTHREAD: this process plays one
+        found.flags |= 0x00200000  # PF_KTHREAD: this process plays a kernel thread
         return found
 
     monkeypatch.setattr(proc, "stat", stat)
@@ -286,11 +301,11 @@ def test_an_ended_task_takes_nothing_from_the_others(monkeypatch: pytest.MonkeyP
     request = parse(["-q", "--", "x"]).request
     events = {ended: Event(ended, now, False, b"x"), own: Event(own, now, False, b"x")}
     assert [each.tid for each in find._nowait_requesters(request, TracedRequests(events, False)) or ()] == [own]
-    late = {own: Event(own, 0, False, b"x")}
-    assert find._nowait_requesters(request, TracedRequests(late, False)) == ()
+    younger = {own: Event(own, 0, False, b"x")}
+    assert find._nowait_requesters(request, TracedRequests(younger, False)) == ()
 
 
-def test_who_runs_us_by_hand_is_the_caller() -> None:
+def test_a_helper_that_is_run_by_hand_is_the_caller_itself() -> None:
     found = callers_under(Policy(), parse(["x"]).request)
     assert [(each.uid, each.tid, each.source) for each in found] == [(os.getuid(), os.getpid(), Source.PROC)]
 
@@ -305,21 +320,21 @@ def test_who_runs_us_by_hand_is_the_caller() -> None:
     ],
 )
 @pytest.mark.parametrize("rule", ["", "rule = [{ groups = [29], action = 'deny' }]"])
-def test_a_kernels_argument_counts_even_by_hand(argument: str, claim: Claim, rule: str) -> None:
-    """And of whoever waits for a module meanwhile nothing is taken for the words' sake."""
+def test_kernel_arguments_count_even_when_the_helper_is_run_by_hand(argument: str, claim: Claim, rule: str) -> None:
+    """No blocked task adds details to them then."""
     assert callers_under(policy(rule), parse(["-q", "--", "x", argument]).request) == (claimed_caller(claim),)
 
 
 FS = "grsec_modharden_fs"
 SILENCES = [
-    # What kernel.modprobe_caller_args holds, what the policy's kernel_args says, the kernel's words; whether it is root.
+    # Content of kernel.modprobe_caller_args, whether the policy has kernel_args = "always", kernel arguments; is it root?
     (b"1\n", False, (), True),
     (b"1\n", True, (), True),
     (b"1\n", False, (FS,), True),
     (None, True, (), True),
     (None, False, (), False),
     (None, False, (FS,), False),
-    (None, True, (FS,), False),  # grsecurity's, which stands in the place of the uid
+    (None, True, (FS,), False),  # grsecurity's, in the place of the uid
     (b"0\n", False, (), False),
     (b"2\n", False, (), False),
     (b"11\n", False, (), False),
@@ -351,7 +366,7 @@ def test_silence_is_privilege_only_where_it_is_promised(
     assert by_kernel_args(always, words) == (UNNAMED_CALLER if root else None)
 
 
-def test_a_promise_that_cannot_be_read_is_none(promise: Path) -> None:
+def test_an_unreadable_promise_is_no_promise(promise: Path) -> None:
     promise.mkdir()
     assert by_kernel_args() is None
 
@@ -360,7 +375,9 @@ def test_a_promise_that_cannot_be_read_is_none(promise: Path) -> None:
     "words",
     [("grsec_modharden_normal0_",), (FS, "grsec_modharden_normal1000_"), ("x",), (FS, FS), ("modharden_cap12_",)],
 )
-def test_a_promise_makes_nobody_root_of_whom_the_kernel_speaks(promise: Path, words: tuple[str, ...]) -> None:
+def test_a_caller_that_the_kernel_names_has_no_privilege_despite_the_promise(
+    promise: Path, words: tuple[str, ...]
+) -> None:
     promise.write_bytes(b"1\n")
     for always in (False, True):
         found = by_kernel_args(always, words)
@@ -369,8 +386,8 @@ def test_a_promise_makes_nobody_root_of_whom_the_kernel_speaks(promise: Path, wo
 
 NETDEV = "grsec_modharden_netdev"
 BARE_NAMES = [
-    # What kernel.modprobe_caller_args holds, the kernel's words; what root and a user get who ask for an interface's
-    # bare name: a kernel with the series never says that word alone of a user.
+    # Content of kernel.modprobe_caller_args, kernel arguments; what root gets for a bare interface name. A kernel with
+    # the series passes NETDEV alone only for root.
     (b"1\n", (NETDEV,), "allow"),
     (b"1\n", (NETDEV, "grsec_modharden_normal1000_"), "deny"),
     (b"1\n", (NETDEV, "nonsense"), "deny"),
@@ -384,53 +401,53 @@ BARE_NAMES = [
 
 
 @pytest.mark.parametrize(("content", "words", "action"), BARE_NAMES)
-def test_a_bare_name_is_roots_where_the_kernel_has_the_series(
+def test_root_may_request_a_bare_name_where_the_kernel_has_the_series(
     promise: Path, content: bytes | None, words: tuple[str, ...], action: str
 ) -> None:
-    """grsecurity refuses it to everybody; here no rule names it."""
+    """grsecurity refuses it to every caller. No rule of this policy names it."""
     if content is not None:
         promise.write_bytes(content)
-    asked = parse(["-q", "--", "m", *words]).request
-    request = find.resolve_netdev_claim(asked)
-    assert (request.alias, request.kernel_args) == (asked.alias, asked.kernel_args)
+    search = parse(["-q", "--", "m", *words]).request
+    request = find.resolve_netdev_claim(search)
+    assert (request.alias, request.kernel_args) == (search.alias, search.kernel_args)
     assert decide(policy(""), request, ROOT, plan(step("m", N))).action == action
     assert decide(policy(""), request, USER, plan(step("m", Y))).action == "deny"
 
 
-def test_of_a_promise_that_cannot_be_read_a_bare_name_hears_nothing(promise: Path) -> None:
+def test_an_unreadable_promise_keeps_the_claim_about_a_bare_name(promise: Path) -> None:
     promise.mkdir()
     assert find.resolve_netdev_claim(parse(["--", "m", NETDEV]).request).claim.netdev
 
 
-WAITED, UNATTENDED = False, True
+WAITED, NOT_WAITED = False, True
 LOADS = [
-    # Who is loaded for at the moment, whether anybody waits for this request; whether silence is root's.
+    # The caller of a running load, whether a task waits for this request; does silence mean root?
     (ROOT, WAITED, True),
-    (ROOT, UNATTENDED, True),
+    (ROOT, NOT_WAITED, True),
     (USER, WAITED, False),
-    (USER, UNATTENDED, False),
-    (UNREAD, WAITED, False),
+    (USER, NOT_WAITED, False),
+    (MALFORMED, WAITED, False),
     (Caller(Source.NONE), WAITED, False),
     (ROOT._replace(initial_user_namespace=False), WAITED, False),
     (ROOT._replace(capabilities=ALL & ~(1 << 16)), WAITED, False),
 ]
 
 
-@pytest.mark.parametrize(("whom", "nobody_waits", "root"), LOADS)
-def test_a_module_that_is_loaded_for_a_user_does_not_ask_as_root(
-    promise: Path, monkeypatch: pytest.MonkeyPatch, whom: Caller, nobody_waits: bool, root: bool
+@pytest.mark.parametrize(("loaded_for", "no_requester", "root"), LOADS)
+def test_a_module_that_is_loaded_for_a_user_makes_no_request_as_root(
+    promise: Path, monkeypatch: pytest.MonkeyPatch, loaded_for: Caller, no_requester: bool, root: bool
 ) -> None:
     promise.write_bytes(b"1\n")
-    monkeypatch.setattr(proc, "has_no_requester", lambda: nobody_waits)
-    with on_behalf_of(whom):
+    monkeypatch.setattr(proc, "has_no_requester", lambda: no_requester)
+    with on_behalf_of(loaded_for):
         assert [bool(by_kernel_args(always)) for always in (False, True)] == [root, root]
-    # A helper may come for what its init asked for without waiting, after it has ended.
-    after = root or not nobody_waits
+    # After the load, a helper may still start for a request that the module's init did not wait for.
+    after = root or not no_requester
     assert [bool(by_kernel_args(always)) for always in (False, True)] == [after, after]
 
 
 @pytest.mark.parametrize(("seconds", "root"), [(-1, False), (0, False), (59, False), (61, True)])
-def test_after_a_minute_nobody_comes_any_more(
+def test_silence_counts_again_a_minute_after_a_users_load(
     promise: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, seconds: int, root: bool
 ) -> None:
     promise.write_bytes(b"1\n")
@@ -443,7 +460,7 @@ def test_after_a_minute_nobody_comes_any_more(
     assert bool(by_kernel_args()) is root
 
 
-def test_a_helper_that_was_killed_while_it_loaded_is_remembered_for_a_while(
+def test_silence_counts_again_some_time_after_a_loading_helper_was_killed(
     promise: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     promise.write_bytes(b"1\n")
@@ -458,54 +475,56 @@ def test_a_helper_that_was_killed_while_it_loaded_is_remembered_for_a_while(
 
 
 @contextmanager
-def loads_for(whom: Caller, seconds: float) -> Iterator[None]:
-    """Another process that loads for this caller, and is done after so long, or with the test."""
-    here, there = os.pipe()
+def loads_for(caller: Caller, seconds: float) -> Iterator[None]:
+    """Run another process that loads for this caller, until the time is over or the test ends."""
+    read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            with on_behalf_of(whom):
-                os.write(there, b"x")
+            with on_behalf_of(caller):
+                os.write(write_end, b"x")
                 time.sleep(seconds)
         finally:
             os._exit(0)
     try:
-        os.read(here, 1)
+        os.read(read_end, 1)
         yield
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
-        os.close(here)
-        os.close(there)
+        os.close(read_end)
+        os.close(write_end)
 
 
-ALONE = 'settings.sources = ["kernel-args"]'
-PATIENCE = [
-    # For whom a load begins, how long it takes, whether somebody waits for the request; whether it is root's.
+ONLY_KERNEL_ARGS = 'settings.sources = ["kernel-args"]'
+WAITED_FOR = [
+    # The caller of a load, its seconds, whether a task waits for this request; does silence mean root?
     (USER, 0.2, WAITED, True),
     (USER, 5.0, WAITED, False),
-    (USER, 0.2, UNATTENDED, False),
-    (UNREAD, 0.2, WAITED, True),
+    (USER, 0.2, NOT_WAITED, False),
+    (MALFORMED, 0.2, WAITED, True),
     (ROOT, 5.0, WAITED, True),
 ]
 
 
-@pytest.mark.parametrize(("whom", "seconds", "nobody_waits", "root"), PATIENCE)
-def test_where_nobody_else_can_say_it_a_users_load_is_waited_for(
-    promise: Path, monkeypatch: pytest.MonkeyPatch, whom: Caller, seconds: float, nobody_waits: bool, root: bool
+@pytest.mark.parametrize(("loaded_for", "seconds", "no_requester", "root"), WAITED_FOR)
+def test_without_another_source_the_helper_waits_for_a_users_load_to_end(
+    promise: Path, monkeypatch: pytest.MonkeyPatch, loaded_for: Caller, seconds: float, no_requester: bool, root: bool
 ) -> None:
-    """A module's own request would hold the load until it is answered."""
+    """If the loading module had made this request, its load could not end before the answer."""
     promise.write_bytes(b"1\n")
     monkeypatch.setattr(proc, "started_by_kernel", lambda: True)
-    monkeypatch.setattr(proc, "has_no_requester", lambda: nobody_waits)
-    with loads_for(whom, seconds):
-        assert callers_under(policy(ALONE), parse(["-q", "--", "x"]).request) == (UNNAMED_CALLER if root else UNKNOWN,)
+    monkeypatch.setattr(proc, "has_no_requester", lambda: no_requester)
+    with loads_for(loaded_for, seconds):
+        assert callers_under(policy(ONLY_KERNEL_ARGS), parse(["-q", "--", "x"]).request) == (
+            UNNAMED_CALLER if root else UNKNOWN,
+        )
 
 
-def test_a_load_that_begins_later_is_not_waited_for(
+def test_the_helper_does_not_wait_for_a_load_that_begins_later(
     promise: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Or a user could hold root up for ever."""
+    """Otherwise a user could delay root forever."""
     promise.write_bytes(b"1\n")
     (tmp_path / "loads").mkdir()
     (tmp_path / "loads/7").write_bytes(b"")
@@ -522,7 +541,7 @@ def test_a_load_that_begins_later_is_not_waited_for(
 
 
 @pytest.mark.parametrize(("name", "content", "root"), [("7", b"", False), ("7", b"x", False), ("7.new", b"", True)])
-def test_a_broken_record_of_a_load_is_no_proof(
+def test_silence_does_not_count_beside_a_malformed_record_of_a_load(
     promise: Path, tmp_path: Path, name: str, content: bytes, root: bool
 ) -> None:
     promise.write_bytes(b"1\n")
@@ -537,7 +556,7 @@ BY_UNIT = 'rule = [{ units = ["a.service"], action = "deny" }]'
 
 
 def keep(*bits: int) -> Callable[[], object]:
-    """These capabilities and no other, by uid 0: CAP_SETPCAP is 8, CAP_NET_ADMIN 12, CAP_SYS_MODULE 16."""
+    """Keep only these capabilities, as uid 0: CAP_SETPCAP is 8, CAP_NET_ADMIN 12, CAP_SYS_MODULE 16."""
 
     def become() -> None:
         mask = sum(1 << bit for bit in bits)
@@ -556,8 +575,8 @@ def by_uid(uid: int, *bits: int) -> Callable[[], object]:
     return become
 
 
-FITS: list[tuple[str, Callable[[], object], dict[str, object] | None]] = [
-    # The kernel's words; who waits; what is then known, None where it cannot be the one that the kernel speaks of.
+TASKS: list[tuple[str, Callable[[], object], dict[str, object] | None]] = [
+    # Kernel arguments, a blocked task; the details of the caller, None where the task does not fit the arguments.
     (NORMAL.format(1000), user(), {"uid": 1000, "euid": 1000, "capabilities": 0, "initial_user_namespace": True}),
     (NORMAL.format(1000), user(no_new_privs), {"uid": 1000, "no_new_privs": True, "capabilities": 0}),
     (NORMAL.format(1000), user(user_namespace), {"uid": 1000, "initial_user_namespace": False, "may_hold": 0}),
@@ -588,109 +607,109 @@ FITS: list[tuple[str, Callable[[], object], dict[str, object] | None]] = [
 
 
 @pytest.fixture
-def asked(promise: Path, stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
-    """What is known of who asked on a kernel that promises to speak, while these tasks wait in a request.
+def search(promise: Path, stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch) -> Callable[..., object]:
+    """A search for the callers while these tasks are blocked, on a kernel that names each unprivileged caller.
 
-    By tracefs their last request is for this very alias.
+    By tracefs, the last request of each task is for this alias.
     """
     promise.write_bytes(b"1\n")
     monkeypatch.setattr(proc, "started_by_kernel", lambda: True)
     monkeypatch.setattr(proc, "has_no_requester", lambda: False)
     monkeypatch.setattr(find, "_RETRY_DELAYS_S", (0.0, 0.0))
 
-    def ask(words: str, source: Source, *tids: int, rule: str = BY_UNIT, alias: str = "x") -> tuple[Caller, ...]:
+    def search_by(words: str, source: Source, *tids: int, rule: str = BY_UNIT, alias: str = "x") -> tuple[Caller, ...]:
         for tid in tids:
-            stacks[f"/proc/{tid}/stack"] = STEADY
+            stacks[f"/proc/{tid}/stack"] = BLOCKED
         monkeypatch.setattr(proc, "blocked_requesters", lambda: (list(tids), len(tids)))
         monkeypatch.setattr(proc, "count_helpers", lambda: len(tids))
-        events = {tid: Event(tid, LATE, True, os.fsencode(alias)) for tid in tids}
+        events = {tid: Event(tid, LATER, True, os.fsencode(alias)) for tid in tids}
         monkeypatch.setattr(tracefs, "active_instance", lambda: "instance")
         monkeypatch.setattr(tracefs, "read_requests", lambda folder: TracedRequests(events, False))
         sources = f"settings.sources = ['kernel-args', '{source}']\n"
         return callers_under(policy(sources + rule), parse(["-q", "--", alias, *words.split()]).request)
 
-    return ask
+    return search_by
 
 
-def said(words: str) -> Caller:
+def claimed_by(words: str) -> Caller:
     return claimed_caller(parse(["-q", "--", "x", *words.split()]).request.claim) if words else UNNAMED_CALLER
 
 
-LOOKS_AT_TASKS = [Source.TRACEFS, Source.PROC]
+TASK_SOURCES = [Source.TRACEFS, Source.PROC]
 
 
-@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
-@pytest.mark.parametrize(("words", "become", "fits"), FITS)
-def test_the_rest_is_of_a_task_that_the_kernel_may_mean(
-    asked: Callable[..., tuple[Caller, ...]],
+@pytest.mark.parametrize("source", TASK_SOURCES)
+@pytest.mark.parametrize(("words", "become", "details"), TASKS)
+def test_details_come_from_a_task_that_fits_the_kernel_arguments(
+    search: Callable[..., tuple[Caller, ...]],
     source: Source,
     words: str,
     become: Callable[[], object],
-    fits: dict[str, object] | None,
+    details: dict[str, object] | None,
 ) -> None:
     with child(become) as pid:
-        (found,) = asked(words, source, pid)
-        if fits is None:
-            assert found == said(words)
+        (found,) = search(words, source, pid)
+        if details is None:
+            assert found == claimed_by(words)
             return
-        known = {key: getattr(found, key) for key in fits}
-        if fits.get("capabilities") == ALL:
+        known = {key: getattr(found, key) for key in details}
+        if details.get("capabilities") == ALL:
             known["capabilities"] = known["capabilities"] and ALL
-        assert known == fits
+        assert known == details
         assert (found.source, found.tid, found.seen, found.call_site) == (source, pid, True, "f")
 
 
-@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
-def test_of_several_only_who_fits_counts(asked: Callable[..., tuple[Caller, ...]], source: Source) -> None:
+@pytest.mark.parametrize("source", TASK_SOURCES)
+def test_of_several_tasks_only_those_that_fit_count(search: Callable[..., tuple[Caller, ...]], source: Source) -> None:
     with child(user()) as one, child(lambda: None) as root, child(by_uid(1001)) as other, child(user()) as two:
-        everyone = (one, root, other, two)
-        for words, fit in (("", [root]), (NORMAL.format(1001), [other]), (NORMAL.format(1000), [one, two])):
-            assert [each.tid for each in asked(words, source, *everyone)] == fit
-        assert asked(NORMAL.format(7), source, *everyone) == (claimed_caller(Claim(True, 7)),)
-        assert asked("", source) == (UNNAMED_CALLER,)
+        blocked = (one, root, other, two)
+        for words, expected in (("", [root]), (NORMAL.format(1001), [other]), (NORMAL.format(1000), [one, two])):
+            assert [each.tid for each in search(words, source, *blocked)] == expected
+        assert search(NORMAL.format(7), source, *blocked) == (claimed_caller(Claim(True, 7)),)
+        assert search("", source) == (UNNAMED_CALLER,)
 
 
 @pytest.mark.parametrize("rule", ["", BY_UNIT.replace("units", "aliases = ['fs-*'], units")])
-def test_where_no_rule_depends_on_it_nobody_is_looked_at(
-    asked: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, someone: int, rule: str
+def test_tasks_are_read_only_where_a_rule_depends_on_details(
+    search: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, user_task: int, rule: str
 ) -> None:
     monkeypatch.setattr(find, "_SOURCES", {})
     for words in ("", NORMAL.format(1000), "nonsense"):
-        assert asked(words, Source.TRACEFS, someone, rule=rule) == (said(words),)
+        assert search(words, Source.TRACEFS, user_task, rule=rule) == (claimed_by(words),)
 
 
-@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
-@pytest.mark.parametrize("look", [OSError, ValueError])
-def test_where_the_other_source_fails_the_words_stand(
-    asked: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, source: Source, look: type[Exception]
+@pytest.mark.parametrize("source", TASK_SOURCES)
+@pytest.mark.parametrize("error", [OSError, ValueError])
+def test_the_kernel_arguments_stand_where_the_other_source_fails(
+    search: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, source: Source, error: type[Exception]
 ) -> None:
     def fail(*_: object) -> None:
-        raise look
+        raise error
 
     monkeypatch.setattr(proc, "has_no_requester", lambda: False)
     for words in ("", NORMAL.format(1000)):
-        asked(words, source)  # the fixture's
+        search(words, source)  # sets up the fixture
         with monkeypatch.context() as broken:
             broken.setattr(find, "_blocked_callers", fail)
             broken.setattr(find, "_read_blocked_caller", fail)
-            assert asked(words, source, 1) == (said(words),)
+            assert search(words, source, 1) == (claimed_by(words),)
 
 
-@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
-def test_a_helper_that_loads_for_a_user_is_not_who_the_kernel_is_silent_of(
-    asked: Callable[..., tuple[Caller, ...]], source: Source
+@pytest.mark.parametrize("source", TASK_SOURCES)
+def test_a_helper_that_loads_for_a_user_is_never_taken_for_root(
+    search: Callable[..., tuple[Caller, ...]], source: Source
 ) -> None:
-    """Nor is its silence believed then: the next source answers, by whom it loads for."""
+    """Silence proves nothing meanwhile. The next source finds the helper, which inherits its caller."""
     own = os.getpid()
-    assert [each.uid for each in asked("", source, own)] == [0]
+    assert [each.uid for each in search("", source, own)] == [0]
     with on_behalf_of(USER):
-        assert [each.uid for each in asked("", source, own)] == [1000]
+        assert [each.uid for each in search("", source, own)] == [1000]
 
 
 KTHREAD = ROOT._replace(kernel_thread=True)
 DEPUTIES = "call_site = [{ aliases = ['deputy-*', 'crypto-*'], deputy = true }]\n"
-THREADS = [
-    # The words, the alias, the tasks behind a kernel thread; which of them is taken, the thread itself, or None of them.
+KERNEL_THREADS = [
+    # Kernel arguments, alias, tasks that a kernel thread works for; the caller: one of them, the thread, or None of them.
     ("", "x", (), KTHREAD),
     ("", "deputy-x", (), KTHREAD),
     ("", "crypto-x", (), None),
@@ -700,43 +719,43 @@ THREADS = [
     (NORMAL.format(0), "x", (), None),
     (NORMAL.format(1000), "crypto-x", (), None),
     (NORMAL.format(1000), "crypto-x", (ROOT,), None),
-    (NORMAL.format(1000), "crypto-x", (UNREAD,), None),
+    (NORMAL.format(1000), "crypto-x", (MALFORMED,), None),
     (NORMAL.format(1000), "crypto-x", (ROOT, USER), USER),
 ]
 
 
-@pytest.mark.parametrize(("words", "alias", "behind", "taken"), THREADS)
-def test_a_kernel_thread_may_act_as_somebody_else(
-    words: str, alias: str, behind: tuple[Caller, ...], taken: Caller | None
+@pytest.mark.parametrize(("words", "alias", "tasks", "expected"), KERNEL_THREADS)
+def test_a_kernel_thread_may_act_with_a_users_credentials(
+    words: str, alias: str, tasks: tuple[Caller, ...], expected: Caller | None
 ) -> None:
-    thread = KTHREAD._replace(working_for=behind)
-    fit = find._filter_by_claim(parse(["--", alias]).request, said(words), False)
-    assert fit(thread) == ({KTHREAD: (thread,), None: (said(words),)}.get(taken) or (taken,))
+    thread = KTHREAD._replace(working_for=tasks)
+    accept = find._filter_by_claim(parse(["--", alias]).request, claimed_by(words), False)
+    assert accept(thread) == ({KTHREAD: (thread,), None: (claimed_by(words),)}.get(expected) or (expected,))
 
 
-def test_root_itself_is_known_where_a_deputy_might_ask(asked: Callable[..., tuple[Caller, ...]]) -> None:
-    """Without the look nobody would be, and root refused."""
-    (found,) = asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="deputy-x")
+def test_root_is_found_where_a_deputy_may_have_made_the_request(search: Callable[..., tuple[Caller, ...]]) -> None:
+    """Without reading the task, the caller would be unknown, and root refused."""
+    (found,) = search("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="deputy-x")
     assert (found.uid, found.kernel_thread) == (0, False)
-    assert asked("", Source.TRACEFS, rule=DEPUTIES, alias="deputy-x") == (UNNAMED_CALLER,)
-    with child(user()) as other:  # which may be who asked, with borrowed credentials
-        found = asked("", Source.PROC, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
+    assert search("", Source.TRACEFS, rule=DEPUTIES, alias="deputy-x") == (UNNAMED_CALLER,)
+    with child(user()) as other:  # it may be the requester behind a deputy
+        found = search("", Source.PROC, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
         assert [each.tid for each in found] == [os.getpid(), None] and found[1] == UNNAMED_CALLER
-        found = asked("", Source.TRACEFS, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
+        found = search("", Source.TRACEFS, os.getpid(), other, rule=DEPUTIES, alias="deputy-x")
         assert [each.tid for each in found] == [os.getpid()]
-    assert asked("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="crypto-x") == (
+    assert search("", Source.TRACEFS, os.getpid(), rule=DEPUTIES, alias="crypto-x") == (
         UNNAMED_CALLER,
-    ), "it is seen through"
+    ), "a crypto deputy has its user's credentials there"
 
 
 SELF_TESTS = [
-    # For whom a load was, seconds since; what is asked for, who waits by the other source; for whom that is.
+    # The caller of a load, seconds since it ended; the alias, the task that the other source finds; the caller.
     (USER, 0, "crypto-x", None, None),
     (USER, 59, "crypto-x", None, None),
-    (USER, 0, "crypto-x", "a kernel thread", None),  # cryptomgr_test, with nobody behind it
+    (USER, 0, "crypto-x", "a kernel thread", None),  # cryptomgr_test, which works for no task
     (USER, 0, "crypto-x", "a user", 1000),
     (USER, 0, "cryptomgr", None, None),
-    (UNREAD, 0, "crypto-x", None, None),
+    (MALFORMED, 0, "crypto-x", None, None),
     (USER, 0, "crypto-x", "root", 0),
     (USER, 61, "crypto-x", "a kernel thread", UNNAMED_CALLER),
     (USER, 61, "crypto-x", None, UNNAMED_CALLER),
@@ -746,43 +765,43 @@ SELF_TESTS = [
 ]
 
 
-@pytest.mark.parametrize("source", LOOKS_AT_TASKS)
-@pytest.mark.parametrize(("whom", "seconds", "alias", "who", "taken"), SELF_TESTS)
-def test_a_users_algorithm_is_not_tested_as_root(
-    asked: Callable[..., tuple[Caller, ...]],
+@pytest.mark.parametrize("source", TASK_SOURCES)
+@pytest.mark.parametrize(("loaded_for", "seconds", "alias", "blocked", "expected"), SELF_TESTS)
+def test_the_self_test_of_a_users_algorithm_makes_no_request_as_root(
+    search: Callable[..., tuple[Caller, ...]],
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     source: Source,
-    whom: Caller,
+    loaded_for: Caller,
     seconds: int,
     alias: str,
-    who: str | None,
-    taken: object,
+    blocked: str | None,
+    expected: object,
 ) -> None:
-    """From Linux 6.12 on a module's init does not wait for cryptomgr_test, which asks as our helper did."""
-    with on_behalf_of(whom):
+    """From Linux 6.12 on a module's init does not wait for cryptomgr_test, which has our helper's credentials."""
+    with on_behalf_of(loaded_for):
         pass
     if (tmp_path / "loads.ended").exists():
         when = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - seconds * 10**9
         os.utime(tmp_path / "loads.ended", ns=(when, when))
-    with child(user() if who == "a user" else lambda: None) as pid:
+    with child(user() if blocked == "a user" else lambda: None) as pid:
         monkeypatch.setattr(find, "_tasks_waiting_for_deputy", lambda seen, event: ())
-        monkeypatch.setattr("safe_modprobe.callers.tasks._is_kernel_thread", lambda tid: who == "a kernel thread")
-        found = asked("", source, *[pid] * (who is not None), rule=DEPUTIES, alias=alias)
-        if taken is UNNAMED_CALLER:
+        monkeypatch.setattr("safe_modprobe.callers.tasks._is_kernel_thread", lambda tid: blocked == "a kernel thread")
+        found = search("", source, *[pid] * (blocked is not None), rule=DEPUTIES, alias=alias)
+        if expected is UNNAMED_CALLER:
             assert found == (UNNAMED_CALLER,)
             return
         judged = [
             each for caller in found for each in principals(policy(DEPUTIES), parse(["--", alias]).request, caller)
         ]
-        assert [each.uid for each in judged] == [taken] and {each.source for each in judged} == {source}
+        assert [each.uid for each in judged] == [expected] and {each.source for each in judged} == {source}
 
 
 @pytest.mark.parametrize("sources", ["'kernel-args'", "'kernel-args', 'tracefs'"])
-def test_where_nobody_else_can_look_an_algorithm_is_the_silents(
-    asked: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, sources: str
+def test_without_another_source_silence_counts_for_an_algorithm(
+    search: Callable[..., tuple[Caller, ...]], monkeypatch: pytest.MonkeyPatch, sources: str
 ) -> None:
-    """Or root would have no cipher for a minute whenever a user has one."""
+    """Otherwise root could load no cipher for a minute after a user loads one."""
     monkeypatch.setattr(tracefs, "active_instance", lambda: None)
     request, rules = parse(["-q", "--", "crypto-x"]).request, policy(f"settings.sources = [{sources}]\n{DEPUTIES}")
     with on_behalf_of(USER):
@@ -791,8 +810,8 @@ def test_where_nobody_else_can_look_an_algorithm_is_the_silents(
     assert callers_under(rules, request) == (UNNAMED_CALLER,)
 
 
-LAST = [
-    # Nobody waits; root does; a user does; both; root of a user namespace; uid 0 without its capabilities.
+BLOCKED_TASKS = [
+    # No task; root; two of root's; a user; root and a user; root of a user namespace; uid 0 without capabilities.
     ([], "net-pf-38", False),
     ([lambda: None], "net-pf-38", True),
     ([lambda: None, lambda: None], "net-pf-38", True),
@@ -806,54 +825,54 @@ LAST = [
 ]
 
 
-@pytest.mark.parametrize(("everyone", "alias", "privileged"), LAST)
-def test_the_last_resort_wants_everyone_privileged(
-    stacks: dict[str, list[bytes]], everyone: list[Callable[[], object]], alias: str, privileged: bool
+@pytest.mark.parametrize(("tasks", "alias", "privileged"), BLOCKED_TASKS)
+def test_the_last_resort_requires_that_all_blocked_tasks_are_privileged(
+    stacks: dict[str, list[bytes]], tasks: list[Callable[[], object]], alias: str, privileged: bool
 ) -> None:
     with ExitStack() as children:
-        for become in everyone:
-            stacks[f"/proc/{children.enter_context(child(become))}/stack"] = STEADY
+        for become in tasks:
+            stacks[f"/proc/{children.enter_context(child(become))}/stack"] = BLOCKED
         assert last_resort._all_requesters_privileged(alias) is privileged
 
 
-def test_the_last_resort_takes_no_loading_helper_for_root(
+def test_the_last_resort_does_not_take_a_loading_helper_for_root(
     stacks: dict[str, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(last_resort, "_NESTED", str(tmp_path / "loads"))
-    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    stacks[f"/proc/{os.getpid()}/stack"] = BLOCKED
     assert last_resort._all_requesters_privileged("x")
     with on_behalf_of(USER):
         assert not last_resort._all_requesters_privileged("x")
 
 
 @pytest.mark.parametrize(("alias", "privileged"), [("crypto-x", False), ("crypto-", False), ("net-pf-38", True)])
-def test_the_last_resort_takes_no_deputy_for_root(
+def test_the_last_resort_does_not_take_a_deputy_for_root(
     stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, alias: str, privileged: bool
 ) -> None:
     real = proc.stat
     own = os.getpid()
-    stacks[f"/proc/{own}/stack"] = STEADY
+    stacks[f"/proc/{own}/stack"] = BLOCKED
 
     def stat(tid: int) -> proc.Stat:
         found = real(tid)
-        found.flags |= 0x00200000 if tid == own else 0  # PF_KTHREAD: this process plays one
+        found.flags |= 0x00200000 if tid == own else 0  # PF_KTHREAD: this process plays a kernel thread
         return found
 
     monkeypatch.setattr(proc, "stat", stat)
     assert last_resort._all_requesters_privileged(alias) is privileged
 
 
-@pytest.mark.parametrize("whom", [USER, ROOT, UNREAD])
-def test_the_last_resort_refuses_what_a_module_or_its_loaders_child_asks_for(
-    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, whom: Caller
+@pytest.mark.parametrize("loaded_for", [USER, ROOT, MALFORMED])
+def test_the_last_resort_refuses_requests_of_a_loading_helper_and_its_child(
+    stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, loaded_for: Caller
 ) -> None:
-    """A modprobe that a helper has started for an `install` command holds all capabilities, too."""
+    """A modprobe that a helper started for an `install` command holds all capabilities."""
     monkeypatch.setattr(last_resort, "_NESTED", nested.FOLDER)
     with child(lambda: None) as pid:
         for tid in (os.getpid(), pid):
-            stacks[f"/proc/{tid}/stack"] = STEADY
+            stacks[f"/proc/{tid}/stack"] = BLOCKED
             assert last_resort._privileged(tid, "x")
-        with on_behalf_of(whom):
+        with on_behalf_of(loaded_for):
             assert not last_resort._privileged(os.getpid(), "x") and not last_resort._privileged(pid, "x")
         assert last_resort._privileged(pid, "x")
 
@@ -870,34 +889,34 @@ def test_the_last_resort_refuses_what_a_module_or_its_loaders_child_asks_for(
         (b"\xd9\xa3", False),
     ],
 )
-def test_what_the_last_resort_makes_of_a_record(
+def test_the_last_resort_ignores_only_a_record_with_another_start_time(
     stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, record: bytes, privileged: bool
 ) -> None:
-    """One that no helper wrote is no proof; one of a task that had the TID earlier is nobody's."""
+    """A malformed record counts. One with another start time is of an earlier task with this TID."""
     monkeypatch.setattr(last_resort, "_NESTED", str(tmp_path))
     with child(lambda: None) as pid:
-        stacks[f"/proc/{pid}/stack"] = STEADY
+        stacks[f"/proc/{pid}/stack"] = BLOCKED
         for tid in (pid, os.getpid()):
             (tmp_path / str(tid)).write_bytes(record)
             assert last_resort._privileged(pid, "x") is privileged
             (tmp_path / str(tid)).unlink()
 
 
-def test_the_last_resort_gives_up_on_a_chain_without_an_end(
+def test_the_last_resort_refuses_a_task_below_too_many_ancestors(
     stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(last_resort, "_MAX_ANCESTORS", 1)
-    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    stacks[f"/proc/{os.getpid()}/stack"] = BLOCKED
     assert not last_resort._privileged(os.getpid(), "x")
 
 
-def test_the_last_resort_refuses_whatever_nobody_waits_for(
+def test_the_last_resort_refuses_requests_that_no_task_waits_for(
     stacks: dict[str, list[bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A module may ask so after its load; then no helper of ours is above anybody who waits."""
-    stacks[f"/proc/{os.getpid()}/stack"] = STEADY
+    """A module may make such a request after its load, when no helper is an ancestor of a blocked task."""
+    stacks[f"/proc/{os.getpid()}/stack"] = BLOCKED
     monkeypatch.setattr(proc, "blocked_requesters", lambda: ([os.getpid()], 0))
     monkeypatch.setattr(proc, "count_helpers", lambda: 0)
-    for nobody, privileged in ((False, True), (True, False)):
-        monkeypatch.setattr(proc, "has_no_requester", lambda nobody=nobody: nobody)
+    for no_requester, privileged in ((False, True), (True, False)):
+        monkeypatch.setattr(proc, "has_no_requester", lambda no_requester=no_requester: no_requester)
         assert last_resort._all_requesters_privileged("x") is privileged

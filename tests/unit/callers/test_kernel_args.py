@@ -1,4 +1,4 @@
-"""argv -> Request: the kernel's own line, grsecurity's strings, modprobe's options, and hostile bytes."""
+"""Parse the helper's arguments: the kernel's, a patched kernel's, modprobe's options, and hostile bytes."""
 
 import os
 
@@ -14,10 +14,10 @@ CLAIMS = [
     ([], Claim()),
     (["grsec_modharden_normal1000_"], Claim(True, 1000)),
     (["grsec_modharden_normal4294967294_"], Claim(True, 4294967294)),
-    (["grsec_modharden_normal0_"], Claim(True, 0)),  # grsecurity never says it; uid 0 without CAP_SYS_MODULE
+    (["grsec_modharden_normal0_"], Claim(True, 0)),  # uid 0 without CAP_SYS_MODULE; grsecurity never passes it
     (["grsec_modharden_fs"], Claim(filesystem=True)),
     (["grsec_modharden_netdev"], Claim(netdev=True)),
-    # The series in packaging/kernel says up to three words.
+    # A kernel with the series in packaging/kernel passes up to three arguments.
     (["grsec_modharden_fs", "grsec_modharden_normal1000_"], Claim(True, 1000, True)),
     (["grsec_modharden_netdev", "grsec_modharden_normal0_"], Claim(True, 0, False, True)),
     (["grsec_modharden_normal1000_", "modharden_cap12_"], Claim(True, 1000, capabilities=1 << 12)),
@@ -27,7 +27,7 @@ CLAIMS = [
         ["grsec_modharden_fs", "grsec_modharden_normal1000_", "modharden_cap21_"],
         Claim(True, 1000, True, False, 1 << 21),
     ),
-    # Malformed or unknown: somebody without privilege, and nobody in particular.
+    # Malformed or unknown: an unprivileged and unknown caller.
     (["grsec_modharden_normal_"], Claim(True)),
     (["grsec_modharden_normal1000"], Claim(True)),
     (["grsec_modharden_normal1000__"], Claim(True)),
@@ -50,7 +50,7 @@ CLAIMS = [
     (["grsec_modharden_normal1000_", "grsec_modharden_normal1001_"], Claim(True)),
     (["grsec_modharden_normal1000_", "x"], Claim(True)),
     (["x", "grsec_modharden_normal1000_"], Claim(True)),
-    # The words in another order, twice, or without the one that they belong to.
+    # In another order, twice, or without the argument that must precede them.
     (["modharden_cap12_"], Claim(True)),
     (["grsec_modharden_fs", "modharden_cap21_"], Claim(True, None, True)),
     (["modharden_cap12_", "grsec_modharden_normal1000_"], Claim(True)),
@@ -66,8 +66,8 @@ CLAIMS = [
     # All in one argument, as a shell would see it.
     (["grsec_modharden_normal1000_ modharden_cap12_"], Claim(True)),
     (["grsec_modharden_normal1000_modharden_cap12_"], Claim(True)),
-    # A capability that no kernel names so.
-    (["grsec_modharden_normal1000_", "modharden_cap16_"], Claim(True)),  # CAP_SYS_MODULE: then it says nothing at all
+    # No kernel names a capability so.
+    (["grsec_modharden_normal1000_", "modharden_cap16_"], Claim(True)),  # CAP_SYS_MODULE: then the kernel is silent
     (["grsec_modharden_normal1000_", "modharden_cap0_"], Claim(True)),
     (["grsec_modharden_normal1000_", "modharden_cap_"], Claim(True)),
     (["grsec_modharden_normal1000_", "modharden_cap12"], Claim(True)),
@@ -85,14 +85,14 @@ CLAIMS = [
 
 
 @pytest.mark.parametrize(("arguments", "claim"), CLAIMS)
-def test_kernel_arguments(arguments: list[str], claim: Claim) -> None:
+def test_kernel_arguments_give_the_claim(arguments: list[str], claim: Claim) -> None:
     request = parse(["-q", "--", "net-pf-38", *arguments]).request
     assert request.claim == claim
     assert request.kernel_args == tuple(arguments)
 
 
 @pytest.mark.parametrize("claim", [claim for _, claim in CLAIMS if claim.unprivileged])
-def test_whoever_the_words_name_lacks_cap_sys_module(claim: Claim) -> None:
+def test_a_claimed_caller_never_holds_cap_sys_module(claim: Claim) -> None:
     caller = claimed_caller(claim)
     assert (caller.source, caller.uid, caller.known) == (Source.KERNEL_ARGS, claim.uid, claim.uid is not None)
     assert caller.capabilities == claim.capabilities
@@ -100,8 +100,8 @@ def test_whoever_the_words_name_lacks_cap_sys_module(claim: Claim) -> None:
 
 
 @pytest.mark.parametrize("claim", [claim for _, claim in CLAIMS if claim.unprivileged])
-def test_what_the_words_do_not_say_is_not_made_up(claim: Claim) -> None:
-    """But that a capability which is told of is held in the initial user namespace."""
+def test_a_claimed_caller_has_no_details_beyond_the_claim(claim: Claim) -> None:
+    """Except that a claimed capability is held in the initial user namespace."""
     caller = claimed_caller(claim)
     assert (caller.euid, caller.gids, caller.no_new_privs, caller.seen) == (None, None, None, False)
     assert caller.initial_user_namespace is (True if claim.capabilities else None)

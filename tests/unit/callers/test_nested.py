@@ -1,4 +1,4 @@
-"""For whom a helper loads: what it writes of itself, and what its children's requests inherit."""
+"""Nested requests: the record that a loading helper writes, and the caller that its descendants inherit."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -19,13 +19,13 @@ from tests.unit.make import ROOT, USER
 FULL = Caller(
     Source.TRACEFS, 1000, 0, frozenset({5, 6}), 7, True, True, False, 9, "a\nb\udcff", "/x y", "u.service", "f [m]"
 )  # fmt: skip
-CROWD = USER._replace(gids=frozenset(range(4_000_000_000, 4_000_065_536)))
-"""As many groups as the kernel allows (NGROUPS_MAX), which newgidmap(1) gives to any user of a namespace."""
+MANY_GROUPS = USER._replace(gids=frozenset(range(4_000_000_000, 4_000_065_536)))
+"""As many groups as the kernel allows (NGROUPS_MAX). newgidmap(1) lets any user have them in a user namespace."""
 
 CALLERS = [
     FULL,
     ROOT,
-    CROWD,
+    MANY_GROUPS,
     UNKNOWN_CALLER,
     Caller(Source.PROC, 0, 0, frozenset(), ALL, comm="", unit="-", call_site="="),
     Caller(Source.PROC, 0, 0, None, 1, False, None, may_hold=7),
@@ -41,7 +41,7 @@ def test_round_trip(caller: Caller) -> None:
     assert parse_caller(dump_caller(4711, caller)) == (4711, caller)
 
 
-def test_those_behind_a_deputy_are_left_out() -> None:
+def test_a_record_omits_the_tasks_that_a_deputy_works_for() -> None:
     assert parse_caller(dump_caller(1, FULL._replace(working_for=(ROOT,))))[1] == FULL
 
 
@@ -59,8 +59,8 @@ BAD = [
 
 
 @pytest.mark.parametrize("record", BAD)
-def test_what_no_helper_wrote(record: bytes) -> None:
-    with pytest.raises(UntrustedInputError, match=r"^a record of whom a helper loads for is not as helpers write it$"):
+def test_a_malformed_record_is_an_error(record: bytes) -> None:
+    with pytest.raises(UntrustedInputError, match=r"^the record of a loading helper is malformed$"):
         parse_caller(record)
 
 
@@ -74,34 +74,34 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @contextmanager
 def child(depth: int) -> Iterator[int]:
-    """The TID of a process that this one started, through so many others, and that waits."""
-    there, here = os.pipe()
-    go, stop = os.pipe()
+    """Start a descendant of this process, `depth` forks away, that waits. Yield its TID."""
+    read_end, write_end = os.pipe()
+    end_of_test, keep_open = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
-            os.close(stop)
+            os.close(keep_open)
             for _ in range(depth - 1):
                 if inner := os.fork():
                     os.waitpid(inner, 0)
                     os._exit(0)
-            os.write(here, b"%d" % os.getpid())
-            os.read(go, 1)  # the end of the test closes it
+            os.write(write_end, b"%d" % os.getpid())
+            os.read(end_of_test, 1)  # returns when the test closes the other end
         finally:
             os._exit(0)
-    os.close(here)
-    os.close(go)
+    os.close(write_end)
+    os.close(end_of_test)
     try:
-        yield int(os.read(there, 20))
+        yield int(os.read(read_end, 20))
     finally:
-        os.close(there)
-        os.close(stop)
+        os.close(read_end)
+        os.close(keep_open)
         os.waitpid(pid, 0)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 5])
-@pytest.mark.parametrize("caller", [FULL, USER, UNKNOWN_CALLER, CROWD])
-def test_children_inherit(folder: Path, caller: Caller, depth: int) -> None:
+@pytest.mark.parametrize("caller", [FULL, USER, UNKNOWN_CALLER, MANY_GROUPS])
+def test_descendants_of_a_loading_helper_inherit_its_caller(folder: Path, caller: Caller, depth: int) -> None:
     with child(depth) as tid:
         assert inherited_caller(tid) is None
         with on_behalf_of(caller):
@@ -110,20 +110,20 @@ def test_children_inherit(folder: Path, caller: Caller, depth: int) -> None:
         assert inherited_caller(tid) is None
 
 
-def test_the_nearest_counts(folder: Path) -> None:
+def test_the_nearest_loading_ancestor_counts(folder: Path) -> None:
     with child(1) as tid, on_behalf_of(ROOT):
         (folder / str(tid)).write_bytes(dump_caller(stat(tid).start, USER))
         assert inherited_caller(tid) == USER
         assert inherited_caller(os.getpid()) == ROOT
 
 
-def test_nobody_loads(folder: Path) -> None:
+def test_without_a_load_nothing_is_inherited(folder: Path) -> None:
     assert inherited_caller(os.getpid()) is None
     folder.mkdir()
     assert inherited_caller(os.getpid()) is None
 
 
-def test_a_parents_parent_is_not_asked_by_its_sibling(folder: Path) -> None:
+def test_a_sibling_of_a_loading_helper_inherits_nothing(folder: Path) -> None:
     with child(1) as one, child(1) as other:
         folder.mkdir()
         (folder / str(one)).write_bytes(dump_caller(stat(one).start, USER))
@@ -131,7 +131,7 @@ def test_a_parents_parent_is_not_asked_by_its_sibling(folder: Path) -> None:
         assert inherited_caller(os.getpid()) is None
 
 
-def test_who_is_far_below_nobody_who_loads_is_still_himself(folder: Path) -> None:
+def test_a_task_below_many_ancestors_that_do_not_load_inherits_nothing(folder: Path) -> None:
     with child(50) as deep, child(1) as other:
         folder.mkdir()
         (folder / str(other)).write_bytes(dump_caller(stat(other).start, USER))
@@ -146,14 +146,14 @@ def test_a_reused_pid_inherits_nothing(folder: Path, shift: int) -> None:
     assert inherited_caller(pid) is None
 
 
-@pytest.mark.parametrize("record", [b"", b"\0", dump_caller(1, CROWD)[:65536]])
-def test_a_broken_record_is_somebody_unknown_and_not_nobody(folder: Path, record: bytes) -> None:
+@pytest.mark.parametrize("record", [b"", b"\0", dump_caller(1, MANY_GROUPS)[:65536]])
+def test_a_malformed_record_gives_an_unknown_caller(folder: Path, record: bytes) -> None:
     folder.mkdir()
     (folder / str(os.getpid())).write_bytes(record)
     assert inherited_caller(os.getpid()) == UNKNOWN_CALLER
 
 
-def test_a_chain_without_an_end_is_somebody_unknown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_ancestors_give_an_unknown_caller(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(nested, "_MAX_ANCESTORS", 2)
     with child(4) as tid:
         folder.mkdir()
@@ -161,7 +161,7 @@ def test_a_chain_without_an_end_is_somebody_unknown(folder: Path, monkeypatch: p
         assert inherited_caller(tid) == UNKNOWN_CALLER
 
 
-def test_the_record_goes_with_a_failure(folder: Path) -> None:
+def test_a_failed_load_removes_its_record(folder: Path) -> None:
     def fail() -> None:
         with on_behalf_of(USER):
             raise KeyError
@@ -174,15 +174,13 @@ def test_the_record_goes_with_a_failure(folder: Path) -> None:
 @pytest.mark.parametrize(
     "break_it", [lambda path: path.write_text(""), lambda path: path.symlink_to("/nowhere/at/all")]
 )
-def test_what_cannot_be_said_is_an_error_before_anything_is_loaded(
-    folder: Path, break_it: Callable[[Path], object]
-) -> None:
+def test_nothing_is_loaded_if_the_record_cannot_be_written(folder: Path, break_it: Callable[[Path], object]) -> None:
     break_it(folder)
     with pytest.raises(OSError, match="File exists"), on_behalf_of(USER):
         pytest.fail("something would have been loaded")
 
 
-def test_nobody_else_may_look_or_write(folder: Path) -> None:
+def test_only_root_may_read_or_write_a_record(folder: Path) -> None:
     with on_behalf_of(USER):
         (record,) = folder.iterdir()
         assert (folder.stat().st_mode & 0o777, record.stat().st_mode & 0o777) == (0o700, 0o600)

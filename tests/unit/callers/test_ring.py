@@ -1,4 +1,4 @@
-"""Pages of the trace ring, written as include/linux/ring_buffer.h says, and read back."""
+"""Parse pages of the trace ring, which the test writes as include/linux/ring_buffer.h says."""
 
 import struct
 
@@ -71,7 +71,7 @@ def test_layout() -> None:
         (HEADER, FORMAT.replace(b"offset:20", b"offset:-4")), (HEADER, FORMAT.replace(b"ID: 401", b"ID: -1")),
     ],
 )  # fmt: skip
-def test_a_layout_without_what_we_need(header: bytes, event: bytes) -> None:
+def test_a_layout_with_a_missing_or_bad_field_is_an_error(header: bytes, event: bytes) -> None:
     with pytest.raises(UntrustedInputError):
         parse_layout(header, event)
 
@@ -96,23 +96,23 @@ PAGES = [
 
 
 @pytest.mark.parametrize(("raw", "events"), PAGES)
-def test_pages(raw: bytes, events: list[Event]) -> None:
+def test_events_of_a_page(raw: bytes, events: list[Event]) -> None:
     assert list(parse_page(raw, LAYOUT).events) == events
 
 
-def test_missed_events_are_told() -> None:
+def test_a_page_tells_whether_events_were_lost() -> None:
     assert parse_page(page(flags=1 << 31), LAYOUT).missed
     assert not parse_page(page(), LAYOUT).missed
 
 
-CUT = [
+TRUNCATED = [
     b"", bytes(8), struct.pack("=QQ", 0, 4081) + bytes(4080), page(small(record(7, b"a"), 5))[:30],
     page(struct.pack("=II", 0, 5000)), page(struct.pack("=II", 0, 4)), page(struct.pack("=II", 0, 0)),
     page(small(record(7, b"a")[:-4], 5)), page(small(record(7, b"a").replace(b"a\0", b"aa"), 5)), page(struct.pack("=I", 30)),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("raw", CUT)
-def test_cut_pages(raw: bytes) -> None:
+@pytest.mark.parametrize("raw", TRUNCATED)
+def test_a_truncated_or_inconsistent_page_is_an_error(raw: bytes) -> None:
     with pytest.raises(UntrustedInputError):
         parse_page(raw, LAYOUT)

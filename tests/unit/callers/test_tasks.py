@@ -1,4 +1,4 @@
-"""/proc's texts of a task, forged ones too; and real children, read while they stand still."""
+"""Read a task from /proc: texts as the kernel writes them and forged ones, and real children that wait."""
 
 import ctypes
 import os
@@ -26,7 +26,7 @@ STATUS = [
     (b"", {"": ""}),
     (b"Uid:\t1\t2\t3\t4\n", {"Uid": "1\t2\t3\t4", "": ""}),
     (b"Groups:\t \nCapEff:\t000001ffffffffff\n", {"Groups": "", "CapEff": "000001ffffffffff", "": ""}),
-    # The kernel writes a newline of the name as \n; whatever else it holds stays on its line.
+    # The kernel writes a newline in the name as \n. Any other byte of the name stays on its line.
     (b"Name:\ta\\nUid:\t0\n", {"Name": "a\\nUid:\t0", "": ""}),
     (b"Name:\ta\rCapEff:\tf\n", {"Name": "a\rCapEff:\tf", "": ""}),
     (b"Name:\t\xff\x0b\x85\n", {"Name": "\udcff\x0b\udc85", "": ""}),
@@ -34,13 +34,13 @@ STATUS = [
 
 
 @pytest.mark.parametrize(("text", "fields"), STATUS)
-def test_status(text: bytes, fields: dict[str, str]) -> None:
+def test_status_fields(text: bytes, fields: dict[str, str]) -> None:
     assert parse_status(text) == fields
 
 
 @pytest.mark.parametrize("key", ["Uid", "Gid", "CapEff", "NoNewPrivs", "Name", "Groups"])
-def test_a_key_that_stands_twice_is_a_lie(key: str) -> None:
-    with pytest.raises(UntrustedInputError, match=rf"^/proc/TID/status: {key} stands there twice$"):
+def test_a_key_that_appears_twice_is_an_error(key: str) -> None:
+    with pytest.raises(UntrustedInputError, match=rf"^/proc/TID/status: {key} appears twice$"):
         parse_status(f"{key}:\t1\nState:\tR\n{key}:\t0\n".encode())
 
 
@@ -107,7 +107,7 @@ UNITS = [
     ("0::/asterisk.service", "asterisk.service"),
     ("1:name=systemd:/system.slice/a.service", "a.service"),
     ("9:memory:/system.slice/b.service\n1:name=systemd:/system.slice/a.service\n0::/x", "a.service"),
-    # What a unit made below itself is its own word, not systemd's.
+    # A unit chooses the names below itself, systemd does not.
     ("0::/user.slice/user-1000.slice/user@1000.service/asterisk.service", "user@1000.service"),
     ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/asterisk.service", "user@1000.service"),
     ("0::/user.slice/user-1000.slice/session-3.scope", "session-3.scope"),
@@ -131,7 +131,7 @@ UNITS = [
 
 
 @pytest.mark.parametrize(("text", "unit"), UNITS)
-def test_unit(text: str, unit: str | None) -> None:
+def test_unit_of_a_cgroup(text: str, unit: str | None) -> None:
     assert parse_unit(text.encode() + b"\n") == unit
 
 
@@ -143,7 +143,7 @@ def stat_line(comm: bytes, state: bytes = b"S", parent: int = 2, flags: int = 0x
 @pytest.mark.parametrize(
     "comm", [b"sh", b"", b"a) R 1 ", b") R 1 0 0 0 -1 0 ", b"\n", b"a\nb) S 9 (", b"\xff\xfe", b"(("]
 )
-def test_stat_whatever_the_name(comm: bytes) -> None:
+def test_stat_is_parsed_whatever_the_tasks_name(comm: bytes) -> None:
     found = Stat(stat_line(comm))
     assert (found.state, found.parent, found.start, found.kernel_thread) == ("S", 2, 77, True)
 
@@ -164,27 +164,27 @@ BAD_STATS = [
 
 
 @pytest.mark.parametrize("text", [*BAD_STATS, stat_line(b"sh")[:40], stat_line(b"sh").replace(b"S 2", b"S two")])
-def test_what_is_no_stat_line(text: bytes) -> None:
+def test_a_malformed_stat_line_is_an_error(text: bytes) -> None:
     with pytest.raises(ValueError):
         Stat(text)
 
 
-WAITS = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1a/0x2b\n"
+BLOCKED = b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] __request_module+0x1a/0x2b\n"
 STACKS = [
-    (WAITS + b"[<0>] __sock_create+0x1/0x2\n[<0>] __sys_socket+0x1/0x2\n", "__sock_create"),
-    (WAITS + b"[<0>] crypto_alg_mod_lookup+0x1/0x2\n", "crypto_alg_mod_lookup"),
-    (WAITS + b"[<0>] rds_trans_get+0x4/0x9 [rds]\n", "rds_trans_get [rds]"),
-    (b"[<0>] wait_for_completion_state+0x1/0x2\n" + WAITS + b"[<0>] get_fs_type+0x1/0x2\n", "get_fs_type"),
-    (WAITS, ""),
-    # Neither alone, nor the other way round: the helper of a helper is not a request.
+    (BLOCKED + b"[<0>] __sock_create+0x1/0x2\n[<0>] __sys_socket+0x1/0x2\n", "__sock_create"),
+    (BLOCKED + b"[<0>] crypto_alg_mod_lookup+0x1/0x2\n", "crypto_alg_mod_lookup"),
+    (BLOCKED + b"[<0>] rds_trans_get+0x4/0x9 [rds]\n", "rds_trans_get [rds]"),
+    (b"[<0>] wait_for_completion_state+0x1/0x2\n" + BLOCKED + b"[<0>] get_fs_type+0x1/0x2\n", "get_fs_type"),
+    (BLOCKED, ""),
+    # One function alone, or both in the wrong order, is no request.
     (b"", None),
     (b"[<0>] __request_module+0x1/0x2\n[<0>] __sock_create+0x1/0x2\n", None),
     (b"[<0>] call_usermodehelper_exec+0x1/0x2\n[<0>] do_coredump+0x1/0x2\n", None),
     (b"[<0>] __request_module+0x1/0x2\n[<0>] call_usermodehelper_exec+0x1/0x2\n", None),
-    # A module's function of that name is another function.
-    (WAITS.replace(b"0x2b", b"0x2b [evil]"), None),
-    (WAITS.replace(b"__request_module", b"__request_module_x"), None),
-    (WAITS.replace(b"[<0>] ", b""), None),
+    # A module's function of the same name is another function.
+    (BLOCKED.replace(b"0x2b", b"0x2b [evil]"), None),
+    (BLOCKED.replace(b"__request_module", b"__request_module_x"), None),
+    (BLOCKED.replace(b"[<0>] ", b""), None),
     (b"call_usermodehelper_exec\n__request_module\n", None),
     (b"[<0>] 0xffffffff81000000\n", None),
     (b"\xff\xfe\n] \n] +\n", None),
@@ -192,28 +192,28 @@ STACKS = [
 
 
 @pytest.mark.parametrize(("text", "site"), STACKS)
-def test_stack(text: bytes, site: str | None) -> None:
+def test_call_site_of_a_stack(text: bytes, site: str | None) -> None:
     assert call_site(parse_stack(text)) == site
 
 
 @contextmanager
 def child(become: Callable[[], object]) -> Iterator[int]:
-    """A child that has become something and waits."""
-    there, here = os.pipe()
+    """Start a child that calls `become` and then waits. Yield its PID."""
+    read_end, write_end = os.pipe()
     pid = os.fork()
     if pid == 0:
         try:
             become()
-            os.write(here, b"!")
+            os.write(write_end, b"!")
             time.sleep(60)
         finally:
             os._exit(1)
-    os.close(here)
+    os.close(write_end)
     try:
-        assert os.read(there, 1) == b"!", "the child could not become that"
+        assert os.read(read_end, 1) == b"!", "the child failed in `become`"
         yield pid
     finally:
-        os.close(there)
+        os.close(read_end)
         os.kill(pid, 9)
         os.waitpid(pid, 0)
 
@@ -223,7 +223,7 @@ def user(*more: Callable[[], object]) -> Callable[[], None]:
         os.setgroups([29, 30])
         os.setresgid(1000, 1000, 1000)
         os.setresuid(1000, 1000, 1000)
-        # As execve(2) would: otherwise its /proc/self stays root's.
+        # As after execve(2). Otherwise its /proc/self would still belong to root.
         assert LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
         for each in more:
             each()
@@ -236,7 +236,7 @@ def no_new_privs() -> None:
 
 
 def user_namespace() -> None:
-    """With all that its root has there."""
+    """Become root of a new user namespace, with all capabilities there."""
     uid = os.getuid()
     assert LIBC.unshare(CLONE_NEWUSER) == 0
     Path("/proc/self/uid_map").write_text(f"0 {uid} 1")
@@ -256,7 +256,7 @@ CHILDREN = [
     (user(no_new_privs), {"uid": 1000, "no_new_privs": True, "initial_user_namespace": True}),
     (lambda: os.setresuid(-1, 1000, 0), {"uid": 0, "euid": 1000, "capabilities": 0}),
     (lambda: os.setresuid(1000, 0, 0), {"uid": 1000, "euid": 0}),
-    # Root of a user namespace of its own: the uid is the one outside, and the capabilities do not count.
+    # Root of its own user namespace: the uid is the one outside, and the capabilities do not count.
     (user(user_namespace), {"uid": 1000, "euid": 1000, "initial_user_namespace": False}),
     (user_namespace, {"uid": 0, "initial_user_namespace": False}),
     (name(b"a) R 1 \n"), {"comm": "a) R 1 \n", "kernel_thread": False, "uid": 0}),
@@ -267,21 +267,21 @@ CHILDREN = [
 
 
 @pytest.mark.parametrize(("become", "expected"), CHILDREN)
-def test_real_children(become: Callable[[], object], expected: dict[str, object]) -> None:
+def test_callers_read_from_real_children(become: Callable[[], object], expected: dict[str, object]) -> None:
     with child(become) as pid:
         found = read_caller(pid, Source.PROC)
     assert {key: getattr(found, key) for key in expected} == expected
     assert (found.tid, found.source, found.executable) == (pid, Source.PROC, os.readlink("/proc/self/exe"))
 
 
-def test_root_of_a_user_namespace_holds_a_lot_that_does_not_count() -> None:
+def test_capabilities_in_another_user_namespace_do_not_count() -> None:
     with child(user(user_namespace)) as pid:
         assert read_caller(pid, Source.PROC).capabilities >> 16 & 1
         assert not holds_sys_module(pid)
 
 
 @pytest.mark.parametrize(("become", "holds"), [(lambda: None, True), (user(), False), (user_namespace, False)])
-def test_the_last_resorts_own_look_agrees(become: Callable[[], object], holds: bool) -> None:
+def test_the_last_resort_finds_the_same_capability(become: Callable[[], object], holds: bool) -> None:
     with child(become) as pid:
         assert holds_sys_module(pid) is (holds and bool(own_mask() >> 16 & 1))
 
@@ -297,7 +297,7 @@ FORGED = [
 
 
 @pytest.mark.parametrize("text", FORGED)
-def test_the_last_resort_believes_no_forged_status(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
+def test_the_last_resort_finds_no_capability_in_a_forged_status(monkeypatch: pytest.MonkeyPatch, text: bytes) -> None:
     monkeypatch.setattr(proc, "read", lambda path, limit=0: b"Name:\tx\n" + text + b"\n")
     assert not holds_sys_module(os.getpid())
 
@@ -313,13 +313,13 @@ def test_an_ended_task_is_an_error() -> None:
         read_caller(pid, Source.PROC)
 
 
-def test_nobody_here_waits_for_a_module() -> None:
+def test_no_task_is_blocked_in_a_request_here() -> None:
     assert proc.blocked_call_site(os.getpid()) is None
     assert proc.blocked_requesters() == ([], 0)
 
 
-def test_a_path_that_means_another_file_here_is_not_told(tmp_path: Path) -> None:
-    """In a mount namespace of one's own any program may stand at any path."""
+def test_a_path_of_another_mount_namespace_is_not_returned(tmp_path: Path) -> None:
+    """In its own mount namespace a task can put any program at any path."""
     tool = tmp_path / "asterisk"
     tool.write_text("the real one")
     script = 'mount -t tmpfs none "$1" && cp "$(command -v sleep)" "$1/asterisk" && exec "$1/asterisk" 60'
@@ -339,10 +339,10 @@ def test_a_path_that_means_another_file_here_is_not_told(tmp_path: Path) -> None
 def test_a_thread_is_part_of_a_process() -> None:
     found: list[Caller] = []
 
-    def look() -> None:
+    def read() -> None:
         found.append(read_caller(threading.get_native_id(), Source.PROC))
 
-    thread = threading.Thread(target=look)
+    thread = threading.Thread(target=read)
     thread.start()
     thread.join()
     assert (found[0].pid, found[0].tid) == (os.getpid(), thread.native_id) and found[0].pid != found[0].tid

@@ -1,4 +1,4 @@
-"""What helpers remember for each other of the trace."""
+"""The memory in which helpers share the traced requests."""
 
 import errno
 import os
@@ -24,11 +24,11 @@ def test_round_trip() -> None:
     "text",
     [b"", b"\n", b"x", b"7 5 1 6e", b"7 5 1 zz\n", b"7 5 1\n", b"7 x 1 6e\n", b"\xff\n", b"7  5 1 6e\n"],
 )
-def test_what_is_no_whole_line_is_left_out(text: bytes) -> None:
+def test_a_malformed_line_is_skipped(text: bytes) -> None:
     assert parse_memory(text) == ({}, 0)
 
 
-def test_a_cut_last_line_is_left_out() -> None:
+def test_a_truncated_last_line_is_skipped() -> None:
     text = dump_memory({7: ONE, 8: TWO}, 3)
     for end in range(len(text) - 1, len(text) - 8, -1):
         assert parse_memory(text[:end]) == ({7: ONE}, 3)
@@ -36,7 +36,7 @@ def test_a_cut_last_line_is_left_out() -> None:
 
 @pytest.fixture
 def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A memory that is whole, below a ring in which there is one request."""
+    """A complete memory with one request, and a ring that holds another one."""
     path = tmp_path / "requests"
     path.write_bytes(dump_memory({7: ONE}, 0))
     monkeypatch.setattr(tracefs, "RUN", str(tmp_path))
@@ -45,7 +45,7 @@ def memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return path
 
 
-def test_looks_add_up(memory: Path) -> None:
+def test_each_helper_adds_to_the_memory(memory: Path) -> None:
     for _ in range(2):
         assert read_requests("") == ({7: ONE, 8: TWO}, False)
     assert parse_memory(memory.read_bytes()) == ({7: ONE, 8: TWO}, 0)
@@ -55,15 +55,15 @@ def test_looks_add_up(memory: Path) -> None:
     ("when", "kept"),
     [(ONE.time + 1, True), (ONE.time, True), (ONE.time - 1, False), (0, False)],
 )
-def test_of_one_task_the_newer_event_stays(
+def test_the_memory_keeps_the_newest_event_of_a_task(
     memory: Path, monkeypatch: pytest.MonkeyPatch, when: int, kept: bool
 ) -> None:
-    """Processors are emptied one after another: what was traced on one meanwhile is older than what is remembered."""
+    """A helper reads one CPU after another, so an event of a later CPU may be older than a saved one."""
     fresh = ONE._replace(time=when, name=b"other")
     monkeypatch.setattr(tracefs, "_drain", lambda folder: ([fresh], None))
     assert read_requests("").events == {7: fresh if kept else ONE}
     monkeypatch.setattr(tracefs, "_drain", lambda folder: ([], None))
-    assert read_requests("").events == {7: fresh if kept else ONE}, "nor later"
+    assert read_requests("").events == {7: fresh if kept else ONE}, "the next helper must agree"
 
 
 def killed(*_: object) -> int:
@@ -84,7 +84,7 @@ PWRITE = os.pwrite
 
 
 @pytest.mark.parametrize(
-    ("where", "name", "what"),
+    ("module", "name", "fail"),
     [
         (tracefs, "_drain", killed),
         (tracefs, "_write_memory", killed),
@@ -93,20 +93,20 @@ PWRITE = os.pwrite
         (os, "pwrite", nearly_full),
     ],
 )
-def test_what_a_helper_took_out_of_the_ring_and_did_not_keep_is_a_loss(
-    memory: Path, monkeypatch: pytest.MonkeyPatch, where: object, name: str, what: Callable[..., int]
+def test_events_that_a_helper_read_but_did_not_save_count_as_lost(
+    memory: Path, monkeypatch: pytest.MonkeyPatch, module: object, name: str, fail: Callable[..., int]
 ) -> None:
-    """Its own request and those of others: nobody is refused for what is not there."""
+    """Without these events the trace proves nothing, so no caller is refused because they are missing."""
     now = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
     with monkeypatch.context() as broken:
-        broken.setattr(where, name, what)
+        broken.setattr(module, name, fail)
         with pytest.raises((KeyboardInterrupt, OSError)):
             read_requests("")
     assert read_requests("") == ({8: TWO}, True)
-    assert read_requests("") == ({8: TWO}, True), "it lasts"
+    assert read_requests("") == ({8: TWO}, True), "the loss must not be forgotten"
     assert parse_memory(memory.read_bytes())[1] >= now
 
 
-def test_no_memory_is_a_lost_one(memory: Path) -> None:
+def test_a_missing_memory_counts_as_lost_events(memory: Path) -> None:
     memory.unlink()
     assert read_requests("") == ({8: TWO}, True)

@@ -369,7 +369,7 @@ def test_trouble_has_a_budget_of_its_own(log: Path) -> None:
 def test_a_broken_helper_fills_nothing_either(log: Path) -> None:
     for _ in range(MAX_RECORDS + 9):
         last_resort._record("failure", "x", "net-pf-38", "refused")
-        last_resort._record("left", "x", "net-pf-38", "a privileged request is left to modprobe")
+        last_resort._record("left", "x", "net-pf-38", "left to modprobe: the request is privileged")
     assert set(Counter(log.read_text().splitlines()).values()) == {MAX_RECORDS}
 
 

@@ -34,7 +34,7 @@ def test_log_holds_where_the_helper_is_broken(guest: Guest) -> None:
     with Said(guest, "safe_modprobe=log"), Away(f"{CODE}/decide.py"):
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
-        assert "any request of a trial is left to /sbin/modprobe" in guest.log()[-1], guest.log()[-1:]
+        assert "left to /sbin/modprobe: a trial refuses nothing" in guest.log()[-1], guest.log()[-1:]
 
 
 def test_off_is_plain_modprobe(guest: Guest) -> None:

@@ -124,7 +124,7 @@ def test_a_trial_of_a_policy_that_is_broken_already(guest: Guest) -> None:
 def test_a_helper_that_broke(guest: Guest) -> None:
     os.rename(DECIDE, AWAY)
     assert got(guest, 1000, MARKED, "smp_marked")
-    assert "; any request of a trial is left to /sbin/modprobe" in guest.log()[-1], guest.log()[-1:]
+    assert "; left to /sbin/modprobe: a trial refuses nothing" in guest.log()[-1], guest.log()[-1:]
     os.unlink(TRIAL)
     assert not got(guest, 1000, MARKED, "smp_marked")
 
