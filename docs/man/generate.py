@@ -1,10 +1,10 @@
-"""The manual: what is written by hand here, and what the program itself knows filled in, by scdoc.
+"""Make the manual with scdoc, from the sources in this folder and from the program's own parsers.
 
     generate.py FOLDER [EXTENSIONS]
 
-writes the pages into FOLDER, and their sources as they were given to scdoc. A line `@...@` of a source here stands
-for a part that is generated, so that --help, the parsers and the manual cannot differ. EXTENSIONS is where
-`make build` left the compiled part of the package, if not in it.
+It writes the pages into FOLDER, and also the sources as scdoc got them. A line `@...@` of a source
+is replaced by generated text, so that --help, the parsers and the manual agree. EXTENSIONS is the folder where
+`make build` left the compiled part of the package, if that is not in the package itself.
 """
 
 import argparse
@@ -34,27 +34,27 @@ from safe_modprobe.policy.text import dump  # noqa: E402
 
 
 def escape(text: str) -> str:
-    """Text that scdoc takes as it is."""
+    """Return the text with scdoc's special characters escaped, at the start of a line too."""
     text = re.sub(r"([\\*_`])", r"\\\1", text)
     return re.sub(r"^([#|;\[\]\-.+])", r"\\\1", text)
 
 
 def prose(text: str) -> str:
-    """A docstring or help text: what stands in backquotes is bold, paragraphs stay."""
+    """Convert a docstring or help text to scdoc: text in backquotes becomes bold, and paragraphs stay."""
     parts = re.split(r"`([^`\n]+)`", text)
     marked = "".join(f"*{escape(part)}*" if index % 2 else escape_inside(part) for index, part in enumerate(parts))
-    # A paragraph is a line: broken anew it might begin with .modinfo, which scdoc hands on and roff takes for a macro.
+    # Each paragraph becomes one line. A wrapped line might begin with .modinfo, which roff would take for a macro.
     paragraphs = [" ".join(each.split()) for each in re.split(r"\n\s*\n", marked.strip())]
     return "\n\n".join(re.sub(r"^([#|;\[\]\-.+])", r"\\\1", each) for each in paragraphs)
 
 
 def escape_inside(text: str) -> str:
-    """As escape(), within a line."""
+    """Escape as escape() does, for text inside a line."""
     return re.sub(r"([\\*_])", r"\\\1", text)
 
 
 def commands() -> Iterator[str]:
-    """Every subcommand: what it is for, how it is called, its options and examples."""
+    """Yield the parts of every subcommand: its synopsis, purpose, options and examples."""
     for name, parser in subcommands().items():
         yield f"## {name}"
         yield f"*safe-modprobectl {name}* {' '.join(usage(action) for action in actions(parser))}".rstrip()
@@ -65,13 +65,13 @@ def commands() -> Iterator[str]:
 
 
 def options() -> Iterator[str]:
-    """What stands before the subcommand."""
+    """Yield the options that stand before the subcommand."""
     parser = ctl_parser()
     yield from (option(parser, action) for action in actions(parser))
 
 
 def subcommands() -> Mapping[str, argparse.ArgumentParser]:
-    """By name, in the order of --help."""
+    """Return the subcommands' parsers by name, in the order of --help."""
     for action in ctl_parser()._actions:
         if isinstance(action, argparse._SubParsersAction):
             return action.choices
@@ -79,13 +79,13 @@ def subcommands() -> Mapping[str, argparse.ArgumentParser]:
 
 
 def actions(parser: argparse.ArgumentParser) -> list[argparse.Action]:
-    """The arguments that --help shows, without the subcommands and -h itself."""
+    """Return the arguments that --help shows, without the subcommands and -h."""
     hidden = (argparse._SubParsersAction, argparse._HelpAction)
     return [each for each in parser._actions if not isinstance(each, hidden) and each.help is not argparse.SUPPRESS]
 
 
 def usage(action: argparse.Action) -> str:
-    """The argument in the synopsis."""
+    """Return the argument as the synopsis shows it."""
     value = f"_{escape(metavar(action))}_" if action.nargs != 0 else ""
     if not action.option_strings:
         return {"*": f"[{value}...]", "+": f"{value}...", "?": f"[{value}]"}.get(str(action.nargs), value)
@@ -94,7 +94,7 @@ def usage(action: argparse.Action) -> str:
 
 
 def option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
-    """The argument as an item of a list."""
+    """Return the argument as an item of a list."""
     value = f" _{escape(metavar(action))}_" if action.nargs != 0 and action.option_strings else ""
     names = ", ".join(f"*{escape(each)}*{value}" for each in action.option_strings)
     about = (action.help or "") % {**vars(action), "prog": parser.prog}
@@ -102,21 +102,21 @@ def option(parser: argparse.ArgumentParser, action: argparse.Action) -> str:
 
 
 def metavar(action: argparse.Action) -> str:
-    """What stands for the value."""
+    """Return the placeholder of the argument's value."""
     if action.metavar is None and action.choices is not None:
         return "|".join(map(str, action.choices))
     return str(action.metavar or action.dest.upper())
 
 
 def literal(epilog: str) -> str:
-    """The examples of an epilog, without their heading."""
+    """Return the examples of an epilog as a literal block, without their heading."""
     lines = epilog.removeprefix("examples:\n").rstrip().split("\n")
     shortest = min((len(line) - len(line.lstrip()) for line in lines if line.strip()), default=0)
     return "\n".join(["```", *[line[shortest:] for line in lines], "```"])
 
 
 def keys(table: str) -> Iterator[str]:
-    """The keys of one of the policy's tables, as json_schema.py describes them for editors."""
+    """Yield the keys of a table of the policy, with the descriptions of json_schema.py."""
     defaults = tomli.loads(dump(Policy())).get(table, {})
     for key, check in schema.KEYS[table].items():
         about = prose(json_schema.DESCRIPTIONS[table][key])
@@ -125,14 +125,14 @@ def keys(table: str) -> Iterator[str]:
 
 
 def case_keys(table: str) -> Iterator[str]:
-    """The keys of a test's tables."""
+    """Yield the keys of a table of a test file."""
     for key, check in cases.KEYS[table].items():
         written, about = CASE_KEYS[table, key]
         yield f"*{escape(key)}* = {written or value(check)}\n\t{prose(about)}"
 
 
 def value(check: schema.Check) -> str:
-    """What may stand there."""
+    """Return the values that a check accepts, in scdoc."""
     if check in KINDS:
         return KINDS[check]
     part = schema.CHECK_PARTS[check]
@@ -154,51 +154,60 @@ KINDS: Mapping[schema.Check, str] = {
 _CALLERS = "_caller_ | [_caller_, ...]"
 
 CASE_KEYS: Mapping[tuple[str, str], tuple[str, str]] = {
-    ("case", "name"): ("", "What the case is about; default: the request and the caller."),
-    ("case", "request"): ("_alias_ | [_alias_, ...]", "What the kernel asks for. Each is a case of its own."),
+    ("case", "name"): ("", "A name for the case; default: the request and the caller."),
+    ("case", "request"): (
+        "_alias_ | [_alias_, ...]",
+        "The alias that the kernel requests. Each alias is a case of its own.",
+    ),
     ("case", "kernel_args"): (
         "[_argument_, ...]",
-        "What a patched kernel adds; where it names a caller, that one counts.",
+        "The arguments of a patched kernel. If they name a caller, that caller counts.",
     ),
     ("case", "modules"): (
         "[_module_, ...]",
-        "What would have to be inserted, dependencies first: the case then runs on any kernel. Default: what the "
-        "kernel at hand needs. A name, or a table, see below.",
+        "The modules that would be inserted, dependencies first; the case then runs on any kernel. Default: what the "
+        "running kernel needs. A name, or a table, see below.",
     ),
-    ("case", "caller"): (_CALLERS, "Who asks: a table, a name of [callers], or `unknown`. Each is a case of its own."),
-    ("case", "beside"): (_CALLERS, "Who else waits for the same alias at that moment."),
-    ("case", "verdict"): ("", "What is expected of the request as a whole."),
+    ("case", "caller"): (
+        _CALLERS,
+        "The caller: a table, a name of [callers], or `unknown`. Each caller is a case of its own.",
+    ),
+    ("case", "beside"): (_CALLERS, "Other callers that wait for the same alias at that moment."),
+    ("case", "verdict"): ("", "The expected verdict on the whole request."),
     ("case", "origin"): (
         "_file_ | _file:line_",
-        "The place of the policy that has to have decided, as the log and `explain` show it.",
+        "The place in the policy that must have decided, as the log and `explain` show it.",
     ),
-    ("case", "skipped"): ("[_name_, ...]", "The soft dependencies that have to be left out, no more and no less."),
-    ("case", "quiet"): ("", "Whether it goes without a record in the log."),
-    ("modules", "name"): ("_name_", "The module's name. The last module is the target of the request."),
+    ("case", "skipped"): ("[_name_, ...]", "Exactly the soft dependencies that must be skipped."),
+    ("case", "quiet"): ("", "Whether the log has no record of it."),
+    ("modules", "name"): ("_name_", "The module's name. The last module is the target of the alias."),
     ("modules", "marker"): (
         '_"Y"_ | _"N"_ | _capability_',
-        "privileged=... of its .modinfo; default: there is none.",
+        "The value of privileged= in its .modinfo; default: no marker.",
     ),
-    ("modules", "soft"): ("", "true: the last one can do without it (a soft dependency)."),
-    ("modules", "registers_filesystem"): ("", "What grsecurity's check of fs-* requests looks for; default: true."),
+    ("modules", "soft"): ("", "true: it is a soft dependency of the last module."),
+    ("modules", "registers_filesystem"): (
+        "",
+        "Whether it registers a file system, which grsecurity's check of fs-* requests tests; default: true.",
+    ),
     ("caller", "uid"): ("", "The real user id, or a name of /etc/passwd."),
-    ("caller", "euid"): ("", "The effective one; default: the same."),
+    ("caller", "euid"): ("", "The effective user id; default: the real one."),
     ("caller", "groups"): ("", "Default: none."),
     ("caller", "capabilities"): (
         "",
-        "The effective ones; default: all for an effective uid of 0, and none for others.",
+        "The effective capabilities; default: all for an effective uid of 0, and none for others.",
     ),
-    ("caller", "user_namespace"): ("", "Default: the initial one. In another, capabilities do not count."),
+    ("caller", "user_namespace"): ("", "Default: the initial one. In any other, capabilities do not count."),
     ("caller", "no_new_privs"): ("", "Default: false."),
-    ("caller", "kernel_thread"): ("", "Default: false. true needs no uid."),
-    ("caller", "unit"): ("", "The systemd unit; default: none that is known, as for the next two."),
+    ("caller", "kernel_thread"): ("", "Default: false. A kernel thread needs no uid."),
+    ("caller", "unit"): ("", "The systemd unit; default: none, as for the next two keys."),
     ("caller", "executable"): ("_path_", "The program."),
-    ("caller", "call_site"): ("_function_", "The function of the kernel that asks."),
+    ("caller", "call_site"): ("_function_", "The kernel function that makes the request."),
     ("caller", "source"): (
         "",
-        "Who said so; default: tracefs. Of several callers, one who may is enough, but not by proc.",
+        "The source that named the caller; default: tracefs. One allowed caller of several is enough, except for proc.",
     ),
-    ("caller", "behind"): (_CALLERS, "For whom a kernel thread may be working."),
+    ("caller", "behind"): (_CALLERS, "The tasks that a kernel thread may be working for."),
 }
 
 PARTS: Mapping[str, Callable[..., Iterator[str]]] = {
@@ -210,7 +219,7 @@ PARTS: Mapping[str, Callable[..., Iterator[str]]] = {
 
 
 def filled(source: str) -> str:
-    """The source with its `@PART argument@` lines replaced."""
+    """Return the source with each `@PART argument@` line replaced by generated text."""
 
     def part(match: re.Match[str]) -> str:
         name, *arguments = match[1].split()
@@ -220,7 +229,7 @@ def filled(source: str) -> str:
 
 
 def tidied(roff: str) -> str:
-    """Without the empty paragraphs that scdoc leaves around headings and items, of which mandoc warns."""
+    """Remove the empty paragraphs that scdoc leaves around headings and items; mandoc warns of them."""
     kept: list[str] = []
     for line in roff.split("\n"):
         if kept and kept[-1] == ".P" and (not line or line.startswith(_NO_TEXT)):
@@ -235,7 +244,7 @@ _NO_TEXT = (*_HEADINGS, ".P", ".RE")
 
 
 def main(folder: Path) -> None:
-    """Write every page. Raises CalledProcessError, after scdoc said what is wrong."""
+    """Write every page into the folder. Raises CalledProcessError if scdoc fails; it prints the reason."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in sorted(HERE.glob("*.scd")):
         text = filled(source.read_text())

@@ -81,7 +81,7 @@ def test_versions_are_the_same() -> None:
 def test_apt_knows_what_builds_it() -> None:
     """As the README has it, for whoever builds the package by hand."""
     done = subprocess.run(
-        ["apt-get", "--simulate", "build-dep", "./packaging"], cwd=TOP, capture_output=True, text=True
+        ["apt-get", "--simulate", "build-dep", "-y", "./packaging"], cwd=TOP, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

@@ -10,8 +10,10 @@ SHOWN_ELSEWHERE = {
     "make test",  # by CI itself
     "make test-boot",  # as well
     "make test-packages",  # as well
-    "apt-get build-dep ./packaging",  # by tests/packages/test_debian.py
+    "apt-get update",  # by tests/setup
+    "apt-get build-dep -y ./packaging",  # by tests/packages/test_debian.py
     "make deb",  # as well
+    "apt-get install -y ./build/deb/safe-modprobe_*.deb",  # the package, by tests/boot
     "make rpm",  # by tests/packages/test_rpm.py
     "make install",  # by every machine here
     "safe-modprobectl surface --html surface.html",  # by tests/others/test_surface_page.py
