@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.vm.cache import TOP, cached, digest, run
-from tests.vm.ctl import ctl
+from tests.vm.modprobectl import modprobectl_json
 from tests.vm.kernels import HEADER, NATIVE, kernel
 
 DOCUMENT = TOP / "docs/privileged-modules.md"
@@ -78,7 +78,7 @@ def scanned(tmp_path_factory: pytest.TempPathFactory, version: str) -> dict[str,
     folder.mkdir(parents=True)
     for module in work.glob("*.ko"):
         shutil.copy(module, folder)
-    code, found = ctl("scan", "--root", root, "--kernel", version, "--json")
+    code, found = modprobectl_json("scan", "--root", root, "--kernel", version, "--json")
     assert code == 1 and len(found["modules"]) == len(ACCEPTED | DOUBTFUL)
     return {each["module"]: each for each in found["modules"]}
 
@@ -137,11 +137,11 @@ def test_a_dkms_package_as_the_document_has_it(tmp_path: Path, version: str) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     subprocess.run(["depmod", "-b", root, version], check=True, capture_output=True)
-    code, found = ctl("scan", "--root", root, "--kernel", version, "--json")
+    code, found = modprobectl_json("scan", "--root", root, "--kernel", version, "--json")
     (module,) = found["modules"]
     assert (code, module["module"], module["marker"], module["findings"]) == (0, "example", "CAP_NET_ADMIN", [])
     command = ["modinfo", "-b", root, "-k", version, "-F", "privileged", "example"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "CAP_NET_ADMIN\n"
     for uid, verdict in (("1000", "deny"), ("0", "allow")):
-        _, explained = ctl("explain", "net-pf-45", "--uid", uid, "--root", root, "--kernel", version, "--json")
+        _, explained = modprobectl_json("explain", "net-pf-45", "--uid", uid, "--root", root, "--kernel", version, "--json")
         assert explained["verdict"] == verdict

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.vm.cache import TOP
-from tests.vm.ctl import ctl
+from tests.vm.modprobectl import modprobectl_json
 from tests.vm.kernels import NATIVE, kernel
 
 KERNELS = ("bookworm", "bookworm-amd64", "trixie", "sid")
@@ -34,14 +34,14 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def surface(image: tuple[str, Path]) -> Any:
-    code, found = ctl("surface", "--root", image[1], "--json")
+    code, found = modprobectl_json("surface", "--root", image[1], "--json")
     assert code == 0
     return found
 
 
 def test_both_readers_agree_on_every_module(image: tuple[str, Path]) -> None:
     name, root = image
-    code, found = ctl("scan", "--root", root, "--json")
+    code, found = modprobectl_json("scan", "--root", root, "--json")
     assert [(each["path"], each["findings"]) for each in found["modules"] if each["findings"]] == []
     assert code == 0 and len(found["modules"]) > 1000
     marked = {each["module"]: each["marker"] for each in found["modules"] if each["marker"] is not None}

@@ -1,7 +1,7 @@
 """A kernel thread asks on somebody's behalf: those who wait behind it are the callers."""
 
 from guest import Guest
-from stock import setup
+from debian_modules import setup
 
 __all__ = ["setup"]
 

@@ -3,7 +3,7 @@
 import os
 
 from guest import Guest
-from people import PEOPLE, loaded_by
+from program_setup import loaded_by, prepare
 
 IMAGES = "/run/images"
 
@@ -44,7 +44,7 @@ ROWS = {
         "iptables-legacy -A FORWARD -m physdev --physdev-is-bridged -j ACCEPT; iptables-legacy -F",
         "xt_physdev br_netfilter",
     ),
-    "IPVS by keepalived's CAP_NET_ADMIN": ("net-admin", "python3 /agent/people.py genl IPVS", "ip_vs"),
+    "IPVS by keepalived's CAP_NET_ADMIN": ("net-admin", "python3 /agent/program_setup.py genl IPVS", "ip_vs"),
     "ipset by root": ("root", "ipset create s hash:ip; ipset destroy s", "ip_set ip_set_hash_ip"),
     "tc by root": ("root", "tc qdisc add dev lo root qfq; tc qdisc del dev lo root", "sch_qfq"),
     "overlay by root": ("root", "cd /run && mkdir -p l u w m && mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m && umount m", "overlay"),
@@ -114,7 +114,7 @@ ROWS = {
     "l2tp by root": ("root", "ip l2tp add tunnel tunnel_id 1 peer_tunnel_id 1 encap ip local 127.0.0.1 remote 127.0.0.1", "l2tp_netlink"),
     "PPPoE by root": ("root", "python3 -c 'import socket; socket.socket(24, 2, 0)'", "pppoe"),
     "PPTP by root": ("root", "python3 -c 'import socket; socket.socket(24, 2, 2)'", "pptp"),
-    "PPP by root": ("root", "python3 /agent/people.py ldisc 3", "ppp_async"),
+    "PPP by root": ("root", "python3 /agent/program_setup.py ldisc 3", "ppp_async"),
     "the PPP node by root": ("root", "python3 -c 'open(\"/dev/ppp\")'", "ppp_generic"),
     # iwd, bluetoothd
     "AF_ALG by iwd's CAP_NET_ADMIN": ("net-admin", "python3 -c 'import socket; socket.socket(38, 5, 0)'", "af_alg"),
@@ -127,7 +127,7 @@ ROWS = {
     "RFCOMM by an ambient CAP_NET_ADMIN": ("net-admin", "python3 -c 'import socket; socket.socket(31, 1, 3)'", "bluetooth rfcomm"),
     # kTLS and congestion control
     "bbr by root": ("root", "sysctl -w net.ipv4.tcp_congestion_control=bbr; sysctl -w net.ipv4.tcp_congestion_control=cubic", "tcp_bbr"),
-    "kTLS by root": ("root", "python3 /agent/people.py ktls", "tls"),
+    "kTLS by root": ("root", "python3 /agent/program_setup.py ktls", "tls"),
     # ss and the like
     "ss by a user": ("user", "ss -tuxwan", "tcp_diag udp_diag raw_diag unix_diag inet_diag"),
     "ss of netlink and packet sockets by a user": ("user", "ss -a -A netlink,packet", "netlink_diag af_packet_diag"),
@@ -145,7 +145,7 @@ ROWS = {
         "fuse",
     ),
     # network file systems
-    "NFS client mount by root": ("root", "python3 /agent/people.py nfs", "nfs nfsv4"),
+    "NFS client mount by root": ("root", "python3 /agent/program_setup.py nfs", "nfs nfsv4"),
     "CIFS mount by root": ("root", "mount -t cifs -o username=u,password=p //127.0.0.1/x /mnt", "cifs"),
     "9p mount by root": ("root", "mount -t 9p -o trans=virtio x /mnt", "9p 9pnet_virtio"),
     "autofs by root": ("root", "mount -t autofs -o fd=0,pgrp=1,minproto=5,maxproto=5 x /mnt < /dev/null", "autofs4"),
@@ -159,7 +159,7 @@ _NOT_SERVED = ("cifs", "9p", "autofs", "l2tp", "vhost", "exfat", "iso9660", "gen
 
 def setup(guest: Guest) -> None:
     """Before each row: switched on."""
-    PEOPLE.prepare(guest)
+    prepare(guest)
 
 
 def row(guest: Guest, who: str, command: str, modules: str) -> None:

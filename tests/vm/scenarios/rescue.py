@@ -4,7 +4,7 @@ import os
 
 from decisions import MARKED, expect, setup  # noqa: F401  (setup is the machine's)
 from guest import Guest
-from halves import BOOT, CODE, HELPER, SYSCTL, Away
+from half_installed import BOOT, CODE, HELPER, SYSCTL, Away
 
 
 class Said:

@@ -4,7 +4,7 @@ import os
 import shutil
 
 from guest import Guest
-from people import static_nodes, take_out
+from program_setup import static_nodes, take_out
 
 EXAMPLE = "/usr/share/safe-modprobe/examples/30-rootless-containers.toml"
 ADMIN = "/etc/safe-modprobe/policy.d/30-rootless-containers.toml"

@@ -3,7 +3,7 @@
 import os
 
 from guest import Guest
-from stock import setup as switched_on
+from debian_modules import setup as switched_on
 
 
 def setup(guest: Guest) -> None:

@@ -39,25 +39,19 @@ mkfs.ext4 -q ext4 && mkfs.vfat vfat && mkfs.xfs -q xfs && mksquashfs tree squash
 chmod -R a+rX /run/images"""
 
 
-class People:
-    """The lasting part: images and device nodes are made once a boot."""
-
-    def prepare(self, guest):
-        """Switched on; images of file systems and device nodes there."""
-        if not os.path.exists("/run/images/squashfs"):
-            done = guest.sh(MAKE_IMAGES)
-            assert done.returncode == 0, done.stderr
-            static_nodes()
-            # What makes a LUKS image loads what opening it would: the ciphers are taken out again by loaded_by().
-            done = guest.sh(
-                "echo secret | cryptsetup -q luksFormat --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000"
-                " -c aes-xts-plain64 -s 256 /run/images/luks"
-            )
-            assert done.returncode == 0, done.stderr
-        guest.switch_on()
-
-
-PEOPLE = People()
+def prepare(guest):
+    """Switch safe-modprobe on. Once a boot, make the images of file systems and the device nodes."""
+    if not os.path.exists("/run/images/squashfs"):
+        done = guest.sh(MAKE_IMAGES)
+        assert done.returncode == 0, done.stderr
+        static_nodes()
+        # Making a LUKS image loads the ciphers that opening it needs. loaded_by() takes them out again.
+        done = guest.sh(
+            "echo secret | cryptsetup -q luksFormat --type luks2 --pbkdf pbkdf2 --pbkdf-force-iterations 1000"
+            " -c aes-xts-plain64 -s 256 /run/images/luks"
+        )
+        assert done.returncode == 0, done.stderr
+    guest.switch_on()
 
 
 def static_nodes():

@@ -9,7 +9,7 @@ from typing import Any
 from tests.vm.cache import TOP
 
 
-def ctl(*arguments: str | Path) -> tuple[int, Any]:
+def modprobectl_json(*arguments: str | Path) -> tuple[int, Any]:
     """The exit status, and what is said with --json."""
     code = "import sys; from safe_modprobe.admin.commands.main import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
