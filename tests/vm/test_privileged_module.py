@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.vm.cache import TOP, cached, digest, run
-from tests.vm.modprobectl import modprobectl_json
 from tests.vm.kernels import HEADER, NATIVE, kernel
+from tests.vm.modprobectl import modprobectl_json
 
 DOCUMENT = TOP / "docs/privileged-modules.md"
 
@@ -143,5 +143,7 @@ def test_a_dkms_package_as_the_document_has_it(tmp_path: Path, version: str) -> 
     command = ["modinfo", "-b", root, "-k", version, "-F", "privileged", "example"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "CAP_NET_ADMIN\n"
     for uid, verdict in (("1000", "deny"), ("0", "allow")):
-        _, explained = modprobectl_json("explain", "net-pf-45", "--uid", uid, "--root", root, "--kernel", version, "--json")
+        _, explained = modprobectl_json(
+            "explain", "net-pf-45", "--uid", uid, "--root", root, "--kernel", version, "--json"
+        )
         assert explained["verdict"] == verdict

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from tests.vm.cache import TOP
-from tests.vm.modprobectl import modprobectl_json
 from tests.vm.kernels import NATIVE, kernel
+from tests.vm.modprobectl import modprobectl_json
 
 KERNELS = ("bookworm", "bookworm-amd64", "trixie", "sid")
 

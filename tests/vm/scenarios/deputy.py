@@ -1,7 +1,7 @@
 """A kernel thread asks on somebody's behalf: those who wait behind it are the callers."""
 
-from guest import Guest
 from debian_modules import setup
+from guest import Guest
 
 __all__ = ["setup"]
 

@@ -2,8 +2,8 @@
 
 import os
 
-from guest import Guest
 from debian_modules import setup as switched_on
+from guest import Guest
 
 
 def setup(guest: Guest) -> None:
