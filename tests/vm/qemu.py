@@ -80,7 +80,7 @@ def power_on(spec: Machine, folder: Path, root_disk: list[str], progress: Progre
     drivers = initrd(spec.root, linux, progress)
     lines, console = folder / "lines", folder / "console"
     # One thread emulates both processors. With a thread each, one processor can miss code that the kernel patches on
-    # the other, and the guest sometimes panics (seen in hrtimer_start_range_ns(), Linux 6.12, 1.5 s after power on).
+    # the other. Guests then panic at times, as seen in hrtimer_start_range_ns() of Linux 6.12, 1.5 s after power on.
     command: list[str | Path] = [
         "qemu-system-x86_64", "-accel", "tcg,thread=single", "-cpu", _PROCESSOR,
         "-smp", str(spec.cpus), "-m", str(spec.memory), "-nodefaults", "-display", "none", "-no-reboot",

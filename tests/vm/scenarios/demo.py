@@ -1,8 +1,8 @@
-"""What `make demo` shows: a user and root ask for the same modules, on a stock kernel, under the shipped policy."""
+"""The requests of `make demo`: a user and root request the same modules on a stock kernel, under the default policy."""
 
 from guest import Guest
 
-ASKED = (
+REQUESTS = (
     ("AF_ALG", "af_alg", 38, 5, 0),
     ("SCTP", "sctp", 2, 5, 132),
     ("a module marked in its .modinfo", "smp_marked", 21, 1, 0),
@@ -10,10 +10,10 @@ ASKED = (
 
 
 def main(guest: Guest) -> list[dict]:
-    """A row for each request, in order."""
+    """Make the requests and return a row for each, in order."""
     done = guest.sh("safe-modprobectl enable --runtime")
     rows = []
-    for what, module, family, kind, protocol in ASKED:
+    for what, module, family, kind, protocol in REQUESTS:
         for name, uid in (("user", 1000), ("root", 0)):
             if done.returncode:
                 raise RuntimeError(done.stderr)

@@ -1,13 +1,13 @@
-"""What breaks elsewhere and must not break here: real programs on the default policy, a row a use."""
+"""Real programs that must keep working under the default policy, one row for each use."""
 
 import os
 
 from guest import Guest
-from program_setup import loaded_by, prepare
+from program_setup import prepare, run_after_unloading
 
 IMAGES = "/run/images"
 
-# name: (who, what is typed, modules that must be in then)
+# name: (caller, command, modules that must be loaded afterwards)
 ROWS = {
     # wg-quick, NetworkManager, networkd
     "wireguard by root": ("root", "ip link add wg0 type wireguard; ip link del wg0", "wireguard"),
@@ -48,7 +48,7 @@ ROWS = {
     "ipset by root": ("root", "ipset create s hash:ip; ipset destroy s", "ip_set ip_set_hash_ip"),
     "tc by root": ("root", "tc qdisc add dev lo root qfq; tc qdisc del dev lo root", "sch_qfq"),
     "overlay by root": ("root", "cd /run && mkdir -p l u w m && mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m && umount m", "overlay"),
-    # a process inside a rootful container: another network namespace, the initial user namespace
+    # a process in a rootful container: its own network namespace, the initial user namespace
     "a container's CAP_NET_ADMIN": ("net-admin-container", "ip link add v0 type veth; ip link del v0", "veth"),
     # rootless containers and sandboxes
     "tun by a user": ("user", "python3 -c 'open(\"/dev/net/tun\")'", "tun"),
@@ -153,36 +153,36 @@ ROWS = {
     "vsock by root": ("root", "python3 -c 'import socket; socket.socket(40, 1, 0)'", "vsock"),
 }  # fmt: skip
 
-_NOT_SERVED = ("cifs", "9p", "autofs", "l2tp", "vhost", "exfat", "iso9660", "genl")
-"""Nobody serves these here, or no hardware or image does: the module is what was asked for, and it came."""
+_WITHOUT_A_PEER = ("cifs", "9p", "autofs", "l2tp", "vhost", "exfat", "iso9660", "genl")
+"""Words of commands that fail here for lack of a server, hardware or an image. Their rows check only the modules."""
 
 
 def setup(guest: Guest) -> None:
-    """Before each row: switched on."""
+    """Switch safe-modprobe on and prepare images and nodes, before each row."""
     prepare(guest)
 
 
-def row(guest: Guest, who: str, command: str, modules: str) -> None:
-    """It works, and what it needs is in the kernel."""
+def row(guest: Guest, caller: str, command: str, modules: str) -> None:
+    """The command succeeds and loads the modules that it needs."""
     wanted = set(modules.split())
-    done, new = loaded_by(guest, who, command, wanted)
+    done, new = run_after_unloading(guest, caller, command, wanted)
     missing = wanted - new
-    said = f"{command!r} ended with {done.returncode}: {done.stderr[-600:]}; the log says {guest.log()[-4:]}"
-    assert not missing, f"{missing} not loaded; {said}"
-    if not any(word in command for word in _NOT_SERVED):
-        assert done.returncode == 0, said
+    details = f"{command!r} ended with {done.returncode}: {done.stderr[-600:]}; the log says {guest.log()[-4:]}"
+    assert not missing, f"{missing} not loaded; {details}"
+    if not any(word in command for word in _WITHOUT_A_PEER):
+        assert done.returncode == 0, details
 
 
 def test_an_unknown_netlink_family_is_refused_to_a_user_without_a_word(guest: Guest) -> None:
     before = len(guest.log())
-    done, new = loaded_by(guest, "user", "iw dev", {"cfg80211"})
+    done, new = run_after_unloading(guest, "user", "iw dev", {"cfg80211"})
     assert "cfg80211" not in new and done.returncode != 0
     assert guest.log()[before:] == []
 
 
 def test_a_family_that_nothing_answers_is_not_worth_a_word(guest: Guest) -> None:
     before = len(guest.log())
-    done, _ = loaded_by(guest, "user", "python3 -c 'import socket; socket.socket(12, 1, 0)'", set())
+    done, _ = run_after_unloading(guest, "user", "python3 -c 'import socket; socket.socket(12, 1, 0)'", set())
     assert "not supported" in done.stderr, done
     assert guest.log()[before:] == []
 
@@ -192,6 +192,6 @@ def test_an_odd_binary_is_refused_without_a_word(guest: Guest) -> None:
     with open("/run/odd", "wb") as file:
         file.write(b"\x80\x81\x82\x83" * 4)
     os.chmod("/run/odd", 0o755)
-    done, _ = loaded_by(guest, "user", 'python3 -c \'import os; os.execv("/run/odd", ["odd"])\'', set())
+    done, _ = run_after_unloading(guest, "user", 'python3 -c \'import os; os.execv("/run/odd", ["odd"])\'', set())
     assert "Exec format error" in done.stderr, done
     assert guest.log()[before:] == []
