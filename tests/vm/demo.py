@@ -45,7 +45,7 @@ def _show_progress(notes: Console, status: Status, message: str) -> None:
 def _show(version: str, rows: list[dict[str, str]]) -> None:
     out = Console(width=None if sys.stdout.isatty() else 118)
     table = Table(title=f"Linux {version}, kernel.modprobe = /usr/sbin/safe-modprobe, the policy as shipped")
-    for head in ("requester", "request", "verdict", "decided by", "in /proc/modules afterwards"):
+    for head in ("requester", "request", "verdict", "decided by", "loaded afterwards"):
         table.add_column(head)
     for row in rows:
         colour = "red" if row["verdict"] == "denied" else "green"
@@ -54,7 +54,7 @@ def _show(version: str, rows: list[dict[str, str]]) -> None:
         table.add_row(row["who"], row["what"], f"[{colour}]{row['verdict']}[/]", origin, presence)
     out.print(table)
     out.print("The log record of the first request:", style="bold")
-    out.print(rows[0]["said"], markup=False, highlight=False)
+    out.print(rows[0]["record"], markup=False, highlight=False)
 
 
 if __name__ == "__main__":

@@ -220,10 +220,10 @@ def test_a_record_names_the_caller_and_the_line_of_the_policy(guest: Guest) -> N
 
 def test_explain_predicts_the_helpers_verdict(guest: Guest) -> None:
     for uid, verdict in ((1000, "deny"), (0, "allow")):
-        said = json.loads(guest.sh(f"safe-modprobectl explain net-pf-21 --uid {uid} --json").stdout)
-        assert said["verdict"] == verdict, said
-        assert [step["module"] for step in said["steps"]] == ["smp_marked"]
-        assert said["steps"][0]["marker"] == "Y"
+        found = json.loads(guest.sh(f"safe-modprobectl explain net-pf-21 --uid {uid} --json").stdout)
+        assert found["verdict"] == verdict, found
+        assert [step["module"] for step in found["steps"]] == ["smp_marked"]
+        assert found["steps"][0]["marker"] == "Y"
 
 
 def test_when_run_by_hand_the_caller_is_the_user_who_runs_the_helper(guest: Guest) -> None:

@@ -1,4 +1,4 @@
-"""The requests of `make demo`: a user and root request the same modules on a stock kernel, under the default policy."""
+"""The requests of `make demo`: a user and root request the same modules, with the default policy."""
 
 from guest import Guest
 
@@ -13,21 +13,21 @@ def main(guest: Guest) -> list[dict]:
     """Make the requests and return a row for each, in order."""
     done = guest.sh("safe-modprobectl enable --runtime")
     rows = []
-    for what, module, family, kind, protocol in REQUESTS:
+    for request, module, family, kind, protocol in REQUESTS:
         for name, uid in (("user", 1000), ("root", 0)):
             if done.returncode:
                 raise RuntimeError(done.stderr)
             guest.run_as(uid, lambda f=family, k=kind, p=protocol: guest.ask_socket(f, k, p))
-            said = guest.log()[-1]
+            record = guest.log()[-1]
             rows.append(
                 {
                     "who": f"{name} (uid {uid})",
-                    "what": what,
-                    "verdict": said.partition(" ")[0],
-                    "origin": said.partition(" [")[2].partition("]")[0],
+                    "what": request,
+                    "verdict": record.partition(" ")[0],
+                    "origin": record.partition(" [")[2].partition("]")[0],
                     "module": module,
                     "loaded": module in guest.modules(),
-                    "said": said,
+                    "record": record,
                 }
             )
     return rows

@@ -43,7 +43,7 @@ def got(guest: Guest, uid: int, family: int, module: str, kind: int = 1, protoco
 
 
 def got_open(guest: Guest, uid: int, **privileges: object) -> bool:
-    """Return whether a request for smp_open by name loads it. It is not marked, and no class of aliases has its name."""
+    """Return whether a request for smp_open by name loads it. It has no marker, and no class has its name."""
     return _loads(guest, "smp_open", lambda: guest.run_as(uid, lambda: guest.ask_raw(b"smp_open"), **privileges))
 
 

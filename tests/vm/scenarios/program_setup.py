@@ -111,7 +111,7 @@ def ktls():
 
 
 def genl(family):
-    """Send CTRL_GETFAMILY, which requests net-pf-16-proto-16-family-FAMILY. Exit with 1 if the kernel has no such family."""
+    """Send CTRL_GETFAMILY, which requests net-pf-16-proto-16-family-FAMILY. Exit with 1 if the kernel lacks it."""
     name = family.encode() + b"\0"
     attribute = struct.pack("HH", 4 + len(name), 2) + name + b"\0" * (-len(name) % 4)
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16) as generic:

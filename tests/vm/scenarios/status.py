@@ -34,24 +34,25 @@ def status(guest: Guest) -> tuple[int, dict]:
     return done.returncode, json.loads(done.stdout)
 
 
-def only(said: dict, key: str) -> dict:
+def only(report: dict, key: str) -> dict:
     """Return the problem with this key, which must occur exactly once."""
-    found = [each for each in said["problems"] if each["key"] == key]
-    assert len(found) == 1, said["problems"]
+    found = [each for each in report["problems"] if each["key"] == key]
+    assert len(found) == 1, report["problems"]
     return found[0]
 
 
-def expect(guest: Guest, code: int, key: str, severity: str, what: str) -> dict:
+def expect(guest: Guest, code: int, key: str, severity: str, message: str) -> dict:
     """Check the exit status of `status`, and the full message of one problem. Return the whole output."""
-    got, said = status(guest)
-    problem = only(said, key)
-    assert (got, problem["severity"], problem["what"]) == (code, severity, what), (got, problem)
-    return said
+    actual_code, report = status(guest)
+    problem = only(report, key)
+    actual = (actual_code, problem["severity"], problem["what"])
+    assert actual == (code, severity, message), (actual_code, problem)
+    return report
 
 
-def uses(said: dict) -> dict[str, str]:
+def uses(report: dict) -> dict[str, str]:
     """Map each source in the output of `status` to its use."""
-    return {each["source"]: each["use"] for each in said["sources"]}
+    return {each["source"]: each["use"] for each in report["sources"]}
 
 
 @contextlib.contextmanager
@@ -69,11 +70,11 @@ def test_when_on_status_says_so_and_shows_the_last_verdicts(guest: Guest) -> Non
     guest.run_as(1000, lambda: guest.ask_socket(38, 5))
     assert "af_alg" not in guest.modules()
     time.sleep(0.5)
-    code, said = status(guest)
-    assert (code, said["state"], said["protects"], said["mode"]) == (0, "on", True, "marked"), said
-    assert {each["key"] for each in said["problems"]} <= EXPECTED_NOTES, said["problems"]
-    assert uses(said) == {"kernel-args": "unused", "bpf": "unused", "tracefs": "in use", "proc": "stands by"}
-    last = said["verdicts"][0]
+    code, report = status(guest)
+    assert (code, report["state"], report["protects"], report["mode"]) == (0, "on", True, "marked"), report
+    assert {each["key"] for each in report["problems"]} <= EXPECTED_NOTES, report["problems"]
+    assert uses(report) == {"kernel-args": "unused", "bpf": "unused", "tracefs": "in use", "proc": "stands by"}
+    last = report["verdicts"][0]
     assert (last["verdict"], last["alias"], last["modules"], last["uid"]) == ("deny", "net-pf-38", ["af_alg"], 1000)
     text = guest.sh("safe-modprobectl status")
     lines = text.stdout.splitlines()
@@ -83,9 +84,9 @@ def test_when_on_status_says_so_and_shows_the_last_verdicts(guest: Guest) -> Non
 
 
 def test_the_policys_digest_equals_sha256sums(guest: Guest) -> None:
-    said = status(guest)[1]["policy"]
-    assert len(said["files"]) > 5
-    assert guest.sh(f"cat {' '.join(said['files'])} | sha256sum").stdout.split()[0] == said["digest"]
+    policy = status(guest)[1]["policy"]
+    assert len(policy["files"]) > 5
+    assert guest.sh(f"cat {' '.join(policy['files'])} | sha256sum").stdout.split()[0] == policy["digest"]
 
 
 def test_on_a_terminal_it_has_colours_and_wraps(guest: Guest) -> None:
@@ -126,8 +127,8 @@ def test_an_empty_kernel_modprobe_is_a_problem(guest: Guest) -> None:
 def test_another_path_of_the_helper_is_accepted(guest: Guest) -> None:
     guest.write(SYSCTL, "/sbin/safe-modprobe\n")
     try:
-        code, said = status(guest)
-        assert (code, said["state"]) == (0, "on"), said
+        code, report = status(guest)
+        assert (code, report["state"]) == (0, "on"), report
     finally:
         guest.write(SYSCTL, f"{HELPER}\n")
 
@@ -274,8 +275,8 @@ def test_a_helper_that_fails_is_a_problem(guest: Guest) -> None:
 
 def test_a_loaded_marked_module_is_noted(guest: Guest) -> None:
     guest.sh("modprobe af_alg")
-    code, said = status(guest)
-    problem = only(said, "marked-loaded")
+    code, report = status(guest)
+    problem = only(report, "marked-loaded")
     assert (code, problem["severity"]) == (0, "note") and "af_alg" in problem["what"], problem
 
 

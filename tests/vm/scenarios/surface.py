@@ -70,7 +70,7 @@ def test_a_module_denied_to_root_of_a_user_namespace_is_not_loaded(guest: Guest)
 
 
 def test_a_module_allowed_to_a_user_is_loaded(guest: Guest) -> None:
-    """A few modules need processor features that are missing here (aesni and others). modprobe as root fails as well."""
+    """A few modules (aesni and others) need processor features that are missing here. modprobe as root fails too."""
     result = request_all(guest, "user", sample("user", "allow"))
     left = {module for module, loaded in result.items() if not loaded}
     assert sum(result.values()) >= _SAMPLE // 4, result

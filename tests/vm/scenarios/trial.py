@@ -163,8 +163,8 @@ def test_a_trial_in_the_administrators_policy_continues_after_enable(guest: Gues
 
 
 def test_mark_checks_its_row_as_if_there_were_no_trial(guest: Guest) -> None:
-    said = json.loads(ctl(guest, "mark smp_open --reason test --json"))
-    assert said["trial"] is True and said["verdicts"][0]["verdict"] == "deny", said
+    result = json.loads(ctl(guest, "mark smp_open --reason test --json"))
+    assert result["trial"] is True and result["verdicts"][0]["verdict"] == "deny", result
     assert got_open(guest, 1000)
     ctl(guest, "enable --runtime")
     assert not got_open(guest, 1000)
