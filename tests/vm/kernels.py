@@ -130,7 +130,7 @@ def _move_modules(root: Path) -> None:
 
 
 def _install_test_modules(folder: Path, version: str) -> None:
-    """Build our test modules against the kernel's headers and install them, some compressed by name."""
+    """Build test modules against the kernel's headers and install them. Those named *_xz or *_zst are compressed."""
     work = CACHE / "modules.part"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(SOURCES, work)

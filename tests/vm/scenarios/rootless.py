@@ -37,7 +37,7 @@ add rule inet t out ct state established accept
 add rule inet t out ip saddr 10.88.0.0/16 masquerade
 add rule inet t in fib daddr type local tcp dport 8080 dnat ip to 10.88.0.2:80'
 """
-"""Rules that load the modules of netavark 1.14 (Podman 5): nat chains, masquerade, fib, ct, nat. Debian 12's is older."""
+"""Rules that load the modules that netavark 1.14 (Podman 5) needs. Debian 12 has an older netavark."""
 
 AT_BOOT = (
     "bridge veth nf_tables nft_chain_nat nft_ct nft_fib_inet nft_masq nft_nat"
