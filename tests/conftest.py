@@ -1,4 +1,4 @@
-"""For all tests: property tests have no time limit, since machines are noisy and speed is the benchmark's."""
+"""Settings of all tests. Property tests have no time limit because test machines are noisy; bench/ measures speed."""
 
 import gc
 
@@ -11,13 +11,13 @@ settings.load_profile("safe-modprobe")
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_finish() -> None:
-    """What thousands of tests are made of stays to the end: no search for garbage need walk it again and again."""
+    """Freeze the collected tests: they live until the end, so the garbage collector need not walk them each time."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_make_parametrize_id(val: object) -> str | None:
-    """A row's name says how a long text begins, and its length: some have a megabyte, and names go to and fro."""
+    """Shorten the id of a long value (up to 1 MB) to its first 80 characters and its length; workers exchange ids."""
     if isinstance(val, str | bytes) and len(val) > 100:
         return f"{ascii(val[:80]).lstrip('b')[1:-1]}…{len(val)}"
     return None

@@ -100,5 +100,5 @@ def test_a_builder_repeats_a_command_and_names_it(tmp_path: Path) -> None:
     script = f"mkdir {tmp_path}/out && test -e {tmp_path}/second || {{ touch {tmp_path}/second; false; }}"
     run_again(["sh", "-c", script], clear=tmp_path / "out")
     assert (tmp_path / "out").is_dir()
-    with pytest.raises(SystemExit, match=r"^sh -c 'exit 7' ended with 7; \.cache/log/sh\.log says why$"):
+    with pytest.raises(SystemExit, match=r"^sh -c 'exit 7' exited with status 7; see \.cache/log/sh\.log$"):
         run_again(["sh", "-c", "exit 7"], tries=2, pause=0)

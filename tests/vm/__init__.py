@@ -1,1 +1,1 @@
-"""Real kernels in QEMU: how they are fetched, put together, booted and asked."""
+"""Tests on real kernels in QEMU: fetch kernels, build disks, boot guests and run scenarios in them."""

@@ -1,4 +1,4 @@
-"""Outputs that take long, made once: in `.cache/`, each named by what it was made from."""
+"""Keep outputs that take long to make in `.cache/`, each named by a digest of its inputs."""
 
 import fcntl
 import hashlib
@@ -17,19 +17,18 @@ APT_GET = TOP / "tests/apt-get"
 """apt-get that waits for locks and repeats failed downloads."""
 
 ENVIRONMENT = dict(os.environ)
-"""As it was at first. Guests are prepared while tests run, and a test may change it; pytest itself keeps the running
-test's name there."""
+"""The environment at import. Guests are prepared while tests run, and tests and pytest change os.environ."""
 
 Progress = Callable[[str], None]
 
 
 def say(message: str) -> None:
-    """One line of progress on standard error."""
+    """Print one line of progress on standard error."""
     print(f"  {message}", file=sys.stderr, flush=True)
 
 
 def digest(*parts: str | bytes | Path) -> str:
-    """A short name for what something is made from: texts as they are, files and folders by content."""
+    """Return 16 hexadecimal digits that identify these inputs: texts as they are, files and folders by content."""
     total = hashlib.sha256()
     for part in parts:
         if isinstance(part, Path):
@@ -43,7 +42,10 @@ def digest(*parts: str | bytes | Path) -> str:
 
 
 def cached(name: str, key: str, make: Callable[[Path], None], progress: Progress = say) -> Path:
-    """The output `name` made from `key`; made by `make(folder)` if it is not there, whole or not at all."""
+    """Return the folder of output `name` for this digest of its inputs. If it is missing, `make(folder)` fills it.
+
+    The folder appears only when it is complete. Outputs of the same name with other digests are removed.
+    """
     final = CACHE / f"{name}-{key}"
     if final.exists():
         return final
@@ -67,7 +69,10 @@ def cached(name: str, key: str, make: Callable[[Path], None], progress: Progress
 
 
 def run(command: Sequence[str | Path], cwd: Path | None = None, env: dict[str, str] | None = None) -> str:
-    """A command's output; what it says besides goes to .cache/log/. Raises SystemExit with one sentence."""
+    """Run a command and return its standard output. Both outputs are appended to a file in .cache/log/.
+
+    Raises SystemExit when the command fails.
+    """
     name = Path(command[0]).name
     log = CACHE / "log" / f"{name}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
@@ -79,7 +84,7 @@ def run(command: Sequence[str | Path], cwd: Path | None = None, env: dict[str, s
         file.write(done.stdout)
     if done.returncode:
         words = " ".join(shlex.quote(str(word)) for word in command)
-        raise SystemExit(f"{words} ended with {done.returncode}; {log.relative_to(TOP)} says why")
+        raise SystemExit(f"{words} exited with status {done.returncode}; see {log.relative_to(TOP)}")
     return done.stdout
 
 

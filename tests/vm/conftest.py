@@ -1,7 +1,7 @@
-"""Each scenario's `test_*` function is a test here, though it runs in a guest: one boot serves a whole machine.
+"""Collect each `test_*` function of a scenario as a test that runs in a guest. One boot runs all tests of a machine.
 
-The machines boot in the background: on two processors one while other tests run, and two once those have. One more
-program at work than there are processors makes all of them a fifth slower, since emulation lives by their caches.
+Machines boot in the background. On two processors one machine boots while other tests run, and two afterwards.
+One busy program more than there are processors makes all of them a fifth slower: emulation depends on CPU caches.
 """
 
 import os
@@ -16,72 +16,72 @@ import pytest
 from tests.vm.collect import GuestTest, tests_of
 from tests.vm.qemu import Machine, Result, boot, machine, scenario_file
 
-_MOST = 4
-"""Each takes up to 3 GiB of memory."""
-_AT_ONCE = min(_MOST, max(1, len(os.sched_getaffinity(0)) - 1))
-_pool = ThreadPoolExecutor(_AT_ONCE + 1)
-_slots = Semaphore(_AT_ONCE)
+_MAX_CONCURRENT = 4
+"""Limit of guests at a time. Each takes up to 3 GiB of memory."""
+_CONCURRENT = min(_MAX_CONCURRENT, max(1, len(os.sched_getaffinity(0)) - 1))
+_pool = ThreadPoolExecutor(_CONCURRENT + 1)
+_slots = Semaphore(_CONCURRENT)
 _boots: dict[str, Future[Result]] = {}
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """tests/vm/machines/NAME/machine.toml stands for all tests of that machine."""
+    """Collect the tests of a machine from tests/vm/machines/NAME/machine.toml."""
     if file_path.name == "machine.toml":
         return MachineFile.from_parent(parent, path=file_path)
     return None
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What runs here goes first, beside the guests; only then is there nothing to do but to wait for them."""
+    """Run the host's own tests first, while guests boot. The tests that wait for guests follow."""
     items.sort(key=lambda item: isinstance(item, GuestTest))
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Boot what was selected, with just the scenarios that were."""
+    """Boot the machines of the selected tests, each with the selected scenarios only."""
     if session.config.option.collectonly:
         return
     wanted: dict[str, set[str]] = {}
     for item in session.items:
         if isinstance(item, GuestTest) and isinstance(item.parent, MachineFile):
             wanted.setdefault(item.machine, set()).add(item.scenario)
-    # The longest first, so that the others fit in beside it.
+    # The longest boot starts first, so that shorter ones run beside it.
     for name in sorted(wanted.keys() - _boots.keys(), key=lambda name: -machine(name).seconds):
-        what = machine(name)
-        _boots[name] = _pool.submit(_boot, what, [each for each in what.scenarios if each in wanted[name]])
+        spec = machine(name)
+        _boots[name] = _pool.submit(_boot, spec, [each for each in spec.scenarios if each in wanted[name]])
 
 
-def _boot(what: Machine, scenarios: list[str]) -> Result:
+def _boot(spec: Machine, scenarios: list[str]) -> Result:
     try:
         with _slots:
-            return boot(what, scenarios)
-    except SystemExit as error:  # a thread's SystemExit would say nothing
-        return Result([], f"{what.name} did not boot: {error}")
+            return boot(spec, scenarios)
+    except SystemExit as error:  # A SystemExit that ends a thread shows no message.
+        return Result([], f"{spec.name} did not boot: {error}")
 
 
 @cache
-def _one_more() -> None:
-    """The first test of a guest comes last of all others, so that this process's own processor is free."""
+def _allow_one_more() -> None:
+    """Allow one more guest, once: the host's own tests are done by the first guest test, so a processor is free."""
     _slots.release()
 
 
 def _result(name: str) -> Result:
-    _one_more()
+    _allow_one_more()
     return _boots[name].result()
 
 
 class MachineFile(pytest.File):
-    """A machine's folder."""
+    """The machine.toml of a machine's folder."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """The functions of its scenarios, read without running them: they are the guest's."""
-        what = machine(self.path.parent.name)
-        for scenario in what.scenarios:
+        """Yield the tests of the machine's scenarios, found by parsing: scenario code can only run in a guest."""
+        spec = machine(self.path.parent.name)
+        for scenario in spec.scenarios:
             source = scenario_file(scenario)
             for test, line in tests_of(source):
                 yield GuestTest.from_parent(
                     self,
                     name=f"{scenario}::{test}",
-                    machine=what.name,
-                    result=lambda: _result(what.name),
+                    machine=spec.name,
+                    result=lambda: _result(spec.name),
                     place=(source, line),
                 )

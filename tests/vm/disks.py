@@ -1,4 +1,4 @@
-"""What a guest boots from: a disk of a root and a kernel's modules, and where its kernel needs them, their drivers."""
+"""Make what a guest boots from: a disk image, and an initramfs if the kernel has the disk's drivers as modules."""
 
 import shutil
 import struct
@@ -11,21 +11,22 @@ from tests.vm.roots import root
 
 _UNPACK = Path(__file__).parent / "guest/unpack"
 _DRIVERS = ("nvme", "ext4")
-"""Built into Debian's cloud kernels, modules of the whole one."""
+"""Drivers of the root disk: built into Debian's cloud kernels, modules in the full kernel."""
 _CHECKSUMS = ("crc32c_generic", "crc32c_intel")
-"""What ext4 has the kernel ask for."""
+"""Modules that the kernel requests when ext4 loads."""
 _FREE = 512 << 20
-"""Bytes that a guest may write; the file is sparse."""
+"""Free space for the guest, in bytes. The image file is sparse."""
 _SIGNATURE, _START = 0x5AFE0001, 1 << 20
-"""Of the disk, by which the kernel knows its one partition; and where that begins, in bytes."""
+"""The disk's signature, from which its partition's PARTUUID follows, and the partition's offset in bytes."""
 ROOT = f"PARTUUID={_SIGNATURE:08x}-01"
-"""The kernel's root=. A name would not do: kernels probe several disks at once, and number them as they come."""
+"""The value of root=. Device names are unreliable: kernels probe disks in parallel and number them in any order."""
 
 
 def disk(name: str, linux: Kernel, progress: Progress = say) -> Path:
-    """An image of this root with that kernel's modules; its /unpack, the kernel's init, adds the second disk's files.
+    """Return a disk image of this root with that kernel's modules and /unpack, the kernel's init.
 
-    A disk and no initramfs: emulated, a guest reads what it uses in a quarter of the time it takes to unpack all.
+    /unpack adds the second disk's files. A disk is faster than an initramfs: under emulation, reading the files in use
+    takes a quarter of the time of unpacking all.
     """
     tree = root(name, progress) / "tree"
 
@@ -52,16 +53,16 @@ _BLOCK, _SECTOR = 4096, 512
 
 
 def _partition_table(size: int) -> bytes:
-    """A master boot record with one partition for Linux, of so many bytes."""
+    """Return a master boot record with one Linux partition of `size` bytes."""
     entry = struct.pack("<B3sB3sII", 0, b"\xfe\xff\xff", 0x83, b"\xfe\xff\xff", _START // _SECTOR, size // _SECTOR)
     return struct.pack("<440xI2x16s48x2s", _SIGNATURE, entry, b"\x55\xaa")
 
 
 def initrd(name: str, linux: Kernel, progress: Progress = say) -> Path | None:
-    """The drivers of the disk as an initramfs; None where the kernel has them built in."""
+    """Return an initramfs with the drivers of the root disk, or None if the kernel has them built in."""
     folder = linux.root / "lib/modules" / linux.version
-    needs = _needs(folder)
-    if needs.keys().isdisjoint(_DRIVERS):
+    files = _files_to_insert(folder)
+    if files.keys().isdisjoint(_DRIVERS):
         return None
 
     def make(into: Path) -> None:
@@ -71,7 +72,7 @@ def initrd(name: str, linux: Kernel, progress: Progress = say) -> Path | None:
         shutil.copy(root(name, progress) / "tree/usr/bin/busybox", tree / "bin")
         for applet in ("sh", "insmod", "mount", "sleep", "switch_root", "umount"):
             (tree / "bin" / applet).symlink_to("busybox")
-        modules = dict.fromkeys(path for name in (*_CHECKSUMS, *_DRIVERS) for path in needs[name])
+        modules = dict.fromkeys(path for name in (*_CHECKSUMS, *_DRIVERS) for path in files[name])
         for module in modules:
             shutil.copy(folder / module, tree)
         inserts = [f"insmod /{Path(module).name}" for module in modules]
@@ -91,8 +92,8 @@ exec switch_root /root /unpack
 """
 
 
-def _needs(folder: Path) -> dict[str, list[str]]:
-    """The files of what each module needs, and of itself, in the order of loading (modules.dep, depmod(8))."""
+def _files_to_insert(folder: Path) -> dict[str, list[str]]:
+    """Map each module to the files to insert for it, in order: dependencies, then its own (modules.dep, depmod(8))."""
     lines = [line.partition(":") for line in (folder / "modules.dep").read_text().splitlines()]
     return {
         Path(path).name.partition(".")[0].replace("-", "_"): [*reversed(rest.split()), path] for path, _, rest in lines
@@ -100,5 +101,5 @@ def _needs(folder: Path) -> dict[str, list[str]]:
 
 
 def archive(tree: Path, to: Path) -> None:
-    """A folder as a newc archive, everything root's."""
+    """Write a folder as a newc archive, all files owned by root."""
     run(["sh", "-c", 'cd "$1" && find . -mindepth 1 | cpio --quiet -o -H newc -R 0:0 > "$2"', "sh", tree, to])

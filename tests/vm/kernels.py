@@ -1,4 +1,4 @@
-"""Debian's kernels: the cloud flavour of a suite, with its modules indexed, and modules of our own in it."""
+"""Fetch the newest Debian kernel of a suite, unpack it, add the test modules and index its modules."""
 
 import gzip
 import re
@@ -15,20 +15,20 @@ SOURCES = Path(__file__).parent / "modules"
 HEADER = TOP / "packaging/kernel/privileged_module.h"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 NATIVE = "bookworm"
-_WHOLE = "-amd64"
-"""bookworm-amd64 is the whole kernel, which physical machines have; without it, the cloud flavour."""
+_FULL = "-amd64"
+"""Suffix for Debian's full kernel, for physical machines. Without it, a name means the cloud flavour."""
 PATCHED = "-patched"
-"""bookworm-patched is a small kernel of bookworm's sources, with the series in packaging/kernel."""
+"""Suffix for a small kernel, built from the suite's sources with the patch series in packaging/kernel."""
 
-_NOT_NEEDED = """drivers/gpu drivers/media drivers/net/ethernet drivers/net/wireless drivers/infiniband/hw drivers/iio
-    drivers/staging drivers/hwmon drivers/usb drivers/scsi drivers/mtd drivers/input drivers/platform drivers/leds
-    drivers/mfd drivers/i2c drivers/power drivers/rtc drivers/comedi drivers/misc drivers/edac drivers/regulator
-    drivers/pinctrl sound/pci sound/soc sound/usb sound/firewire""".split()
-"""Folders of hardware drivers that no guest has: a third of the size to unpack under emulation."""
+_UNUSED_DRIVERS = """drivers/gpu drivers/media drivers/net/ethernet drivers/net/wireless drivers/infiniband/hw
+    drivers/iio drivers/staging drivers/hwmon drivers/usb drivers/scsi drivers/mtd drivers/input drivers/platform
+    drivers/leds drivers/mfd drivers/i2c drivers/power drivers/rtc drivers/comedi drivers/misc drivers/edac
+    drivers/regulator drivers/pinctrl sound/pci sound/soc sound/usb sound/firewire""".split()
+"""Folders of drivers for hardware that no guest has. They make a third of the modules' size."""
 
 
 class Kernel(NamedTuple):
-    """A kernel image and the root that holds its lib/modules/VERSION; the name is a machine's `kernel`."""
+    """A kernel image, and the root that holds its lib/modules/VERSION. `name` is the `kernel` of machine.toml."""
 
     name: str
     version: str
@@ -37,28 +37,31 @@ class Kernel(NamedTuple):
 
 
 def kernel(name: str, progress: Progress = say) -> Kernel:
-    """The newest kernel of a suite, by name; with the test modules where their headers are at hand (bookworm)."""
+    """Return the newest kernel of a suite. Only bookworm's has the test modules: the host has no other headers.
+
+    `name` is a suite, perhaps with the suffix `-amd64` or `-patched`. Raises SystemExit if apt does not know it.
+    """
     if name.endswith(PATCHED):
-        from tests.kernel.build import patched  # which needs this module
+        from tests.kernel.build import patched  # that module imports this one
 
         return patched(name.removesuffix(PATCHED), progress)
-    suite = name.removesuffix(_WHOLE)
+    suite = name.removesuffix(_FULL)
     options = suite_options(suite, progress)
-    package = _newest(tuple(options), "amd64" if suite != name else "cloud-amd64")
+    package = _newest_package(tuple(options), "amd64" if suite != name else "cloud-amd64")
     key = digest(package, Path(__file__), *((SOURCES, HEADER) if name == NATIVE else ()))
-    folder = cached(f"kernel-{name}", key, lambda into: _make(into, name, package, options), progress)
-    return Kernel(name, *_found(folder))
+    folder = cached(f"kernel-{name}", key, lambda into: _fetch_kernel(into, name, package, options), progress)
+    return Kernel(name, *_version_image_root(folder))
 
 
 def suite_options(suite: str, progress: Progress) -> list[str]:
-    """apt's options for a suite: the machine's own for its own, a private folder with the same mirror otherwise."""
+    """Return apt's options for a suite: none for the host's own, else a private folder with the host's mirror."""
     if suite == NATIVE:
         return []
-    folder = cached(f"apt-{suite}", digest(suite, Path(__file__)), lambda into: _lists(into, suite), progress)
-    return _private(folder)
+    folder = cached(f"apt-{suite}", digest(suite, Path(__file__)), lambda into: _fetch_lists(into, suite), progress)
+    return _private_options(folder)
 
 
-def _private(folder: Path) -> list[str]:
+def _private_options(folder: Path) -> list[str]:
     return [
         "-o", f"Dir::Etc::sourcelist={folder}/sources.list",
         "-o", "Dir::Etc::sourceparts=-",
@@ -70,15 +73,15 @@ def _private(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _lists(into: Path, suite: str) -> None:
+def _fetch_lists(into: Path, suite: str) -> None:
     (into / "state/lists/partial").mkdir(parents=True)
     (into / "cache/archives/partial").mkdir(parents=True)
     (into / "sources.list").write_text(f"deb [signed-by={KEYRING}] {mirror()} {suite} main\n")
-    run([APT_GET, *_private(into), "update"])
+    run([APT_GET, *_private_options(into), "update"])
 
 
 def mirror() -> str:
-    """The machine's own Debian mirror, from its apt configuration."""
+    """Return the URI of the host's Debian mirror, from its apt configuration. Raises SystemExit if there is none."""
     lines = run(["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE)", "Created-By: Packages"]).splitlines()
     for line in lines:
         uri, _, release = line.partition(" ")
@@ -88,8 +91,8 @@ def mirror() -> str:
 
 
 @cache
-def _newest(options: tuple[str, ...], flavour: str) -> str:
-    """apt takes most of a second to say it, and every boot asks."""
+def _newest_package(options: tuple[str, ...], flavour: str) -> str:
+    """Return the package name of the newest kernel. The cache saves most of a second of apt at every boot."""
     text = run(["apt-cache", *options, "depends", f"linux-image-{flavour}"])
     found = re.search(rf"Depends: (linux-image-\S+-{flavour})", text)
     if found is None:
@@ -97,37 +100,37 @@ def _newest(options: tuple[str, ...], flavour: str) -> str:
     return found[1]
 
 
-def _make(into: Path, name: str, package: str, options: list[str]) -> None:
+def _fetch_kernel(into: Path, name: str, package: str, options: list[str]) -> None:
     wanted = [package]
     depends = run(["apt-cache", *options, "depends", package])
-    # Newer releases keep the modules, or the image, in packages of their own.
+    # Newer releases have separate packages for the modules or the image.
     wanted += sorted(set(re.findall(r"Depends: (linux-(?:modules|binary|image)-\S+)", depends)) - {package})
     run([APT_GET, *options, "download", *wanted], cwd=into)
     for deb in into.glob("*.deb"):
         run(["dpkg", "-x", deb, into / "root"])
         deb.unlink()
     version = package.removeprefix("linux-image-")
-    _merged(into / "root")
-    if name.endswith(_WHOLE):
-        for folder in _NOT_NEEDED:
+    _move_modules(into / "root")
+    if name.endswith(_FULL):
+        for folder in _UNUSED_DRIVERS:
             shutil.rmtree(into / "root/lib/modules" / version / "kernel" / folder, ignore_errors=True)
     if name == NATIVE:
-        _test_modules(into / "root/lib/modules" / version, version)
+        _install_test_modules(into / "root/lib/modules" / version, version)
     run(["depmod", "-b", into / "root", version])
-    (into / _UNPACKED).write_bytes(_unpacked(_image(into / "root", version)))
+    (into / _UNPACKED).write_bytes(unpack_image(_image_path(into / "root", version)))
     if name == NATIVE:
         _gzip_modules(into / "root/lib/modules" / version)
 
 
-def _merged(root: Path) -> None:
-    """lib/modules, wherever the release puts it."""
+def _move_modules(root: Path) -> None:
+    """Move usr/lib/modules to lib/modules, where older releases put it."""
     if not (root / "lib/modules").exists():
         (root / "lib").mkdir(exist_ok=True)
         (root / "usr/lib/modules").rename(root / "lib/modules")
 
 
-def _test_modules(folder: Path, version: str) -> None:
-    """Our own modules, built against the kernel's real headers; some installed compressed."""
+def _install_test_modules(folder: Path, version: str) -> None:
+    """Build test modules against the kernel's headers and install them. Those named *_xz or *_zst are compressed."""
     work = CACHE / "modules.part"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(SOURCES, work)
@@ -144,44 +147,47 @@ def _test_modules(folder: Path, version: str) -> None:
 
 
 def _gzip_modules(folder: Path) -> None:
-    """Debian's depmod reads no gzip, so these are compressed once it has seen them, under their old names."""
+    """Compress smp_*_gz.ko after depmod has read them, and keep their names: Debian's depmod cannot read gzip."""
     for module in (folder / "updates").glob("*_gz.ko"):
         module.write_bytes(gzip.compress(module.read_bytes(), mtime=0))
 
 
-def _found(folder: Path) -> tuple[str, Path, Path]:
+def _version_image_root(folder: Path) -> tuple[str, Path, Path]:
     root = folder / "root"
     version = next((root / "lib/modules").iterdir()).name
     return version, folder / _UNPACKED, root
 
 
-def _image(root: Path, version: str) -> Path:
-    """The image is in /boot, or since 7.0 beside its modules."""
+def _image_path(root: Path, version: str) -> Path:
+    """Return the path of the image: in /boot, or since Linux 7.0 beside its modules."""
     image = root / "lib/modules" / version / "vmlinuz"
     return image if image.exists() else root / "boot" / f"vmlinuz-{version}"
 
 
 _UNPACKED = "vmlinux"
 _SECTOR = 512
-_MOVED, _SIZED, _PAYLOAD = 0x1F1, 4, 0x248
-"""In a bzImage: where the number of sectors before the protected mode's code is, how many bytes at the payload's end
-are its size, and where its offset and length are (the kernel's Documentation/arch/x86/boot.rst)."""
+_SETUP_SECTORS, _SIZE_LENGTH, _PAYLOAD = 0x1F1, 4, 0x248
+"""Fields of a bzImage (the kernel's Documentation/arch/x86/boot.rst), in bytes.
+
+The first is the offset of setup_sects, the number of sectors before the protected-mode code. The second is the length
+of the unpacked size at the payload's end. The third is the offset of payload_offset and payload_length.
+"""
 _TOOLS = {b"\x02\x21\x4c\x18": "lz4", b"\x28\xb5\x2f\xfd": "zstd", b"\xfd7zX": "xz"}
-"""Who unpacks it, by its first bytes."""
+"""The program that unpacks a payload, by its first four bytes."""
 
 
-def _unpacked(image: Path) -> bytes:
-    """The kernel itself, which QEMU starts as a Xen PVH guest; unpacking it emulated takes up to three seconds a boot.
+def unpack_image(image: Path) -> bytes:
+    """Return the ELF kernel of a bzImage. QEMU starts it as a Xen PVH guest.
 
-    Raises SystemExit with one sentence for a format that none of our tools unpacks.
+    Unpacking in the guest would take up to three seconds a boot. Raises SystemExit for an unknown compression format.
     """
     whole = image.read_bytes()
     offset, length = struct.unpack_from("<II", whole, _PAYLOAD)
-    payload = whole[(whole[_MOVED] + 1) * _SECTOR + offset :][: length - _SIZED]
+    payload = whole[(whole[_SETUP_SECTORS] + 1) * _SECTOR + offset :][: length - _SIZE_LENGTH]
     tool = _TOOLS.get(payload[:4])
     if tool is None:
         raise SystemExit(
             f"{image}: the kernel in it begins with {payload[:4]!r}, which is none of {', '.join(_TOOLS.values())};"
-            " give tests/vm/kernels.py's _TOOLS who unpacks it"
+            " add a tool that unpacks it to _TOOLS in tests/vm/kernels.py"
         )
     return subprocess.run([tool, "-dcq"], input=payload, stdout=subprocess.PIPE, check=True).stdout

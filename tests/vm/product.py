@@ -1,4 +1,4 @@
-"""What `make install` installs, made with a release's own Python, Cython and libkmod."""
+"""Build what is tested: the installed files and the packages, with a release's own Python, Cython and libkmod."""
 
 import os
 import shutil
@@ -11,13 +11,16 @@ from tests.vm.cache import TOP, Progress, cached, digest, run, say
 from tests.vm.kernels import NATIVE, Kernel
 from tests.vm.roots import root, suite_of
 
-_NOT_DEBIANS = ("ansible", "arch", "rpm", "selinux")
-_PACKAGING = sorted(f"packaging/{path.name}" for path in (TOP / "packaging").iterdir() if path.name not in _NOT_DEBIANS)
+_NOT_FOR_DEBIAN = ("ansible", "arch", "rpm", "selinux")
+_PACKAGING = sorted(
+    f"packaging/{path.name}" for path in (TOP / "packaging").iterdir() if path.name not in _NOT_FOR_DEBIAN
+)
 PARTS = ("safe_modprobe", "policy.d", *_PACKAGING, "docs/man", "setup.py", "pyproject.toml", "Makefile")
 SOURCES = (*(part for part in PARTS if part != "docs/man"), "docs", "README.md", "LICENSE")
-"""What `make deb` is made from."""
+"""The inputs of `make deb`."""
 
 RPM_SOURCES = (*SOURCES, "packaging/rpm", "packaging/selinux")
+"""The inputs of `make rpm`."""
 
 _CHROOT = """mount --bind "$2" "$1/mnt"
 for name in proc dev sys; do mount --rbind "/$name" "$1/$name"; done
@@ -25,7 +28,7 @@ top="$1"; shift 2; exec chroot "$top" env -i -C /mnt PATH=/usr/sbin:/usr/bin:/sb
 
 
 def product(suite: str = NATIVE, progress: Progress = say) -> Path:
-    """The folder that holds the installed files as `tree`."""
+    """Return a folder whose `tree` has the files that `make install` installs on this release."""
 
     def make(into: Path) -> None:
         if suite == NATIVE:
@@ -42,7 +45,7 @@ def product(suite: str = NATIVE, progress: Progress = say) -> Path:
 
 
 def deb(suite: str = NATIVE, progress: Progress = say) -> Path:
-    """The Debian package, built by that release's own tools."""
+    """Return the path of the Debian package, built by that release's own tools."""
 
     def make(into: Path) -> None:
         sources = into / "sources"
@@ -57,7 +60,7 @@ def deb(suite: str = NATIVE, progress: Progress = say) -> Path:
 
 
 def rpms(progress: Progress = say) -> tuple[Path, ...]:
-    """The RPM packages, built by this machine's own rpmbuild: source, binary, and SELinux's."""
+    """Return the paths of the RPM packages (source, binary and SELinux), built by the host's own rpmbuild."""
 
     def make(into: Path) -> None:
         sources = into / "sources"
@@ -72,7 +75,7 @@ def rpms(progress: Progress = say) -> tuple[Path, ...]:
 
 
 def copy_sources(into: Path, parts: Sequence[str] = PARTS) -> None:
-    """All that is built from, without what was built from it here."""
+    """Copy the sources without the host's build products (`*.so` and `__pycache__`)."""
     for part in parts:
         (into / part).parent.mkdir(parents=True, exist_ok=True)
         if (TOP / part).is_dir():
@@ -82,7 +85,7 @@ def copy_sources(into: Path, parts: Sequence[str] = PARTS) -> None:
 
 
 def installed(name: str, linux: Kernel, progress: Progress = say) -> Path:
-    """A root with the product and a kernel's modules in it, to chroot(2) into: also as the running kernel's."""
+    """Return a root for chroot(2) with the product and a kernel's modules, linked as the running kernel's as well."""
     parts = [root(name, progress) / "tree", product(suite_of(name), progress) / "tree"]
 
     def make(into: Path) -> None:
@@ -95,15 +98,21 @@ def installed(name: str, linux: Kernel, progress: Progress = say) -> Path:
 
 
 def in_root(tree: Path, folder: Path, command: Sequence[str | Path]) -> list[str | Path]:
-    """The command that runs this command in that root, in the folder, with /proc, /dev and /sys there."""
+    """Return the command line that runs `command` in the root `tree`, with `folder` as /mnt and working directory.
+
+    The root sees the host's /proc, /dev and /sys.
+    """
     return ["unshare", "--mount", "--propagation", "private", "sh", "-eu", "-c", _CHROOT, "sh", tree, folder, *command]
 
 
 def in_build_root(suite: str, folder: Path, command: Sequence[str], progress: Progress = say) -> str:
-    """What the command prints, run in this folder with that release's compiler and Python. Raises SystemExit."""
+    """Run the command in this folder with that release's compiler and Python. Return its output.
+
+    Raises SystemExit when the command fails.
+    """
     return run(in_root(build_root(suite, progress), folder, command))
 
 
 def build_root(suite: str, progress: Progress = say) -> Path:
-    """That release, with all that it takes to build."""
+    """Return a root of that release with all build dependencies."""
     return root("build" if suite == NATIVE else f"build-{suite}", progress) / "tree"

@@ -1,4 +1,4 @@
-"""Guest roots, made by mmdebstrap from the machine's own apt sources."""
+"""Make root file systems of guests, by mmdebstrap from the host's Debian mirror."""
 
 from inspect import getsource
 from pathlib import Path
@@ -9,9 +9,9 @@ from tests.vm.kernels import KEYRING, NATIVE, mirror
 _BARE = ["kmod", "iproute2", "python3", "python3-tomli", "python3-tomlkit", "libkmod2", "libzstd1", "procps"]
 _PROGRAMS = """bubblewrap busybox-static cifs-utils cryptsetup-bin dmsetup dosfstools e2fsprogs fuse3 ipset iptables iw
     nfs-kernel-server nftables python3-rich squashfs-tools squashfuse uidmap wireguard-tools xfsprogs""".split()
-"""Those of policy.d's promise: who must still get through, and by what."""
+"""Programs that must keep working under the default policy (docs/default-policy.md)."""
 _ROOTLESS = "aardvark-dns crun fuse-overlayfs netavark passt podman slirp4netns".split()
-"""What docs/rootless.md was measured with."""
+"""Rootless Podman and what it runs, for the measurements in docs/rootless.md."""
 _BUILD = """build-essential cython3 debhelper dh-python libkmod-dev libzstd-dev pkgconf python3-dev python3-pyelftools
     python3-pytest python3-setuptools python3-shtab scdoc xz-utils zstd""".split()
 _SYSTEM = """dbus jq python3-junitparser python3-prometheus-client python3-pyelftools python3-rich python3-systemd
@@ -25,19 +25,19 @@ PACKAGES = {
     "systemd": [*_BARE, *_SYSTEM],
 }
 SUITES = ("trixie", "sid")
-"""Besides NATIVE: `bare-trixie` is trixie's `bare`."""
+"""Releases besides NATIVE. A root's name ends with one of these, as in `bare-trixie`, or means NATIVE."""
 
 _EXCLUDED = ("/usr/share/man/*", "/usr/share/locale/*", "/usr/share/doc/*", "/usr/share/zoneinfo/*")
 
 
 def suite_of(name: str) -> str:
-    """The release of Debian that a root's name stands for."""
+    """Return the Debian release of a root's name."""
     suite = name.rpartition("-")[2]
     return suite if suite in SUITES else NATIVE
 
 
 def root(name: str, progress: Progress = say) -> Path:
-    """The folder that holds the root as `tree`."""
+    """Return a folder whose `tree` is this root."""
     suite = suite_of(name)
     packages = PACKAGES[name.removesuffix(f"-{suite}")]
     key = digest(suite, *packages, *_EXCLUDED, getsource(_make))

@@ -1,8 +1,8 @@
-"""Debian's kernel sources: a suite's linux-source package, as its maintainers patched it.
+"""Fetch Debian's kernel sources: a suite's linux-source package, with Debian's patches.
+
+This command fetches them and prints their folder:
 
     python3 -m tests.vm.sources SUITE
-
-says where they are, once they are there.
 """
 
 import re
@@ -16,7 +16,7 @@ from tests.vm.kernels import suite_options
 
 
 def source(suite: str, progress: Progress = say) -> Path:
-    """The whole tree of a suite's newest kernel: 1.4 GB."""
+    """Return the folder with the full source tree of a suite's newest kernel (1.4 GB)."""
     name, version = package(suite, progress)
 
     def make(into: Path) -> None:
@@ -26,7 +26,7 @@ def source(suite: str, progress: Progress = say) -> Path:
 
 
 def package(suite: str, progress: Progress = say) -> tuple[str, str]:
-    """The name of the suite's newest package of kernel sources, and its version."""
+    """Return (name, version) of the suite's newest package of kernel sources. Raises SystemExit if apt has none."""
     options = suite_options(suite, progress)
     depends = re.search(r"Depends: (linux-source-\S+)", run(["apt-cache", *options, "depends", "linux-source"]))
     policy = depends and re.search(r"Candidate: (\S+)", run(["apt-cache", *options, "policy", depends[1]]))

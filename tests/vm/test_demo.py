@@ -1,4 +1,4 @@
-"""`make demo`, as somebody new would run it."""
+"""`make demo` shows who was refused and who was served, on one screen."""
 
 import subprocess
 import sys
@@ -6,11 +6,11 @@ import sys
 from tests.vm.cache import TOP
 
 
-def test_the_demo_shows_who_was_refused_and_who_was_served_in_a_screenful() -> None:
+def test_the_demo_shows_each_verdict_and_its_effect_on_one_screen() -> None:
     done = subprocess.run([sys.executable, "-m", "tests.vm.demo"], cwd=TOP, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in done.stdout.splitlines() if "│" in line]
-    assert [(who.split()[0], what, decided, there) for who, what, decided, _, there in rows] == [
+    assert [(requester.split()[0], request, verdict, loaded) for requester, request, verdict, _, loaded in rows] == [
         ("user", "AF_ALG", "denied", "af_alg: no"),
         ("root", "AF_ALG", "allowed", "af_alg: yes"),
         ("user", "SCTP", "denied", "sctp: no"),

@@ -1,6 +1,6 @@
-"""The examples of the README, the manual and --help that need no kernel, in a root with the product and real modules.
+"""Run the examples of the README, the manual and --help that need no guest, in a root with real modules.
 
-tests/vm/scenarios/examples.py has those that do.
+tests/vm/scenarios/examples.py runs the others.
 """
 
 import os
@@ -24,9 +24,9 @@ Done = subprocess.CompletedProcess[str]
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Links to the cached root's files: whatever an example writes is a new file in its place.
+    """Return a copy of the cached root, made of hard links. Examples replace files and so leave the cache unchanged.
 
-    Without the drivers that no example names: several read every module that there is.
+    Most drivers are left out because several examples read every module.
     """
     tree, linux = tmp_path_factory.mktemp("root") / "tree", kernel(NATIVE)
     subprocess.run(["cp", "-al", installed("systemd", linux), tree], check=True)
@@ -40,21 +40,21 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def sh(tree: Path, command: str) -> Done:
-    """A shell's command in that root, which is below /mnt, too."""
+    """Run a shell command in that root, which is also bound to /mnt."""
     script = f"mkdir -p /mnt && mount --rbind / /mnt && mkdir -p {DESK} && cd {DESK} && {command}"
     return subprocess.run(in_root(tree, tree / "srv", ["sh", "-c", script]), capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def lines(tree: Path) -> list[str]:
-    """All command lines, in the order of the documents."""
-    said = sh(tree, f"/usr/bin/python3 -IBS -c '{documents.HELP}'").stdout
+    """Return all command lines, in the order of the documents."""
+    help_text = sh(tree, f"/usr/bin/python3 -IBS -c '{documents.HELP}'").stdout
     found = [line for path in DOCUMENTS for line in documents.commands(path.read_text())]
-    return [*found, *documents.commands_of_help(said)]
+    return [*found, *documents.commands_of_help(help_text)]
 
 
 def failures(tree: Path, lines: Sequence[str]) -> list[str]:
-    """What did not go as an example should."""
+    """Run these examples and describe each that failed."""
     found = []
     for line in lines:
         done = sh(tree, documents.for_version(line, os.uname().release))
@@ -62,13 +62,13 @@ def failures(tree: Path, lines: Sequence[str]) -> list[str]:
     return [each for each in found if each]
 
 
-def test_commands(tree: Path, lines: list[str]) -> None:
-    here = documents.once([line for line in lines if documents.place(line) == "desk"])
-    assert len(here) > 30, here
-    assert failures(tree, here) == []
+def test_every_example_that_needs_no_guest_runs_without_error(tree: Path, lines: list[str]) -> None:
+    commands = documents.once([line for line in lines if documents.place(line) == "desk"])
+    assert len(commands) > 30, commands
+    assert failures(tree, commands) == []
 
 
-def test_policies(tree: Path) -> None:
+def test_every_policy_in_the_documents_is_valid(tree: Path) -> None:
     found = [each for path in DOCUMENTS for each in documents.policies(path.read_text())]
     assert len(found) > 5
     for text in found:
@@ -82,10 +82,10 @@ def test_policies(tree: Path) -> None:
     "line",
     ["safe-modprobectl explian x", "safe-modprobectl explain x --user nobody-of-that-name", "no-such-command", "make"],
 )
-def test_an_example_that_went_wrong_would_be_noticed(tree: Path, line: str) -> None:
+def test_a_wrong_example_is_reported(tree: Path, line: str) -> None:
     assert len(failures(tree, [line])) == 1
 
 
-def test_a_dry_run_into_a_full_disk_is_no_traceback(tree: Path) -> None:
+def test_a_dry_run_into_a_full_disk_fails_without_a_traceback(tree: Path) -> None:
     done = sh(tree, "safe-modprobe -n net-pf-38 > /dev/full")
     assert (done.returncode, done.stderr) == (1, "")

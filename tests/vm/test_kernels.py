@@ -1,4 +1,4 @@
-"""What the guests' kernels are unpacked from: the formats that Debian packs them in, and a word for any other."""
+"""unpack_image() knows the compression formats of Debian's kernels and names any other in its error."""
 
 import struct
 import subprocess
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vm.kernels import _unpacked
+from tests.vm.kernels import unpack_image
 
 KERNEL = b"\x7fELF" + bytes(5000) + b"the kernel"
 SECTORS = 3
@@ -15,7 +15,7 @@ TOOLS = {"lz4": ("lz4", "-lcq"), "zstd": ("zstd", "-cq"), "xz": ("xz", "-cq", "-
 
 
 def image(payload: bytes, into: Path) -> Path:
-    """A bzImage around it: what comes before the protected mode's code, and in that the payload and its size."""
+    """Write a bzImage with this payload: setup sectors, then 100 bytes, the payload and its unpacked size."""
     head = bytearray((SECTORS + 1) * 512)
     head[0x1F1] = SECTORS
     struct.pack_into("<II", head, 0x248, 100, len(payload) + 4)
@@ -25,24 +25,24 @@ def image(payload: bytes, into: Path) -> Path:
 
 
 @pytest.mark.parametrize("tool", TOOLS)
-def test_a_kernel_is_unpacked(tmp_path: Path, tool: str) -> None:
+def test_a_compressed_kernel_is_unpacked(tmp_path: Path, tool: str) -> None:
     packed = subprocess.run(TOOLS[tool], input=KERNEL, stdout=subprocess.PIPE, check=True).stdout
-    assert _unpacked(image(packed, tmp_path)) == KERNEL
+    assert unpack_image(image(packed, tmp_path)) == KERNEL
 
 
-OTHERS = {
+UNKNOWN_FORMATS = {
     "gzip": (b"\x1f\x8b\x08\0" + bytes(99), r"b'\x1f\x8b\x08\x00'"),
     "nothing": (b"", "b''"),
 }
 
 
-@pytest.mark.parametrize("what", OTHERS)
-def test_a_format_that_nobody_knows_is_named(tmp_path: Path, what: str) -> None:
-    payload, begins = OTHERS[what]
+@pytest.mark.parametrize("name", UNKNOWN_FORMATS)
+def test_the_error_shows_the_first_bytes_of_an_unknown_format(tmp_path: Path, name: str) -> None:
+    payload, begins = UNKNOWN_FORMATS[name]
     path = image(payload, tmp_path)
     with pytest.raises(SystemExit) as error:
-        _unpacked(path)
+        unpack_image(path)
     assert str(error.value) == (
-        f"{path}: the kernel in it begins with {begins}, which is none of lz4, zstd, xz; give tests/vm/kernels.py's"
-        " _TOOLS who unpacks it"
+        f"{path}: the kernel in it begins with {begins}, which is none of lz4, zstd, xz; add a tool that unpacks it"
+        " to _TOOLS in tests/vm/kernels.py"
     )

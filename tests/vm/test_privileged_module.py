@@ -1,6 +1,6 @@
-"""privileged_module.h with a real kernel's headers: by itself, and as docs/privileged-modules.md has it, by real DKMS.
+"""Compile modules with privileged_module.h against a real kernel's headers, also by DKMS as the document shows.
 
-No boot: that such a module loads, and for whom, the scenarios see with smp_marked and smp_net_admin.
+Nothing boots here. Scenarios load such modules in guests: smp_marked and smp_net_admin.
 """
 
 import re
@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from tests.vm.cache import TOP, cached, digest, run
-from tests.vm.ctl import ctl
 from tests.vm.kernels import HEADER, NATIVE, kernel
+from tests.vm.modprobectl import modprobectl_json
 
 DOCUMENT = TOP / "docs/privileged-modules.md"
 
@@ -51,72 +51,72 @@ def version() -> str:
     return kernel(NATIVE).version
 
 
-def built(what: str, rows: dict[str, tuple[str, str]], version: str) -> tuple[Path, str]:
-    """The folder of a module for each row, as far as they compile, and what the compiler says; made once."""
+def compiled(name: str, rows: dict[str, tuple[str, str]], version: str) -> tuple[Path, str]:
+    """Compile a module for each row. Return the folder of those that compile, and the compiler's messages."""
 
     def make(folder: Path) -> None:
         shutil.copy(HEADER, folder)
-        for name, (line, _) in rows.items():
-            (folder / f"{name}.c").write_text(
+        for module, (line, _) in rows.items():
+            (folder / f"{module}.c").write_text(
                 f'#include "privileged_module.h"\n{line}\nMODULE_DESCRIPTION("");\nMODULE_LICENSE("GPL");\n'
             )
-        (folder / "Kbuild").write_text("".join(f"obj-m += {name}.o\n" for name in rows))
+        (folder / "Kbuild").write_text("".join(f"obj-m += {module}.o\n" for module in rows))
         command = ["make", "-k", "-C", f"/usr/src/linux-headers-{version}", f"M={folder}", "modules"]
-        (folder / "said").write_text(subprocess.run(command, capture_output=True, text=True).stderr)
+        (folder / "stderr").write_text(subprocess.run(command, capture_output=True, text=True).stderr)
 
-    key = digest(HEADER, repr(rows), version, run(["gcc", "--version"]), getsource(built))
-    folder = cached(f"privileged-{what}", key, make)
-    return folder, (folder / "said").read_text()
+    key = digest(HEADER, repr(rows), version, run(["gcc", "--version"]), getsource(compiled))
+    folder = cached(f"privileged-{name}", key, make)
+    return folder, (folder / "stderr").read_text()
 
 
 @pytest.fixture(scope="module")
 def scanned(tmp_path_factory: pytest.TempPathFactory, version: str) -> dict[str, Any]:
-    work, said = built("compile", ACCEPTED | DOUBTFUL, version)
+    work, messages = compiled("compile", ACCEPTED | DOUBTFUL, version)
     root = tmp_path_factory.mktemp("root")
-    assert "error" not in said and "warning" not in said, said
+    assert "error" not in messages and "warning" not in messages, messages
     folder = root / "lib/modules" / version
     folder.mkdir(parents=True)
     for module in work.glob("*.ko"):
         shutil.copy(module, folder)
-    code, found = ctl("scan", "--root", root, "--kernel", version, "--json")
+    code, found = modprobectl_json("scan", "--root", root, "--kernel", version, "--json")
     assert code == 1 and len(found["modules"]) == len(ACCEPTED | DOUBTFUL)
     return {each["module"]: each for each in found["modules"]}
 
 
 @pytest.mark.parametrize("name", ACCEPTED)
-def test_both_readers_read_it(scanned: dict[str, Any], name: str) -> None:
-    """scan reads every module by libkmod and by pyelftools, and finds where they disagree."""
+def test_both_readers_find_the_marker(scanned: dict[str, Any], name: str) -> None:
+    """`scan` reads every module by libkmod and by pyelftools, and reports where they disagree."""
     assert (scanned[name]["marker"], scanned[name]["findings"]) == (ACCEPTED[name][1], [])
 
 
 @pytest.mark.parametrize("name", DOUBTFUL)
-def test_what_compiles_and_cannot_be_meant_is_found(scanned: dict[str, Any], name: str) -> None:
+def test_scan_reports_a_marker_that_compiles_but_is_invalid(scanned: dict[str, Any], name: str) -> None:
     (finding,) = scanned[name]["findings"]
     assert finding.startswith(DOUBTFUL[name][1]) and scanned[name]["needs"] == "CAP_SYS_MODULE"
 
 
 @pytest.fixture(scope="module")
 def refused(version: str) -> tuple[Path, str]:
-    folder, said = built("refused", {**REFUSED, "control": ACCEPTED["by_one"]}, version)
+    folder, messages = compiled("refused", {**REFUSED, "control": ACCEPTED["by_one"]}, version)
     assert (folder / "control.o").exists()
-    return folder, said
+    return folder, messages
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_is_no_capability_does_not_compile(refused: tuple[Path, str], name: str) -> None:
-    folder, said = refused
+def test_an_invalid_capability_does_not_compile(refused: tuple[Path, str], name: str) -> None:
+    folder, messages = refused
     assert not (folder / f"{name}.o").exists()
-    # gcc names the place of the macro's body, and in a note behind it the place of its use.
-    reasons = [part for part in re.split(r"(?m)^(?=.*error: )", said) if f"/{name}.c:" in part]
-    assert any(REFUSED[name][1] in reason for reason in reasons), said
+    # gcc reports an error at the macro's definition, and its use in a note that follows.
+    reasons = [part for part in re.split(r"(?m)^(?=.*error: )", messages) if f"/{name}.c:" in part]
+    assert any(REFUSED[name][1] in reason for reason in reasons), messages
 
 
 def blocks() -> dict[str, str]:
-    """The files that the document shows, by name."""
+    """Return the files that the document shows, by name."""
     return dict(re.findall(r"^`([\w.]+)`:\n\n```\w+\n(.*?)^```", DOCUMENT.read_text(), re.MULTILINE | re.DOTALL))
 
 
-def test_a_dkms_package_as_the_document_has_it(tmp_path: Path, version: str) -> None:
+def test_the_documents_dkms_package_builds_and_is_marked(tmp_path: Path, version: str) -> None:
     sources, tree, root = tmp_path / "src/example-1.0", tmp_path / "dkms", tmp_path / "root"
     for folder in (sources, tree, root / "lib/modules" / version):
         folder.mkdir(parents=True)
@@ -127,7 +127,7 @@ def test_a_dkms_package_as_the_document_has_it(tmp_path: Path, version: str) -> 
     assert sorted(path.name for path in sources.iterdir()) == sorted(
         Path(named.split()[0]).name.split() + named.split()[1:]
     )
-    # In a mount namespace of its own: DKMS makes a key to sign with in /var/lib/dkms, which is the machine's.
+    # DKMS creates a signing key in /var/lib/dkms. A private mount namespace keeps it off the host's.
     aside = ["unshare", "--mount", "sh", "-euc", 'mount -t tmpfs none /var/lib/dkms; exec "$@"', "sh"]
     done = subprocess.run(
         [*aside, "dkms", "install", "-m", "example", "-v", "1.0", "-k", version, "--no-depmod",
@@ -137,11 +137,13 @@ def test_a_dkms_package_as_the_document_has_it(tmp_path: Path, version: str) -> 
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     subprocess.run(["depmod", "-b", root, version], check=True, capture_output=True)
-    code, found = ctl("scan", "--root", root, "--kernel", version, "--json")
+    code, found = modprobectl_json("scan", "--root", root, "--kernel", version, "--json")
     (module,) = found["modules"]
     assert (code, module["module"], module["marker"], module["findings"]) == (0, "example", "CAP_NET_ADMIN", [])
     command = ["modinfo", "-b", root, "-k", version, "-F", "privileged", "example"]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "CAP_NET_ADMIN\n"
     for uid, verdict in (("1000", "deny"), ("0", "allow")):
-        _, explained = ctl("explain", "net-pf-45", "--uid", uid, "--root", root, "--kernel", version, "--json")
+        _, explained = modprobectl_json(
+            "explain", "net-pf-45", "--uid", uid, "--root", root, "--kernel", version, "--json"
+        )
         assert explained["verdict"] == verdict

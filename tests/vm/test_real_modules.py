@@ -1,7 +1,7 @@
-"""scan and surface on the modules of Debian's own kernels: 6.1 as they are, 6.12 and 7.2 packed with xz.
+"""Run `scan` and `surface` on the modules of Debian's kernels: uncompressed in 6.1, xz in 6.12 and 7.2.
 
-No boot: only files are read. The default policy's promises are held by class, so that a module or a family of requests
-that nobody thought of shows up here.
+Nothing boots here. The tests check the default policy's promises by class of module, so that they also cover modules
+and requests that no rule names.
 """
 
 import shutil
@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 
 from tests.vm.cache import TOP
-from tests.vm.ctl import ctl
 from tests.vm.kernels import NATIVE, kernel
+from tests.vm.modprobectl import modprobectl_json
 
 KERNELS = ("bookworm", "bookworm-amd64", "trixie", "sid")
 
 
 @pytest.fixture(scope="module", params=KERNELS)
 def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
-    """A root with that kernel's modules and the default policy."""
+    """Return a kernel's name, and a root with its modules and the default policy."""
     root = tmp_path_factory.mktemp(request.param)
     (root / "lib").mkdir()
     (root / "lib/modules").symlink_to(kernel(request.param).root / "lib/modules")
@@ -34,14 +34,14 @@ def image(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(scope="module")
 def surface(image: tuple[str, Path]) -> Any:
-    code, found = ctl("surface", "--root", image[1], "--json")
+    code, found = modprobectl_json("surface", "--root", image[1], "--json")
     assert code == 0
     return found
 
 
 def test_both_readers_agree_on_every_module(image: tuple[str, Path]) -> None:
     name, root = image
-    code, found = ctl("scan", "--root", root, "--json")
+    code, found = modprobectl_json("scan", "--root", root, "--json")
     assert [(each["path"], each["findings"]) for each in found["modules"] if each["findings"]] == []
     assert code == 0 and len(found["modules"]) > 1000
     marked = {each["module"]: each["marker"] for each in found["modules"] if each["marker"] is not None}
@@ -51,8 +51,8 @@ def test_both_readers_agree_on_every_module(image: tuple[str, Path]) -> None:
     } if name == NATIVE else {})  # fmt: skip
 
 
-def loaded(surface: Any, key: str, cls: str) -> dict[str, str]:
-    """module -> the family by which a caller still gets it."""
+def reachable(surface: Any, key: str, cls: str) -> dict[str, str]:
+    """Map each module of a class that this caller still gets to the request family that loads it."""
     return {
         each["module"]: each["callers"][key]["family"]
         for each in surface["modules"]
@@ -61,20 +61,20 @@ def loaded(surface: Any, key: str, cls: str) -> dict[str, str]:
 
 
 OPEN = {"crypto-*", "net-pf-16-proto-4-type-*", "char-major-10-200", "char-major-116-*", "snd-card-*"}
-"""40-open-to-users.toml, and ciphers below an AF_ALG that somebody opened."""
+"""Families in 40-open-to-users.toml, and ciphers for an AF_ALG socket that another process opened."""
 
 
-def test_a_user_keeps_what_is_open_and_nothing_else(surface: Any) -> None:
-    assert set(loaded(surface, "user", "user").values()) - OPEN == set()
+def test_a_user_gets_only_the_open_families(surface: Any) -> None:
+    assert set(reachable(surface, "user", "user").values()) - OPEN == set()
 
 
-def test_root_of_a_user_namespace_gets_only_what_it_can_mount(surface: Any) -> None:
-    assert set(loaded(surface, "userns-root", "userns")) - {"overlay", "fuse", "binfmt_misc"} == set()
+def test_root_of_a_user_namespace_gets_only_mountable_file_systems(surface: Any) -> None:
+    assert set(reachable(surface, "userns-root", "userns")) - {"overlay", "fuse", "binfmt_misc"} == set()
     before = next(each for each in surface["callers"] if each["key"] == "userns-root")["before"]
     assert before > 500
 
 
-def test_a_network_admin_keeps_what_that_capability_is_for(surface: Any) -> None:
+def test_cap_net_admin_still_gets_all_network_modules(surface: Any) -> None:
     classes = {
         each["class"]: (each["before"], each["after"])
         for caller in surface["callers"]
@@ -90,6 +90,6 @@ EXPLOITED = """af_alg algif_aead authencesn esp4 esp6 nf_tables act_pedit openvs
 
 
 @pytest.mark.parametrize("module", EXPLOITED)
-def test_what_was_exploited_was_open_and_is_not(surface: Any, module: str) -> None:
+def test_an_exploited_module_is_denied_to_unprivileged_callers(surface: Any, module: str) -> None:
     (found,) = (each["callers"] for each in surface["modules"] if each["module"] == module)
     assert {found[key]["verdict"] for key in ("user", "userns-root") if key in found} == {"deny"}

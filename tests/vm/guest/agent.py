@@ -1,4 +1,4 @@
-"""In the guest: run the scenarios named in /job, each test in a process of its own, and say how they went."""
+"""Run in the guest the scenarios named in /job, each test in its own process, and report results to the host."""
 
 import importlib
 import json
@@ -12,6 +12,7 @@ from guest import LIBC, Guest
 
 PORT = "/dev/ttyS1"
 SECONDS = 120
+"""Time limit of a test."""
 SYSRQ = "/proc/sysrq-trigger"
 RB_AUTOBOOT = 0x01234567
 
@@ -35,7 +36,7 @@ def main() -> None:
             started = time.monotonic()
             if not getattr(scenario, "COUNTS_LAST", False):
                 forget_counts()
-            error = alone(lambda scenario=scenario, run=run: (scenario.setup(guest), run(guest)))
+            error = run_isolated(lambda scenario=scenario, run=run: (scenario.setup(guest), run(guest)))
             say({"scenario": name, "test": test, "error": error, "seconds": round(time.monotonic() - started, 2)})
     say({"done": True})
     if "--end" in sys.argv:
@@ -43,9 +44,9 @@ def main() -> None:
 
 
 def end() -> None:
-    """End the machine, which QEMU lets start no second time.
+    """Stop the guest by a reboot; QEMU exits instead of restarting it.
 
-    At once, where nobody reads its disk again: reboot(2) waits for helpers, and users may still ask for more of them.
+    SysRq reboots at once, and the disk is not read again. reboot(2) would wait for helpers, and users may start more.
     """
     if os.path.exists(SYSRQ):
         with open(SYSRQ, "w") as file:
@@ -54,15 +55,15 @@ def end() -> None:
 
 
 def forget_counts() -> None:
-    """Each test has the whole log: together they ask more often in a minute than a user is recorded."""
+    """Reset the limit of records per user and minute, so that each test sees all its records in the log."""
     try:
         os.unlink("/run/safe-modprobe/counts")
-    except OSError:  # not there yet, or /run is full and read-only on purpose
+    except OSError:  # The file does not exist yet, or a test made /run full or read-only.
         pass
 
 
 def tests_of(scenario):
-    """(name, function of the guest): the test_* functions, and a row of ROWS each, by the scenario's row()."""
+    """Yield (name, function that takes the guest): the test_* functions, and for each of ROWS a call of row()."""
     for name, value in vars(scenario).items():
         if name.startswith("test_"):
             yield name, value
@@ -71,12 +72,13 @@ def tests_of(scenario):
 
 
 def say(line: dict) -> None:
+    """Write one JSON object on a line of its own to the host's serial port."""
     with open(PORT, "w") as port:
         port.write("\n" + json.dumps(line) + "\n")
 
 
-def alone(test) -> str:
-    """Run it in a child, so that neither a crash nor a hang is the end; what went wrong, or nothing."""
+def run_isolated(test) -> str:
+    """Run the test in a child process, so that the agent survives a crash or a hang. Return the error or ""."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
@@ -97,7 +99,7 @@ def alone(test) -> str:
     os.close(reader)
     _, status = os.waitpid(pid, 0)
     if remaining == 0 or status:
-        text += f"\nit ended with wait status {status} after {SECONDS - remaining} s".encode()
+        text += f"\nthe test ended with wait status {status} after {SECONDS - remaining} s".encode()
     return text.decode(errors="replace")
 
 

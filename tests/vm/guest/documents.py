@@ -1,24 +1,24 @@
-"""The examples that people read: of the README, of the manual's sources and of --help."""
+"""Find the examples in the README, the manual's sources and --help, and say how to run them as tests."""
 
 import re
 
 _IN_A_GUEST = re.compile(r"safe-modprobectl (enable|disable|status|log|suggest)\b|--last|--event")
-"""What changes the kernel, or reads a journal. All else takes a tenth of the time where nothing is emulated."""
+"""Examples that change the kernel or read a journal. All others run on the host, in a tenth of the time."""
 
-SHOWN_ELSEWHERE = {
+TESTED_ELSEWHERE = {
     "make demo",  # by tests/vm/test_demo.py
     "make test",  # by CI itself
-    "make test-boot",  # as well
-    "make test-packages",  # as well
+    "make test-boot",  # by CI itself
+    "make test-packages",  # by CI itself
     "apt-get update",  # by tests/setup
     "apt-get build-dep -y ./packaging",  # by tests/packages/test_debian.py
-    "make deb",  # as well
-    "apt-get install -y ./build/deb/safe-modprobe_*.deb",  # the package, by tests/boot
+    "make deb",  # by tests/packages/test_debian.py
+    "apt-get install -y ./build/deb/safe-modprobe_*.deb",  # tests/boot installs the package
     "make rpm",  # by tests/packages/test_rpm.py
-    "make install",  # by every machine here
+    "make install",  # by every machine of tests/vm
     "safe-modprobectl surface --html surface.html",  # by tests/others/test_surface_page.py
 }
-"""Not in a guest."""
+"""Examples that other tests cover."""
 
 PREPARE = """set -e
 mkdir -p {desk} /etc/safe-modprobe/tests.d /var/lib/prometheus/node-exporter
@@ -44,7 +44,7 @@ verdict = "deny"
 EOF
 cp {desk}/10-site.toml {desk}/policy.d
 """
-"""What the examples name, in a folder `desk`, as a script for str.format()."""
+"""A shell script for str.format() that makes the files which examples name, in the folder `desk`."""
 
 HELP = """
 import sys
@@ -54,16 +54,16 @@ top = parser()
 for each in (top, *next(action.choices for action in top._actions if action.choices).values()):
     print(each.epilog or "")
 """
-"""What prints every example of --help, with Debian's own Python."""
+"""A script for Debian's own Python that prints every example of --help."""
 
 
 def blocks(text):
-    """(kind, content) of what stands between ``` lines."""
+    """Return (language, content) of each block between ``` lines."""
     return re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands(text):
-    """The command lines of a document: all of a shell's block, and those behind a prompt elsewhere."""
+    """Return a document's command lines: all lines of `sh` blocks, and in other blocks those behind a prompt."""
     found = []
     for kind, block in blocks(text):
         lines = block.splitlines()
@@ -75,42 +75,42 @@ def commands(text):
 
 
 def once(lines):
-    """Each command once, whatever its comment: to run it again would show nothing more."""
+    """Return each command once, without its comment."""
     return list(dict.fromkeys(line.partition("  #")[0].rstrip() for line in lines))
 
 
 def commands_of_help(text):
-    """Those of HELP's output, without what they are for."""
+    """Return the command lines in the output of HELP, without their explanations."""
     lines = [re.split(r" {2,}", line.strip())[0] for line in text.splitlines()]
     return [line for line in lines if line.startswith("safe-modprobectl ")]
 
 
 def policies(text):
-    """What is TOML in a document."""
+    """Return the TOML blocks of a document."""
     return [block for kind, block in blocks(text) if kind == "toml" or (not kind and block.lstrip().startswith("["))]
 
 
 def place(line):
-    """Where the example runs: in a "guest", at the "desk", or "elsewhere", where a test of its own runs it."""
-    if re.split(r" {2,}|#", line)[0].strip() in SHOWN_ELSEWHERE:
+    """Return where an example is tested: in a "guest", on the host ("desk"), or "elsewhere" by a test of its own."""
+    if re.split(r" {2,}|#", line)[0].strip() in TESTED_ELSEWHERE:
         return "elsewhere"
     return "guest" if _IN_A_GUEST.search(line) else "desk"
 
 
 def for_version(line, version):
-    """With this kernel's version in place of the example's."""
+    """Return the command with this kernel's version in place of the example's."""
     return re.sub(r"\b6\.\d+\.\d+-\d+(-cloud)?-amd64\b", version, line)
 
 
 def wrong(line, status, out, err):
-    """What did not go as an example should (an error's sentence, wrong usage, a traceback), "" for nothing.
+    """Describe how an example failed: bad status, error message, wrong usage or traceback. Return "" for success.
 
-    1: refused, or findings; 3: not protecting; 124: `--follow` goes on until it is ended.
+    Examples may exit with 1 (refused, or findings), 3 (not protecting), or 124 (`timeout` ended `--follow`).
     """
-    fine = status in (0, 1, 3) or ("--follow" in line and status == 124)
-    said = [each for each in err.splitlines() if each.startswith(("safe-modprobe", "usage:", "Traceback", "sh:"))]
+    expected = status in (0, 1, 3) or ("--follow" in line and status == 124)
+    errors = [each for each in err.splitlines() if each.startswith(("safe-modprobe", "usage:", "Traceback", "sh:"))]
     return (
         ""
-        if fine and not said and "Traceback" not in out
+        if expected and not errors and "Traceback" not in out
         else f"{line!r} ended with {status}: {out[-200:]} {err[-300:]}"
     )

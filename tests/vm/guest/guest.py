@@ -1,4 +1,4 @@
-"""What a scenario can do in the guest: be somebody, ask the kernel for modules, look at what came of it."""
+"""What a scenario can do in a guest: become a user, request modules from the kernel, and read modules and log."""
 
 import ctypes
 import os
@@ -11,9 +11,9 @@ import time
 LIBC = ctypes.CDLL(None, use_errno=True)
 CLONE_NEWUSER = 0x10000000
 DELETE_MODULE = 176
-"""x86-64's number; a shell and rmmod for each of hundreds would take longer than what is tested."""
+"""The number of delete_module(2) on x86-64. Running rmmod hundreds of times would take longer than the tests."""
 SYSLOG_ACTION_READ_ALL, SYSLOG_ACTION_SIZE_BUFFER = 3, 10
-"""syslog(2), which is what dmesg reads without a process for each look."""
+"""Actions of syslog(2). Reading the kernel's log this way saves a process of dmesg each time."""
 PR_SET_DUMPABLE = 4
 PR_SET_KEEPCAPS = 8
 PR_SET_NAME = 15
@@ -24,10 +24,10 @@ ENABLED_ONCE = "/run/enabled-once"
 
 
 class Guest:
-    """The machine as a scenario sees it."""
+    """The operations of a scenario on its machine."""
 
     def become(self, uid, *, caps=None, user_namespace=False):
-        """Turn this process into a user's, with these capabilities and no others; uid 0 keeps all by default."""
+        """Change to this uid with exactly these capabilities. By default uid 0 keeps all and other users have none."""
         if uid or caps is not None:
             LIBC.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
             if uid:
@@ -35,7 +35,7 @@ class Guest:
                 os.setresgid(uid, uid, uid)
                 os.setresuid(uid, uid, uid)
             self._capset(sum(1 << CAPS[name] for name in caps or ()))
-        # A change of uid hides /proc/self from us (PR_SET_DUMPABLE), and the maps are there.
+        # After a change of uid, only root may write the uid_map in /proc/self, unless the process is dumpable.
         LIBC.prctl(PR_SET_DUMPABLE, 1, 0, 0, 0)
         if user_namespace:
             if LIBC.unshare(CLONE_NEWUSER):
@@ -51,33 +51,36 @@ class Guest:
             raise OSError(ctypes.get_errno(), "capset")
 
     def rename(self, name):
-        """Give this process a name of up to 15 bytes."""
+        """Set this process's name (comm) of up to 15 bytes."""
         LIBC.prctl(PR_SET_NAME, name, 0, 0, 0)
 
     def run_as(self, uid, func, *, caps=None, user_namespace=False, timeout=60):
-        """func() in a child that became this user; its value, or its exception."""
+        """Run func() in a child process that became this user. Return its value.
+
+        Raises AssertionError with the child's exception, or when the child is killed after `timeout` seconds.
+        """
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
             signal.alarm(timeout)
             try:
                 self.become(uid, caps=caps, user_namespace=user_namespace)
-                answer = (True, func())
+                result = (True, func())
             except BaseException as error:
-                answer = (False, repr(error))
-            os.write(writer, pickle.dumps(answer))
+                result = (False, repr(error))
+            os.write(writer, pickle.dumps(result))
             os._exit(0)
         os.close(writer)
         with os.fdopen(reader, "rb") as file:
             data = file.read()
         os.waitpid(pid, 0)
-        assert data, "the child ended without an answer"
-        fine, value = pickle.loads(data)
-        assert fine, value
+        assert data, "the child ended without a result"
+        succeeded, value = pickle.loads(data)
+        assert succeeded, value
         return value
 
     def ask_socket(self, family, kind=socket.SOCK_STREAM, protocol=0):
-        """socket(2), which asks for net-pf-FAMILY; 0 or the errno."""
+        """Call socket(2), which requests net-pf-FAMILY. Return 0 or the errno."""
         try:
             socket.socket(family, kind, protocol).close()
         except OSError as error:
@@ -85,7 +88,7 @@ class Guest:
         return 0
 
     def ask_alg_bind(self, kind, name):
-        """bind(2) of an AF_ALG socket, which asks for algif-KIND and crypto-NAME; 0 or the errno."""
+        """Bind an AF_ALG socket, which requests algif-KIND and crypto-NAME. Return 0 or the errno."""
         try:
             with socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET, 0) as sock:
                 sock.bind((kind.decode(), name.decode()))
@@ -94,7 +97,7 @@ class Guest:
         return 0
 
     def ask_raw(self, name, through="/proc/smp_ask"):
-        """request_module(name) with any bytes; what it returned."""
+        """Call request_module() with any bytes, by the module smp_ask. Return its value."""
         fd = os.open(through, os.O_RDWR)
         try:
             os.write(fd, name)
@@ -103,21 +106,21 @@ class Guest:
             os.close(fd)
 
     def ask_nowait(self, name):
-        """request_module_nowait(name)."""
+        """Call request_module_nowait(name), by the module smp_ask. Return its value."""
         return self.ask_raw(name, "/proc/smp_ask_nowait")
 
     def ask_kthread(self, comm, name):
-        """request_module(name) in a kernel thread of that name, on our behalf."""
+        """Call request_module(name) in a kernel thread named `comm`, on our behalf. Return its value."""
         return self.ask_raw(comm + b" " + name, "/proc/smp_ask_kthread")
 
     def enabled(self):
-        """Whether the helper is the kernel's, and its tracing instance is there."""
+        """Return whether kernel.modprobe is our helper and its tracing instance exists."""
         with open("/proc/sys/kernel/modprobe") as file:
             helper = file.read()
         return helper == "/usr/sbin/safe-modprobe\n" and os.path.isdir("/sys/kernel/tracing/instances/safe-modprobe")
 
     def switch_on(self):
-        """Have the helper be the kernel's: the first time by `enable`, then as every boot does, which looks at less."""
+        """Make our helper kernel.modprobe. The first call runs `enable`; later ones run the faster start-up command."""
         if self.enabled():
             return
         done = self.sh(BOOT if os.path.exists(ENABLED_ONCE) else "safe-modprobectl enable --runtime")
@@ -125,29 +128,29 @@ class Guest:
         self.write(ENABLED_ONCE, "")
 
     def modules(self):
-        """The names in /proc/modules."""
+        """Return the names in /proc/modules."""
         with open("/proc/modules") as file:
             return {line.split()[0] for line in file}
 
     def unload(self, *names):
-        """Take modules out, as far as they are in."""
+        """Unload these modules if they are loaded. A module in use stays."""
         for name in names:
             if name in self.modules():
                 LIBC.syscall(DELETE_MODULE, name.encode(), os.O_NONBLOCK)
 
     def sh(self, command, **kwargs):
-        """A shell command, with its output."""
+        """Run a shell command and return the completed process with its output."""
         return subprocess.run(
             ["/bin/sh", "-c", command], capture_output=True, encoding="utf-8", errors="replace", **kwargs
         )
 
     def write(self, path, text):
-        """A file's new content."""
+        """Replace a file's content."""
         with open(path, "w") as file:
             file.write(text)
 
     def log(self):
-        """Our records in the kernel's log since boot, oldest first."""
+        """Return our records in the kernel's log since boot, oldest first."""
         buffer = ctypes.create_string_buffer(LIBC.klogctl(SYSLOG_ACTION_SIZE_BUFFER, None, 0))
         size = LIBC.klogctl(SYSLOG_ACTION_READ_ALL, buffer, len(buffer))
         lines = buffer.raw[:size].decode(errors="replace").splitlines()
@@ -155,7 +158,7 @@ class Guest:
 
 
 def stack(tid):
-    """Where the kernel is in this task, or nothing."""
+    """Return the kernel stack of this task, or b"" if it cannot be read."""
     try:
         with open(f"/proc/{tid}/stack", "rb") as file:
             return file.read()
@@ -163,9 +166,9 @@ def stack(tid):
         return b""
 
 
-def wait_for(what, seconds=20):
-    """Until what() is true."""
+def wait_for(condition, seconds=20):
+    """Wait until condition() is true. Raises AssertionError after `seconds`."""
     end = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < end, "it did not happen in time"
+    while not condition():
+        assert time.monotonic() < end, f"the condition did not hold within {seconds} s"
         time.sleep(0.01)

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A test's mouth: whoever writes a name to /proc/smp_ask is the caller of request_module() with
- * that very name. smp_ask_nowait does not wait, smp_ask_kthread ("COMM NAME") asks from a
- * kernel thread of that name. A read tells what request_module() returned.
+ * Lets a test call request_module() with any name: the task that writes a name to
+ * /proc/smp_ask is the caller. smp_ask_nowait calls request_module_nowait(). smp_ask_kthread takes
+ * "COMM NAME" and calls request_module() in a kernel thread called COMM. Reading any of these
+ * returns the value of the last call on that open file.
  */
 #include <linux/completion.h>
 #include <linux/kmod.h>

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0 */
-/* A file for tests: what is written to it asks for a module, and a read tells what that returned. */
+/* A /proc file for tests: a write requests a module, and a read returns the result of that request. */
 #ifndef SMP_ASKED_H
 #define SMP_ASKED_H
 

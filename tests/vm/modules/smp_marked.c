@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Privileged-only by its own word; nothing else in Debian answers net-pf-21. */
+/* Marked privileged-only in its .modinfo. No other module in Debian has the alias net-pf-21. */
 #include "privileged_module.h"
 
 int smp_marked_symbol;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Installed compressed, and marked. */
+/* Marked, installed compressed. */
 #include <linux/module.h>
 
 MODULE_INFO(privileged, "Y");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Not marked, but depends on a module that is. */
+/* Not marked, but depends on a marked module. */
 #include <linux/module.h>
 
 extern int smp_marked_symbol;

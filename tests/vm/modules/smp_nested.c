@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Its init asks for another module: the helper that inserts this one is what waits then. */
+/* Its init function requests another module, so the helper that inserts this one is the caller. */
 #include <linux/kmod.h>
 #include <linux/module.h>
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* What smp_nested asks for. */
+/* Marked; smp_nested requests it. */
 #include <linux/module.h>
 
 MODULE_INFO(privileged, "Y");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Names the capability that suffices. */
+/* Its marker names a capability that suffices. */
 #include "privileged_module.h"
 
 MODULE_PRIVILEGED("CAP_NET_ADMIN");

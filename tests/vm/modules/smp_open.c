@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Not marked at all, as every module of today. */
+/* Not marked, like every module in today's kernels. */
 #include <linux/module.h>
 
 MODULE_ALIAS("net-pf-42");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Shows which options reached it. */
+/* Shows the options that it was loaded with, in /sys/module/smp_options/parameters. */
 #include <linux/module.h>
 
 static int number;

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Not marked, and would like to have a module that is. */
+/* Not marked, but has a soft dependency on a marked module. */
 #include <linux/module.h>
 
 MODULE_SOFTDEP("pre: smp_marked");

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Installed compressed. */
+/* Not marked, installed compressed. */
 #include <linux/module.h>
 
 MODULE_DESCRIPTION("safe-modprobe test: compressed");

@@ -1,4 +1,4 @@
-"""What must never happen: a user gets a marked module, or root loses one. Each on a real kernel."""
+"""Attacks by which a user could get a marked module, or root could be refused one. None may succeed."""
 
 import errno
 import os
@@ -7,37 +7,37 @@ import subprocess
 import threading
 import time
 
-from decisions import MARKED, NESTED, SMP, SOFTDEP, expect, setup  # noqa: F401  (setup is the machine's)
+from decisions import MARKED, NESTED, SMP, SOFTDEP, expect, setup  # noqa: F401  (the agent calls setup)
 from guest import Guest, stack, wait_for
 
 GATE = "/run/gate"
-GATED = f"""#!/bin/sh
-# The helper as ever, but it waits at a gate before it starts: the window of every race, held open.
+GATED_HELPER = f"""#!/bin/sh
+# The usual helper, but it waits while the gate file exists. This holds the window of a race open.
 while [ -e {GATE} ]; do sleep 0.02; done
 exec /usr/sbin/safe-modprobe "$@"
 """
 
 
 def close_gate(guest: Guest) -> None:
-    """From now on every helper waits before it looks at anything."""
-    guest.write("/run/gated", GATED)
+    """Make every new helper wait before it looks at its caller."""
+    guest.write("/run/gated", GATED_HELPER)
     os.chmod("/run/gated", 0o755)
     guest.write(GATE, "")
     guest.write("/proc/sys/kernel/modprobe", "/run/gated\n")
 
 
 def open_gate(guest: Guest) -> None:
-    """Who waits at it goes on, and who comes later needs none."""
+    """Let the waiting helpers continue, and restore the usual helper."""
     os.unlink(GATE)
     guest.write("/proc/sys/kernel/modprobe", "/usr/sbin/safe-modprobe\n")
 
 
-def in_background(guest: Guest, uid: int, func: object, **who: object) -> int:
-    """Fork a child that becomes the caller and asks; its TID."""
+def start_request(guest: Guest, uid: int, func: object, **privileges: object) -> int:
+    """Fork a child that becomes this user and runs func(). Return its TID once it is blocked in request_module()."""
     pid = os.fork()
     if pid == 0:
         try:
-            guest.become(uid, **who)
+            guest.become(uid, **privileges)
             func()  # type: ignore[operator]
         finally:
             os._exit(0)
@@ -52,7 +52,8 @@ def reap(pid: int) -> None:
         pass
 
 
-def helpers() -> int:
+def count_helpers() -> int:
+    """Count the processes that the kernel started as `… -q -- NAME`."""
     count = 0
     for name in os.listdir("/proc"):
         if name.isdigit():
@@ -64,34 +65,35 @@ def helpers() -> int:
     return count
 
 
-def all_done() -> None:
-    wait_for(lambda: helpers() == 0, 60)
+def wait_for_helpers() -> None:
+    """Wait until no helper runs."""
+    wait_for(lambda: count_helpers() == 0, 60)
 
 
-def test_killed_requester_gives_nothing(guest: Guest) -> None:
+def test_a_killed_requester_loads_nothing(guest: Guest) -> None:
     close_gate(guest)
-    pid = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    pid = start_request(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(pid, signal.SIGKILL)
     reap(pid)
     open_gate(guest)
-    all_done()
+    wait_for_helpers()
     expect(guest, "smp_marked", False)
 
 
-def test_killed_requester_gives_nothing_while_root_waits_for_something_else(guest: Guest) -> None:
+def test_a_killed_requester_loads_nothing_while_root_requests_another_name(guest: Guest) -> None:
     close_gate(guest)
-    root = in_background(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
-    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    root = start_request(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
+    user = start_request(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(user, signal.SIGKILL)
     reap(user)
     open_gate(guest)
     reap(root)
-    all_done()
+    wait_for_helpers()
     expect(guest, "smp_marked", False)
 
 
-def fork_as(guest: Guest, tid: int, func: object) -> int:
-    """A child of that TID, which nobody has now. What waits at the gate sleeps, each time as a new process."""
+def fork_with_tid(guest: Guest, tid: int, func: object) -> int:
+    """Fork a child with this free TID, which runs func(). Try again: each `sleep` at the gate takes a TID as well."""
     for _ in range(100):
         guest.write("/proc/sys/kernel/ns_last_pid", str(tid - 1))
         pid = os.fork()
@@ -102,60 +104,60 @@ def fork_as(guest: Guest, tid: int, func: object) -> int:
         if pid == tid:
             return pid
         reap(pid)
-    raise AssertionError(f"the kernel does not give {tid} again")
+    raise AssertionError(f"the kernel did not assign TID {tid} again")
 
 
-def test_reused_tid_gives_nothing(guest: Guest) -> None:
+def test_a_tid_reused_by_a_requesting_root_task_loads_nothing(guest: Guest) -> None:
     close_gate(guest)
-    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    user = start_request(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(user, signal.SIGKILL)
     reap(user)
     wait_for(lambda: not os.path.exists(f"/proc/{user}"))
-    root = fork_as(guest, user, lambda: guest.ask_raw(b"nothing-answers-root"))
+    root = fork_with_tid(guest, user, lambda: guest.ask_raw(b"nothing-answers-root"))
     wait_for(lambda: b"__request_module" in stack(root))
     open_gate(guest)
     reap(root)
-    all_done()
+    wait_for_helpers()
     expect(guest, "smp_marked", False)
 
 
-def test_reused_tid_of_an_idle_root_task_gives_nothing(guest: Guest) -> None:
+def test_a_tid_reused_by_an_idle_root_task_loads_nothing(guest: Guest) -> None:
     close_gate(guest)
-    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    user = start_request(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(user, signal.SIGKILL)
     reap(user)
     wait_for(lambda: not os.path.exists(f"/proc/{user}"))
-    root = fork_as(guest, user, lambda: time.sleep(30))
+    root = fork_with_tid(guest, user, lambda: time.sleep(30))
     open_gate(guest)
-    all_done()
+    wait_for_helpers()
     os.kill(root, signal.SIGKILL)
     reap(root)
     expect(guest, "smp_marked", False)
 
 
-def test_set_user_id_exec_in_another_thread_gives_nothing(guest: Guest) -> None:
-    """The leader asks; another thread executes a set-user-ID program and takes the leader's TID over."""
+def test_set_user_id_exec_in_another_thread_loads_nothing(guest: Guest) -> None:
+    """While the thread leader requests, another thread executes a set-user-ID program and so takes the leader's TID."""
     guest.sh("cp /usr/bin/sleep /usr/local/bin/root-sleep && chmod 4755 /usr/local/bin/root-sleep")
     close_gate(guest)
 
-    def leader_asks_and_thread_execs() -> None:
+    def request_and_exec_in_a_thread() -> None:
         def execute() -> None:
-            time.sleep(1.5)  # the leader is in its request by then, and sees no way out of it but this
+            time.sleep(1.5)  # The leader is blocked in its request by then.
             os.execv("/usr/local/bin/root-sleep", ["root-sleep", "60"])
 
         threading.Thread(target=execute).start()
         guest.ask_socket(MARKED, 1, 0)
 
-    pid = in_background(guest, 1000, leader_asks_and_thread_execs)
-    wait_for(lambda: uid_of(pid) == (1000, 0))
+    pid = start_request(guest, 1000, request_and_exec_in_a_thread)
+    wait_for(lambda: real_and_effective_uid(pid) == (1000, 0))
     open_gate(guest)
-    all_done()
+    wait_for_helpers()
     os.kill(pid, signal.SIGKILL)
     reap(pid)
     expect(guest, "smp_marked", False)
 
 
-def uid_of(pid: int) -> tuple[int, int]:
+def real_and_effective_uid(pid: int) -> tuple[int, int]:
     with open(f"/proc/{pid}/status") as file:
         for line in file:
             if line.startswith("Uid:"):
@@ -164,8 +166,8 @@ def uid_of(pid: int) -> tuple[int, int]:
     raise AssertionError("no Uid line")
 
 
-def test_forged_trace_lines_give_nothing(guest: Guest) -> None:
-    """A name that would be a whole line of another task's in the trace's text."""
+def test_forged_trace_lines_load_nothing(guest: Guest) -> None:
+    """Each process requests a name that looks like another task's line in the text of the trace."""
     for name in (
         b"x wait=1 call_site=y\n p-1 [000] .... 1.0: module_r",
         b"x\n init-1 [0] .. 9.9: module_request: smp_marked",
@@ -177,7 +179,7 @@ def test_forged_trace_lines_give_nothing(guest: Guest) -> None:
         expect(guest, "smp_marked", False)
 
 
-def test_hostile_names_reach_nothing(guest: Guest) -> None:
+def test_hostile_names_load_nothing_and_run_nothing(guest: Guest) -> None:
     guest.sh("cp /lib/modules/$(uname -r)/*/smp_open.ko /tmp/x.ko 2>/dev/null || cp $(modinfo -n smp_open) /tmp/x.ko")
     guest.sh("rm -f /tmp/pwned")
     names = (
@@ -193,7 +195,7 @@ def test_hostile_names_reach_nothing(guest: Guest) -> None:
     assert not [line for line in guest.log() if "Traceback" in line or "failed (" in line], guest.log()[-5:]
 
 
-def test_long_names_from_a_shell_get_one_sentence(guest: Guest) -> None:
+def test_long_arguments_from_a_shell_get_one_line_of_error(guest: Guest) -> None:
     done = guest.sh("safe-modprobe -- $(head -c 100000 /dev/zero | tr '\\0' A)")
     assert done.returncode == 1
     assert done.stderr == "safe-modprobe: the alias has 100000 bytes; it may have 1 to 4095\n", done.stderr[:300]
@@ -208,14 +210,14 @@ def test_long_names_from_a_shell_get_one_sentence(guest: Guest) -> None:
         try:
             done = subprocess.run(["safe-modprobe", *words], capture_output=True, timeout=60)
         except OSError as error:
-            assert error.errno == errno.E2BIG  # 10 MB: the kernel itself takes no more than 6
+            assert error.errno == errno.E2BIG  # These are 10 MB; execve(2) accepts at most 6 MB.
             continue
         assert done.returncode == 1
         assert b"Traceback" not in done.stderr and done.stderr.count(b"\n") <= 1, done.stderr[:500]
     expect(guest, "smp_marked", False)
 
 
-def test_broken_policy_keeps_root_and_refuses_users(guest: Guest) -> None:
+def test_with_a_broken_policy_root_gets_modules_and_users_are_refused(guest: Guest) -> None:
     guest.write("/etc/safe-modprobe/policy.d/00-broken.toml", "[[rule]]\naction = 'alow'\n")
     try:
         assert guest.run_as(1000, lambda: guest.ask_raw(b"smp_open")) == 256
@@ -228,30 +230,30 @@ def test_broken_policy_keeps_root_and_refuses_users(guest: Guest) -> None:
         guest.sh("rm /etc/safe-modprobe/policy.d/00-broken.toml")
 
 
-def test_without_tracefs_root_keeps_its_modules_and_users_are_refused(guest: Guest) -> None:
+def test_without_tracefs_root_gets_modules_and_users_are_refused(guest: Guest) -> None:
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
-    asks_user = lambda: guest.ask_socket(MARKED, 1, 0)
-    guest.run_as(1000, asks_user)
+    request = lambda: guest.ask_socket(MARKED, 1, 0)
+    guest.run_as(1000, request)
     expect(guest, "smp_marked", False)
-    guest.run_as(0, asks_user)
+    guest.run_as(0, request)
     expect(guest, "smp_marked", True)
 
 
-def test_without_tracefs_a_killed_requester_next_to_a_waiting_root_gives_nothing(guest: Guest) -> None:
+def test_without_tracefs_a_killed_requester_loads_nothing_while_root_waits(guest: Guest) -> None:
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
     close_gate(guest)
-    root = in_background(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
-    user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+    root = start_request(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
+    user = start_request(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
     os.kill(user, signal.SIGKILL)
     reap(user)
     open_gate(guest)
     reap(root)
-    all_done()
+    wait_for_helpers()
     expect(guest, "smp_marked", False)
 
 
-def test_without_tracefs_a_killed_requester_next_to_a_root_who_asks_all_the_time_gives_nothing(guest: Guest) -> None:
-    """Root's next helper starts while the dead one's is looking at all tasks, of which there are many."""
+def test_without_tracefs_a_killed_requester_loads_nothing_while_root_requests_in_a_loop(guest: Guest) -> None:
+    """Root's next helper starts while the dead requester's helper still walks all tasks, of which there are many."""
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
 
     def idle() -> None:
@@ -262,78 +264,78 @@ def test_without_tracefs_a_killed_requester_next_to_a_root_who_asks_all_the_time
             guest.ask_raw(b"nothing-answers-root")
 
     others = []
-    for what in [idle] * 150 + [ask]:
+    for run in [idle] * 150 + [ask]:
         others.append(os.fork())
         if others[-1] == 0:
-            what()
+            run()
     try:
-        for _ in range(12):  # the hole that this is about was met at the third try
-            user = in_background(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
+        for _ in range(12):  # The bug that this test is for appeared at the third try.
+            user = start_request(guest, 1000, lambda: guest.ask_socket(MARKED, 1, 0))
             os.kill(user, signal.SIGKILL)
             reap(user)
-            wait_for(lambda: helpers() <= 1)
+            wait_for(lambda: count_helpers() <= 1)
             expect(guest, "smp_marked", False)
     finally:
         for pid in others:
             os.kill(pid, signal.SIGKILL)
             reap(pid)
-        all_done()
+        wait_for_helpers()
     expect(guest, "smp_marked", False)
 
 
-def test_nested_request_is_refused_without_tracefs(guest: Guest) -> None:
+def test_without_tracefs_a_users_nested_request_is_refused(guest: Guest) -> None:
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
     guest.run_as(1000, lambda: guest.ask_socket(NESTED, 1, 0))
     expect(guest, "smp_nested_marked", False)
 
 
-def test_without_tracefs_a_soft_dependency_next_to_a_waiting_root_is_skipped(guest: Guest) -> None:
-    """Both may have the target, and only one what it would bring along."""
+def test_without_tracefs_a_users_soft_dependency_is_skipped_while_root_waits(guest: Guest) -> None:
+    """Both callers may load the target. Only root may load its soft dependency."""
     guest.sh("rmdir /sys/kernel/tracing/instances/safe-modprobe")
     close_gate(guest)
-    user = in_background(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
-    root = in_background(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
+    user = start_request(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
+    root = start_request(guest, 0, lambda: guest.ask_raw(b"nothing-answers-root"))
     open_gate(guest)
     reap(user)
     reap(root)
-    all_done()
+    wait_for_helpers()
     expect(guest, "smp_softdep", True)
     expect(guest, "smp_marked", False)
 
 
-def test_root_keeps_a_soft_dependency_next_to_a_user_who_asked_first(guest: Guest) -> None:
+def test_root_gets_a_soft_dependency_while_a_users_earlier_request_waits(guest: Guest) -> None:
     close_gate(guest)
-    user = in_background(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
-    root = in_background(guest, 0, lambda: guest.ask_socket(SOFTDEP, 1, 0))
+    user = start_request(guest, 1000, lambda: guest.ask_socket(SOFTDEP, 1, 0))
+    root = start_request(guest, 0, lambda: guest.ask_socket(SOFTDEP, 1, 0))
     open_gate(guest)
     reap(user)
     reap(root)
-    all_done()
+    wait_for_helpers()
     expect(guest, "smp_marked", True)
 
 
-def test_two_of_roots_requests_at_a_time_outlive_a_full_disk(guest: Guest) -> None:
-    """The first helper takes both out of the ring, and finds no place to tell the second one."""
+def test_two_simultaneous_requests_of_root_succeed_on_a_full_disk(guest: Guest) -> None:
+    """The first helper reads both requests from the ring and cannot save the other one for the second helper."""
     guest.sh("mkdir -p /run/safe-modprobe && mount -t tmpfs -o size=32k tmpfs /run/safe-modprobe")
     try:
         guest.sh("cat /dev/zero > /run/safe-modprobe/full")
         close_gate(guest)
-        asking = [
-            in_background(guest, 0, lambda name=name: guest.ask_raw(name)) for name in (b"smp_marked", b"smp_net_admin")
+        requesters = [
+            start_request(guest, 0, lambda name=name: guest.ask_raw(name)) for name in (b"smp_marked", b"smp_net_admin")
         ]
         open_gate(guest)
-        for pid in asking:
+        for pid in requesters:
             reap(pid)
-        all_done()
+        wait_for_helpers()
         expect(guest, "smp_marked", True)
         expect(guest, "smp_net_admin", True)
     finally:
         guest.sh("umount /run/safe-modprobe")
 
 
-def test_a_request_that_nobody_waits_for_is_refused_to_a_user(guest: Guest) -> None:
+def test_a_users_nowait_request_is_refused(guest: Guest) -> None:
     guest.run_as(1000, lambda: guest.ask_nowait(b"smp_marked"))
-    all_done()
+    wait_for_helpers()
     expect(guest, "smp_marked", False)
 
 
@@ -342,10 +344,10 @@ BREAKABLE = (
 )  # fmt: skip
 LIBRARY = "/usr/lib/safe-modprobe/safe_modprobe"
 POLICY_CACHE = "/run/safe-modprobe/policy.cache"
-"""Without it, the helper needs the policy's parser, too."""
+"""Without this file the helper also needs the policy's parser."""
 
 
-def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> None:
+def test_with_any_file_of_the_helper_broken_root_gets_modules_and_users_are_refused(guest: Guest) -> None:
     for name in BREAKABLE:
         path = f"{LIBRARY}/{name}.py"
         with open(path) as file:
@@ -363,7 +365,7 @@ def test_a_helper_broken_anywhere_keeps_root_and_refuses_users(guest: Guest) -> 
             guest.write(path, text)
 
 
-def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Guest) -> None:
+def test_with_any_function_failing_root_gets_modules_and_users_are_refused(guest: Guest) -> None:
     rows = (
         ("decide", "decide"), ("modules/plan", "read_plan"), ("modules/load", "load"), ("callers/find", "find_callers"),
         ("policy/files", "read_policy"),
@@ -384,7 +386,7 @@ def test_a_function_broken_while_it_runs_keeps_root_and_refuses_users(guest: Gue
             guest.write(path, text)
 
 
-def test_a_broken_parser_is_not_missed_while_the_policy_is_remembered(guest: Guest) -> None:
+def test_a_broken_policy_parser_has_no_effect_while_the_policy_is_cached(guest: Guest) -> None:
     wait_for(lambda: guest.run_as(0, lambda: guest.ask_raw(b"nothing-answers")) and os.path.exists(POLICY_CACHE))
     path = f"{LIBRARY}/policy/schema.py"
     with open(path) as file:
@@ -416,7 +418,7 @@ def test_enable_with_a_broken_helper_changes_nothing(guest: Guest) -> None:
         guest.write(path, text)
 
 
-def test_disable_puts_the_old_helper_back(guest: Guest) -> None:
+def test_disable_restores_the_previous_helper(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
     guest.write("/proc/sys/kernel/modprobe", "/usr/sbin/modprobe\n")
     guest.sh("safe-modprobectl enable --runtime")
@@ -441,8 +443,8 @@ def test_disable_waits_for_a_helper_that_has_the_ring_open(guest: Guest) -> None
     assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
 
 
-def test_forged_lines_by_af_alg_bind_give_nothing(guest: Guest) -> None:
-    """bind(2) writes up to 48 bytes of anything behind `crypto-`, newlines too."""
+def test_forged_trace_lines_by_af_alg_bind_load_nothing(guest: Guest) -> None:
+    """bind(2) puts up to 48 arbitrary bytes after `crypto-`, newlines included."""
     guest.sh("safe-modprobe -q -- net-pf-38; safe-modprobe -q -- algif_hash")
     for name in (
         b"x\n p-1 [0] .... 1.1: module_request: smp_marked",
@@ -454,8 +456,8 @@ def test_forged_lines_by_af_alg_bind_give_nothing(guest: Guest) -> None:
     guest.unload("algif_hash", "af_alg")
 
 
-def test_root_gets_it_next_to_40_users_who_ask_in_a_loop(guest: Guest) -> None:
-    """The last test here: its helpers take their time to end, and the machine goes off instead."""
+def test_root_gets_a_module_while_40_users_request_it_in_loops(guest: Guest) -> None:
+    """This test must be the last: its helpers take long to end, and powering off saves waiting for them."""
     users = []
     for number in range(40):
         pid = os.fork()

@@ -1,13 +1,13 @@
-"""A kernel thread asks on somebody's behalf: those who wait behind it are the callers."""
+"""When a kernel thread requests a module as a deputy, the tasks that wait for it are the callers."""
 
+from debian_modules import setup
 from guest import Guest
-from stock import setup
 
 __all__ = ["setup"]
 
 
-def test_deputy_asks_for_those_who_wait_behind_it(guest: Guest) -> None:
-    """cryptomgr_probe, a kernel thread, asks for authencesn, which is marked, on behalf of whoever binds."""
+def test_the_callers_of_a_deputys_request_are_the_tasks_that_wait_for_it(guest: Guest) -> None:
+    """The kernel thread cryptomgr_probe requests authencesn, which is marked, for the task in bind(2)."""
     guest.sh("safe-modprobe -q -- net-pf-38; safe-modprobe -q -- algif_aead")
     name = b"authencesn(hmac(sha256),cbc(aes))"
     guest.run_as(1000, lambda: guest.ask_alg_bind(b"aead", name))

@@ -1,4 +1,4 @@
-"""An admin marks, unmarks and allows: what the kernel then does, one row a test."""
+"""`mark`, `unmark` and `allow` change what callers get. Each test is one edit, checked with real requests."""
 
 from collections.abc import Callable
 
@@ -17,43 +17,45 @@ UNTIL_REBOOT = f"{RUN}/09-until-reboot.toml"
 
 
 def setup(guest: Guest) -> None:
-    """Before each test: switched on, no row of the admin's, and nothing of ours in the kernel."""
+    """Switch safe-modprobe on, remove the administrator's policy and unload these modules, before each test."""
     guest.sh(f"rm -f {ETC}/*.toml {UNTIL_REBOOT}; mkdir -p {ETC}")
     guest.unload(*SMP, *ALG)
     guest.switch_on()
 
 
 def ctl(guest: Guest, command: str) -> str:
+    """Run a safe-modprobectl command that must succeed. Return its output."""
     done = guest.sh(f"safe-modprobectl {command}")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def refused(guest: Guest, command: str) -> str:
+    """Run a safe-modprobectl command that must exit with 1. Return its error message."""
     done = guest.sh(f"safe-modprobectl {command}")
     assert done.returncode == 1, done
     return done.stderr.removeprefix("safe-modprobectl: ").removesuffix("\n")
 
 
 def got(guest: Guest, uid: int, family: int, module: str, kind: int = 1, protocol: int = 0) -> bool:
-    """Whether the module is in once this user has asked for the family; it was not before, and is not after."""
-    return _came_in(guest, module, lambda: guest.run_as(uid, lambda: guest.ask_socket(family, kind, protocol)))
+    """Return whether a request for net-pf-FAMILY by this user loads the module. Unload it afterwards."""
+    return _loads(guest, module, lambda: guest.run_as(uid, lambda: guest.ask_socket(family, kind, protocol)))
 
 
-def got_open(guest: Guest, uid: int, **who: object) -> bool:
-    """The same for smp_open, which is not marked, by its own name, for which no class of aliases is."""
-    return _came_in(guest, "smp_open", lambda: guest.run_as(uid, lambda: guest.ask_raw(b"smp_open"), **who))
+def got_open(guest: Guest, uid: int, **privileges: object) -> bool:
+    """Return whether a request for smp_open by name loads it. It has no marker, and no class has its name."""
+    return _loads(guest, "smp_open", lambda: guest.run_as(uid, lambda: guest.ask_raw(b"smp_open"), **privileges))
 
 
-def _came_in(guest: Guest, module: str, ask: Callable[[], object]) -> bool:
+def _loads(guest: Guest, module: str, request: Callable[[], object]) -> bool:
     assert module not in guest.modules(), guest.sh(f"lsmod; rmmod {module}")
-    ask()
-    there = module in guest.modules()
+    request()
+    loaded = module in guest.modules()
     guest.unload(*SMP, *ALG)
-    return there
+    return loaded
 
 
-def test_mark_has_a_user_refused_and_unmark_lets_it_through(guest: Guest) -> None:
+def test_mark_refuses_a_user_and_unmark_allows_the_user_again(guest: Guest) -> None:
     assert got_open(guest, 1000)
     said = ctl(guest, "mark smp-open --reason 'nobody here needs it'")
     assert said.startswith(f"{SITE}:1: written\n") and "smp_open: denied to a user without privilege" in said, said
@@ -61,19 +63,19 @@ def test_mark_has_a_user_refused_and_unmark_lets_it_through(guest: Guest) -> Non
     assert "nobody here needs it" in guest.log()[-1] and "[10-site.toml:1]" in guest.log()[-1], guest.log()[-1:]
     assert got_open(guest, 0)
     said = ctl(guest, "unmark smp_open --reason 'somebody does'")
-    # Its own alias, net-pf-42, is in a class of the default policy's, so there is a row as well: everybody gets it.
+    # Its alias net-pf-42 is in a class that the default policy marks, so unmark also writes a row that opens it.
     assert f"{SITE}: smp_open taken out of an earlier mark\n" in said and f"{SITE}:1: written\n" in said, said
     assert got_open(guest, 1000)
     assert got(guest, 1000, 42, "smp_open")
 
 
-def test_mark_for_a_capability(guest: Guest) -> None:
+def test_a_mark_can_name_a_capability(guest: Guest) -> None:
     ctl(guest, "mark smp_open --cap cap_net_admin --reason test")
     assert not got_open(guest, 1000)
     assert got_open(guest, 1000, caps=("CAP_NET_ADMIN",))
 
 
-def test_unmark_of_the_default_policys_mark(guest: Guest) -> None:
+def test_unmark_opens_a_module_that_the_default_policy_marks(guest: Guest) -> None:
     assert not got(guest, 1000, 38, "af_alg", 5)
     ctl(guest, "unmark af_alg --reason test")
     assert got(guest, 1000, 38, "af_alg", 5)
@@ -81,7 +83,7 @@ def test_unmark_of_the_default_policys_mark(guest: Guest) -> None:
     assert not got(guest, 1000, 38, "af_alg", 5)
 
 
-def test_unmark_leaves_a_modules_own_marker_unless_it_is_told_to(guest: Guest) -> None:
+def test_unmark_overrides_a_modules_marker_only_with_the_option(guest: Guest) -> None:
     assert "no mark is the cause; add --over-marker to open the module" in refused(
         guest, "unmark smp_marked --reason test"
     )
@@ -90,7 +92,7 @@ def test_unmark_leaves_a_modules_own_marker_unless_it_is_told_to(guest: Guest) -
     assert got(guest, 1000, MARKED, "smp_marked")
 
 
-def test_allow_lets_one_user_through_with_all_that_it_needs_and_no_other(guest: Guest) -> None:
+def test_allow_covers_one_user_and_the_modules_dependencies(guest: Guest) -> None:
     said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
     assert "note: the row names smp_marked as well" in said, said
     assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
@@ -98,7 +100,7 @@ def test_allow_lets_one_user_through_with_all_that_it_needs_and_no_other(guest: 
     assert ctl(guest, "allow smp_needs_marked --uid 1001 --reason again").startswith(f"{SITE}: nothing to change\n")
 
 
-def test_a_module_that_is_in_the_kernel_is_judged_as_if_it_were_not(guest: Guest) -> None:
+def test_edits_judge_a_loaded_module_as_if_it_were_not_loaded(guest: Guest) -> None:
     assert guest.run_as(0, lambda: guest.ask_raw(b"smp_needs_marked")) == 0
     said = ctl(guest, "mark smp_needs_marked --reason test")
     assert "note: in the kernel already, so everybody has it until 'rmmod smp_needs_marked'\n" in said, said
@@ -109,7 +111,7 @@ def test_a_module_that_is_in_the_kernel_is_judged_as_if_it_were_not(guest: Guest
     assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")
 
 
-def test_until_reboot_writes_below_run_alone_and_stands_above_etc(guest: Guest) -> None:
+def test_until_reboot_writes_only_below_run_and_takes_precedence_over_etc(guest: Guest) -> None:
     ctl(guest, "mark smp_open --reason test")
     ctl(guest, "allow smp_open --uid 1001 --until-reboot")
     guest.write(f"{ETC}/11-all.toml", 'rule = [{ modules = ["smp_open"], users = [1001], action = "deny" }]\n')
@@ -120,14 +122,14 @@ def test_until_reboot_writes_below_run_alone_and_stands_above_etc(guest: Guest) 
     assert guest.sh(f"stat -c '%a %u' {UNTIL_REBOOT} {RUN}").stdout == "644 0\n755 0\n"
 
 
-def test_a_rule_that_decides_first_is_named_and_nothing_is_written(guest: Guest) -> None:
+def test_an_edit_that_an_earlier_rule_overrides_fails_and_names_the_rule(guest: Guest) -> None:
     guest.write(f"{ETC}/05-a.toml", 'rule = [{ modules = ["smp_open"], action = "deny", reason = "no" }]\n')
     said = refused(guest, "allow smp_open --uid 1001 --reason test")
     assert said == "05-a.toml:1: smp_open: no; that decides first, so change it there; nothing was changed", said
     assert guest.sh(f"test -e {SITE}").returncode == 1
 
 
-def test_a_disk_that_cannot_be_written(guest: Guest) -> None:
+def test_an_edit_on_a_read_only_file_system_changes_nothing(guest: Guest) -> None:
     guest.sh(f"mount -t tmpfs -o ro,mode=755 tmpfs {ETC}")
     try:
         said = refused(guest, "mark smp_open --reason test")
@@ -137,7 +139,7 @@ def test_a_disk_that_cannot_be_written(guest: Guest) -> None:
     assert got_open(guest, 1000)
 
 
-def test_a_user_cannot_write(guest: Guest) -> None:
+def test_an_unprivileged_user_cannot_edit_the_policy(guest: Guest) -> None:
     done = guest.run_as(1000, lambda: guest.sh("safe-modprobectl mark smp_open --reason test"))
     assert done.returncode == 1 and done.stderr.count("\n") == 1, done
     assert guest.sh(f"ls -A {ETC}").stdout == ""

@@ -1,4 +1,4 @@
-"""Every example of the README, of the manual and of --help, as it stands there: each runs, and no error comes of it."""
+"""Run the examples of the README, the manual and --help that need a guest. None may fail."""
 
 import glob
 import os
@@ -13,7 +13,7 @@ PYTHON = "/usr/bin/python3 -IBS"
 
 
 def setup(guest: Guest) -> None:
-    """Before each test: switched on, a refusal in the log, and the files that examples name."""
+    """Switch safe-modprobe on, make one refusal and the files that examples name, before each test."""
     if not os.path.isdir(DESK):
         done = guest.sh(documents.PREPARE.format(desk=DESK))
         assert done.returncode == 0, done.stderr
@@ -23,7 +23,7 @@ def setup(guest: Guest) -> None:
 
 
 def texts() -> list[str]:
-    """The README and the manual's sources."""
+    """Return the texts of the README and the manual's sources."""
     found = []
     for path in sorted(glob.glob(f"{DOCUMENTS}/*")):
         with open(path) as file:
@@ -32,7 +32,7 @@ def texts() -> list[str]:
 
 
 def failures(guest: Guest, lines: list[str]) -> list[str]:
-    """What did not go as an example should."""
+    """Run these examples and describe each that failed."""
     found = []
     for line in lines:
         command = documents.for_version(line, os.uname().release)
@@ -44,19 +44,20 @@ def failures(guest: Guest, lines: list[str]) -> list[str]:
 
 
 def cursor(guest: Guest) -> str:
-    said = guest.sh("journalctl -q -o json -n 1 -t safe-modprobe | jq -r .__CURSOR")
-    return said.stdout.strip()
+    """Return the journal cursor of the newest record."""
+    done = guest.sh("journalctl -q -o json -n 1 -t safe-modprobe | jq -r .__CURSOR")
+    return done.stdout.strip()
 
 
-def test_commands_that_need_a_guest(guest: Guest) -> None:
-    said = guest.sh(f"{PYTHON} -c {shlex.quote(documents.HELP)}").stdout
-    lines = [line for text in texts() for line in documents.commands(text)] + documents.commands_of_help(said)
+def test_every_example_that_needs_a_guest_runs_without_error(guest: Guest) -> None:
+    help_text = guest.sh(f"{PYTHON} -c {shlex.quote(documents.HELP)}").stdout
+    lines = [line for text in texts() for line in documents.commands(text)] + documents.commands_of_help(help_text)
     lines = documents.once([line for line in lines if documents.place(line) == "guest"])
     assert len(lines) > 15, lines
     failed = failures(guest, lines)
     assert not failed, failed
 
 
-def test_an_example_that_went_wrong_would_be_noticed(guest: Guest) -> None:
+def test_a_wrong_example_is_reported(guest: Guest) -> None:
     wrong = ["safe-modprobectl explian x", "safe-modprobectl explain x --user nobody-of-that-name", "no-such-command"]
     assert len(failures(guest, wrong)) == len(wrong)

@@ -1,6 +1,6 @@
-"""A whole system's journal: what the admin's tool reads from it, proposes and explains, and that it is true.
+"""What safe-modprobectl reads from a real journal: `log`, `suggest` and `explain --last` agree with the kernel.
 
-Each test asks as users of its own, so that none sees another's requests.
+Each test makes requests as its own users, so that it does not see those of other tests.
 """
 
 import json
@@ -14,19 +14,20 @@ from guest import Guest, stack, wait_for
 
 POLICY = "/etc/safe-modprobe/policy.d/20-suggested.toml"
 TRIAL = "/run/safe-modprobe/policy.d/00-trial.toml"
-COUNTS_LAST = True  # for repeats.py; no test here asks so often that a record is left out
+COUNTS_LAST = True  # repeats.py needs the counts. The tests here stay below the limit of records.
 UNIT = "/run/systemd/system/voip.service"
-MESSAGE_ID = "6d1c9cf53cc6459b8a3ad6a2bde3b2a1"  # of a refusal
+MESSAGE_ID = "6d1c9cf53cc6459b8a3ad6a2bde3b2a1"  # The message ID of a refusal.
 
 
 def setup(guest: Guest) -> None:
-    """Before each test: switched on, AF_ALG not in the kernel, and only the shipped policy there."""
+    """Switch safe-modprobe on with the default policy only and unload AF_ALG, before each test."""
     guest.unload("af_alg")
     guest.sh(f"rm -f {POLICY} {TRIAL}")
     guest.switch_on()
 
 
 def ctl(guest: Guest, *words: str, code: int = 0) -> str:
+    """Run safe-modprobectl, which must exit with this status. Return its output."""
     guest.sh("journalctl --sync")
     done = subprocess.run(["safe-modprobectl", *words], capture_output=True, text=True, timeout=60)
     assert done.returncode == code, (words, done.returncode, done.stdout[-500:], done.stderr)
@@ -34,21 +35,23 @@ def ctl(guest: Guest, *words: str, code: int = 0) -> str:
 
 
 def read(guest: Guest, *words: str, code: int = 0) -> dict:
+    """Run safe-modprobectl with --json. Return its parsed output."""
     return json.loads(ctl(guest, *words, "--json", code=code))
 
 
-def gets(guest: Guest, uid: int, **who: object) -> bool:
-    """Whether af_alg comes in when this user asks for it."""
+def gets(guest: Guest, uid: int, **privileges: object) -> bool:
+    """Return whether a request of this user loads af_alg."""
     guest.unload("af_alg")
-    guest.run_as(uid, lambda: guest.ask_socket(38, 5), **who)
+    guest.run_as(uid, lambda: guest.ask_socket(38, 5), **privileges)
     return "af_alg" in guest.modules()
 
 
 def send(**fields: str) -> None:
+    """Write a record with these fields to the journal."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.connect("/run/systemd/journal/socket")
         sock.send("".join(f"{key}={value}\n" for key, value in fields.items()).encode())
-    time.sleep(0.5)  # so that journald can look us up
+    time.sleep(0.5)  # journald reads /proc of the sender, which must still run.
 
 
 FORGED = {
@@ -58,7 +61,7 @@ FORGED = {
 }  # fmt: skip
 
 
-def test_log_groups_what_was_refused(guest: Guest) -> None:
+def test_log_groups_refusals(guest: Guest) -> None:
     assert [gets(guest, 1100), gets(guest, 1100), gets(guest, 1101)] == [False, False, False]
     found = read(guest, "log", "--user", "1100", "--since", "-10min")["groups"]
     assert [(each["verdict"], each["times"], each["modules"]) for each in found] == [("deny", 2, ["af_alg"])], found
@@ -71,7 +74,7 @@ def test_log_groups_what_was_refused(guest: Guest) -> None:
 def test_forged_records_are_left_out_and_counted(guest: Guest) -> None:
     before = read(guest, "log")["forged"]
     guest.run_as(1000, lambda: send(**FORGED))
-    send(**FORGED)  # by root, who is not the helper
+    send(**FORGED)  # Root's own process sends this one.
     found = read(guest, "log")
     assert found["forged"] == before + 2, found
     assert read(guest, "log", "--user", "4242")["groups"] == []
@@ -80,19 +83,19 @@ def test_forged_records_are_left_out_and_counted(guest: Guest) -> None:
     assert "no recorded verdict has this cursor" in guest.sh(f"safe-modprobectl explain --event '{cursor}'").stderr
 
 
-def test_a_suggestion_lets_through_what_was_refused_and_nobody_else(guest: Guest) -> None:
+def test_a_suggested_rule_allows_the_refused_request_to_that_user_only(guest: Guest) -> None:
     assert not gets(guest, 1110)
     text = ctl(guest, "suggest", "--user", "1110")
     assert text.count("[[rule]]") == 1, text
     guest.write(POLICY, text)
     ctl(guest, "reload")
     assert (gets(guest, 1110), gets(guest, 1111)) == (True, False)
-    assert not gets(guest, 1110, user_namespace=True), "it asked from the initial one"
+    assert not gets(guest, 1110, user_namespace=True), "the rule is for the initial user namespace"
     again = read(guest, "suggest", "--user", "1110")
     assert again["settled"] == 1 and [each["user_namespace"] for each in again["proposals"]] == ["other"], again
 
 
-def test_a_trial_is_what_suggest_is_for(guest: Guest) -> None:
+def test_suggest_proposes_rules_for_requests_in_a_trial(guest: Guest) -> None:
     os.makedirs(os.path.dirname(TRIAL), exist_ok=True)
     guest.write(TRIAL, "[settings]\ntrial = true\n")
     assert gets(guest, 1120)
@@ -105,7 +108,7 @@ def test_a_trial_is_what_suggest_is_for(guest: Guest) -> None:
     assert (gets(guest, 1120), gets(guest, 1121)) == (True, False)
 
 
-def test_a_service_gets_a_rule_by_its_unit(guest: Guest) -> None:
+def test_suggest_proposes_a_rule_by_unit_for_a_service(guest: Guest) -> None:
     guest.sh("echo voip:x:1130:1130::/:/bin/sh >> /etc/passwd; echo voip:x:1130: >> /etc/group")
     guest.write(
         UNIT,
@@ -121,12 +124,12 @@ def test_a_service_gets_a_rule_by_its_unit(guest: Guest) -> None:
     )
     assert "voip, uid 1130 of voip.service" in ctl(guest, "log", "--user", "voip")
     guest.write(POLICY, found["policy"])
-    assert not gets(guest, 1130), "the user, but not in the unit"
+    assert not gets(guest, 1130), "the same user outside the unit"
     done = guest.sh(start)
     assert "af_alg" in guest.modules(), done
 
 
-def test_root_of_a_user_namespace_is_warned_of(guest: Guest) -> None:
+def test_suggest_warns_about_root_of_a_user_namespace(guest: Guest) -> None:
     assert not gets(guest, 1140, user_namespace=True)
     text = ctl(guest, "suggest", "--user", "1140")
     assert 'user_namespace = "other"' in text and "Any program of this user can become root" in text, text
@@ -135,7 +138,7 @@ def test_root_of_a_user_namespace_is_warned_of(guest: Guest) -> None:
     assert (gets(guest, 1140), gets(guest, 1141, user_namespace=True)) == (False, False)
 
 
-def test_nothing_is_proposed_for_unknown_callers(guest: Guest) -> None:
+def test_suggest_proposes_no_rule_for_unknown_callers(guest: Guest) -> None:
     guest.run_as(1150, lambda: guest.ask_nowait(b"net-pf-38"))
     time.sleep(1)
     found = read(guest, "suggest")
@@ -144,7 +147,7 @@ def test_nothing_is_proposed_for_unknown_callers(guest: Guest) -> None:
     assert "unknown" not in "".join(each["rule"] for each in found["proposals"])
 
 
-def test_explain_last_and_what_it_proposes(guest: Guest) -> None:
+def test_explain_last_proposes_a_rule_that_works(guest: Guest) -> None:
     assert not gets(guest, 1160)
     found = read(guest, "explain", "--last", code=1)
     assert (found["recorded"]["uid"], found["verdict"], found["changed"], found["loaded"]) == (1160, "deny", False, [])
@@ -157,24 +160,24 @@ def test_explain_last_and_what_it_proposes(guest: Guest) -> None:
     assert after["recorded"] == found["recorded"]
 
 
-def test_explain_event_as_if_it_were_not_loaded(guest: Guest) -> None:
+def test_explain_event_judges_a_loaded_module_as_if_it_were_not_loaded(guest: Guest) -> None:
     assert not gets(guest, 1170)
     cursor = ctl(guest, "log", "--each", "--user", "1170").split()[-1]
     assert gets(guest, 0)
     found = read(guest, "explain", "--event", cursor, code=1)
     assert (found["verdict"], found["loaded"], found["targets"][0]["state"]) == ("deny", ["af_alg"], "new"), found
     image = read(guest, "explain", "net-pf-38", "--uid", "1170", "--root", "/", code=1)
-    assert image["targets"][0]["state"] == "new", "what this kernel has loaded is nothing of an image's"
+    assert image["targets"][0]["state"] == "new", "modules loaded in the running kernel do not count for an image"
     text = ctl(guest, "explain", "--event", cursor, code=1)
     assert "already loaded: af_alg; no load is needed now" in text, text
 
 
-def test_follow_says_it_at_once(guest: Guest) -> None:
+def test_follow_prints_a_record_at_once(guest: Guest) -> None:
     for options in (["--json"], []):
         command = ["safe-modprobectl", "log", "--follow", "--user", "1180", *options]
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        signal.alarm(60)  # in place of the agent's own: a line that never comes
-        wait_for(lambda pid=child.pid: b"poll" in stack(pid))  # it has read what is there, and waits for more
+        signal.alarm(60)  # This replaces the agent's time limit, in case no line comes.
+        wait_for(lambda pid=child.pid: b"poll" in stack(pid))  # It has read all records and waits for more.
         guest.run_as(1000, lambda: send(**FORGED))
         gets(guest, 1181)
         gets(guest, 1180)
@@ -190,7 +193,7 @@ def test_follow_says_it_at_once(guest: Guest) -> None:
         assert err == ("safe-modprobectl: skipped forged records (not written by safe-modprobe): 1\n"), err
 
 
-def test_a_user_is_told_that_the_journal_is_not_for_him(guest: Guest) -> None:
+def test_an_unprivileged_user_is_told_that_the_journal_cannot_be_read(guest: Guest) -> None:
     done = guest.run_as(1190, lambda: guest.sh("/usr/sbin/safe-modprobectl log"))
     assert (
         done.returncode == 1 and "cannot read a journal there; run as root or join group systemd-journal" in done.stderr

@@ -1,13 +1,13 @@
-"""What breaks elsewhere and must not break here: real programs on the default policy, a row a use."""
+"""Real programs that must keep working under the default policy, one row for each use."""
 
 import os
 
 from guest import Guest
-from people import PEOPLE, loaded_by
+from program_setup import prepare, run_after_unloading
 
 IMAGES = "/run/images"
 
-# name: (who, what is typed, modules that must be in then)
+# name: (caller, command, modules that must be loaded afterwards)
 ROWS = {
     # wg-quick, NetworkManager, networkd
     "wireguard by root": ("root", "ip link add wg0 type wireguard; ip link del wg0", "wireguard"),
@@ -44,11 +44,11 @@ ROWS = {
         "iptables-legacy -A FORWARD -m physdev --physdev-is-bridged -j ACCEPT; iptables-legacy -F",
         "xt_physdev br_netfilter",
     ),
-    "IPVS by keepalived's CAP_NET_ADMIN": ("net-admin", "python3 /agent/people.py genl IPVS", "ip_vs"),
+    "IPVS by keepalived's CAP_NET_ADMIN": ("net-admin", "python3 /agent/program_setup.py genl IPVS", "ip_vs"),
     "ipset by root": ("root", "ipset create s hash:ip; ipset destroy s", "ip_set ip_set_hash_ip"),
     "tc by root": ("root", "tc qdisc add dev lo root qfq; tc qdisc del dev lo root", "sch_qfq"),
     "overlay by root": ("root", "cd /run && mkdir -p l u w m && mount -t overlay o -o lowerdir=l,upperdir=u,workdir=w m && umount m", "overlay"),
-    # a process inside a rootful container: another network namespace, the initial user namespace
+    # a process in a rootful container: its own network namespace, the initial user namespace
     "a container's CAP_NET_ADMIN": ("net-admin-container", "ip link add v0 type veth; ip link del v0", "veth"),
     # rootless containers and sandboxes
     "tun by a user": ("user", "python3 -c 'open(\"/dev/net/tun\")'", "tun"),
@@ -114,7 +114,7 @@ ROWS = {
     "l2tp by root": ("root", "ip l2tp add tunnel tunnel_id 1 peer_tunnel_id 1 encap ip local 127.0.0.1 remote 127.0.0.1", "l2tp_netlink"),
     "PPPoE by root": ("root", "python3 -c 'import socket; socket.socket(24, 2, 0)'", "pppoe"),
     "PPTP by root": ("root", "python3 -c 'import socket; socket.socket(24, 2, 2)'", "pptp"),
-    "PPP by root": ("root", "python3 /agent/people.py ldisc 3", "ppp_async"),
+    "PPP by root": ("root", "python3 /agent/program_setup.py ldisc 3", "ppp_async"),
     "the PPP node by root": ("root", "python3 -c 'open(\"/dev/ppp\")'", "ppp_generic"),
     # iwd, bluetoothd
     "AF_ALG by iwd's CAP_NET_ADMIN": ("net-admin", "python3 -c 'import socket; socket.socket(38, 5, 0)'", "af_alg"),
@@ -127,7 +127,7 @@ ROWS = {
     "RFCOMM by an ambient CAP_NET_ADMIN": ("net-admin", "python3 -c 'import socket; socket.socket(31, 1, 3)'", "bluetooth rfcomm"),
     # kTLS and congestion control
     "bbr by root": ("root", "sysctl -w net.ipv4.tcp_congestion_control=bbr; sysctl -w net.ipv4.tcp_congestion_control=cubic", "tcp_bbr"),
-    "kTLS by root": ("root", "python3 /agent/people.py ktls", "tls"),
+    "kTLS by root": ("root", "python3 /agent/program_setup.py ktls", "tls"),
     # ss and the like
     "ss by a user": ("user", "ss -tuxwan", "tcp_diag udp_diag raw_diag unix_diag inet_diag"),
     "ss of netlink and packet sockets by a user": ("user", "ss -a -A netlink,packet", "netlink_diag af_packet_diag"),
@@ -145,7 +145,7 @@ ROWS = {
         "fuse",
     ),
     # network file systems
-    "NFS client mount by root": ("root", "python3 /agent/people.py nfs", "nfs nfsv4"),
+    "NFS client mount by root": ("root", "python3 /agent/program_setup.py nfs", "nfs nfsv4"),
     "CIFS mount by root": ("root", "mount -t cifs -o username=u,password=p //127.0.0.1/x /mnt", "cifs"),
     "9p mount by root": ("root", "mount -t 9p -o trans=virtio x /mnt", "9p 9pnet_virtio"),
     "autofs by root": ("root", "mount -t autofs -o fd=0,pgrp=1,minproto=5,maxproto=5 x /mnt < /dev/null", "autofs4"),
@@ -153,36 +153,36 @@ ROWS = {
     "vsock by root": ("root", "python3 -c 'import socket; socket.socket(40, 1, 0)'", "vsock"),
 }  # fmt: skip
 
-_NOT_SERVED = ("cifs", "9p", "autofs", "l2tp", "vhost", "exfat", "iso9660", "genl")
-"""Nobody serves these here, or no hardware or image does: the module is what was asked for, and it came."""
+_WITHOUT_A_PEER = ("cifs", "9p", "autofs", "l2tp", "vhost", "exfat", "iso9660", "genl")
+"""Words of commands that fail here for lack of a server, hardware or an image. Their rows check only the modules."""
 
 
 def setup(guest: Guest) -> None:
-    """Before each row: switched on."""
-    PEOPLE.prepare(guest)
+    """Switch safe-modprobe on and prepare images and nodes, before each row."""
+    prepare(guest)
 
 
-def row(guest: Guest, who: str, command: str, modules: str) -> None:
-    """It works, and what it needs is in the kernel."""
+def row(guest: Guest, caller: str, command: str, modules: str) -> None:
+    """The command succeeds and loads the modules that it needs."""
     wanted = set(modules.split())
-    done, new = loaded_by(guest, who, command, wanted)
+    done, new = run_after_unloading(guest, caller, command, wanted)
     missing = wanted - new
-    said = f"{command!r} ended with {done.returncode}: {done.stderr[-600:]}; the log says {guest.log()[-4:]}"
-    assert not missing, f"{missing} not loaded; {said}"
-    if not any(word in command for word in _NOT_SERVED):
-        assert done.returncode == 0, said
+    details = f"{command!r} ended with {done.returncode}: {done.stderr[-600:]}; the log says {guest.log()[-4:]}"
+    assert not missing, f"{missing} not loaded; {details}"
+    if not any(word in command for word in _WITHOUT_A_PEER):
+        assert done.returncode == 0, details
 
 
 def test_an_unknown_netlink_family_is_refused_to_a_user_without_a_word(guest: Guest) -> None:
     before = len(guest.log())
-    done, new = loaded_by(guest, "user", "iw dev", {"cfg80211"})
+    done, new = run_after_unloading(guest, "user", "iw dev", {"cfg80211"})
     assert "cfg80211" not in new and done.returncode != 0
     assert guest.log()[before:] == []
 
 
 def test_a_family_that_nothing_answers_is_not_worth_a_word(guest: Guest) -> None:
     before = len(guest.log())
-    done, _ = loaded_by(guest, "user", "python3 -c 'import socket; socket.socket(12, 1, 0)'", set())
+    done, _ = run_after_unloading(guest, "user", "python3 -c 'import socket; socket.socket(12, 1, 0)'", set())
     assert "not supported" in done.stderr, done
     assert guest.log()[before:] == []
 
@@ -192,6 +192,6 @@ def test_an_odd_binary_is_refused_without_a_word(guest: Guest) -> None:
     with open("/run/odd", "wb") as file:
         file.write(b"\x80\x81\x82\x83" * 4)
     os.chmod("/run/odd", 0o755)
-    done, _ = loaded_by(guest, "user", 'python3 -c \'import os; os.execv("/run/odd", ["odd"])\'', set())
+    done, _ = run_after_unloading(guest, "user", 'python3 -c \'import os; os.execv("/run/odd", ["odd"])\'', set())
     assert "Exec format error" in done.stderr, done
     assert guest.log()[before:] == []

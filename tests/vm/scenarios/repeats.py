@@ -1,17 +1,17 @@
-"""What was only counted of the flood in journal.py, once its minute has passed, which other scenarios fill."""
+"""The counted records of the flood in journal.py, after its minute has passed while other scenarios ran."""
 
 import json
 import os
 import time
 
 from guest import Guest
-from journal import FLOODER, asked, counts, recorded, setup  # noqa: F401  (setup is the machine's)
+from journal import FLOODER, counts, recorded, request_count, setup  # noqa: F401  (the agent calls setup)
 
 COUNTS_LAST = True
 
 
-def test_the_count_of_the_flood_adds_up(guest: Guest) -> None:
-    """By the unit, since nobody asks any more; or by whoever asked meanwhile."""
+def test_records_and_counts_of_the_flood_add_up_to_its_requests(guest: Guest) -> None:
+    """The counts are written by the unit, or by the helper of a later request."""
     end = time.monotonic() + 90
     while (
         os.path.exists("/run/safe-modprobe/counts.pending")
@@ -21,7 +21,7 @@ def test_the_count_of_the_flood_adds_up(guest: Guest) -> None:
         time.sleep(1)
     guest.sh("journalctl --sync")
     assert json.loads(guest.sh("safe-modprobectl repeats --json").stdout)["pending"] == []
-    assert recorded(guest, FLOODER) + sum(counts(guest)) == asked(), (recorded(guest, FLOODER), counts(guest))
+    assert recorded(guest, FLOODER) + sum(counts(guest)) == request_count(), (recorded(guest, FLOODER), counts(guest))
     found = json.loads(guest.sh(f"safe-modprobectl log --json --user {FLOODER}").stdout)
     assert sum(each["times"] for each in found["counted"]) == sum(counts(guest)), found["counted"]
     assert sum(each["times"] for each in found["groups"]) == recorded(guest, FLOODER)

@@ -1,14 +1,14 @@
-"""The rescue on the kernel's command line, by a file in its place: a boot of its own each would say no more."""
+"""safe_modprobe= on the kernel's command line. A bind mount over /proc/cmdline saves a boot for each test."""
 
 import os
 
-from decisions import MARKED, expect, setup  # noqa: F401  (setup is the machine's)
+from decisions import MARKED, expect, setup  # noqa: F401  (the agent calls setup)
 from guest import Guest
-from halves import BOOT, CODE, HELPER, SYSCTL, Away
+from half_installed import BOOT, CODE, HELPER, SYSCTL, Hidden
 
 
-class Said:
-    """The kernel's command line, with a word more."""
+class BootParameter:
+    """Context manager: add a word to /proc/cmdline, and remove it at the end."""
 
     def __init__(self, guest: Guest, word: str) -> None:
         self.guest, self.word = guest, word
@@ -21,8 +21,8 @@ class Said:
         assert self.guest.sh("umount /proc/cmdline").returncode == 0
 
 
-def test_log_refuses_nothing_and_says_what_it_would(guest: Guest) -> None:
-    with Said(guest, "safe_modprobe=log"):
+def test_log_allows_requests_and_records_what_would_be_refused(guest: Guest) -> None:
+    with BootParameter(guest, "safe_modprobe=log"):
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
         assert "it would be refused, but for the trial" in guest.log()[-1], guest.log()[-1:]
@@ -30,16 +30,16 @@ def test_log_refuses_nothing_and_says_what_it_would(guest: Guest) -> None:
         assert "on trial" in said and "safe_modprobe=log on the kernel's command line" in said, said
 
 
-def test_log_holds_where_the_helper_is_broken(guest: Guest) -> None:
-    with Said(guest, "safe_modprobe=log"), Away(f"{CODE}/decide.py"):
+def test_log_allows_requests_when_the_helper_is_broken(guest: Guest) -> None:
+    with BootParameter(guest, "safe_modprobe=log"), Hidden(f"{CODE}/decide.py"):
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
         assert "left to /sbin/modprobe: a trial refuses nothing" in guest.log()[-1], guest.log()[-1:]
 
 
-def test_off_is_plain_modprobe(guest: Guest) -> None:
+def test_off_leaves_requests_to_modprobe(guest: Guest) -> None:
     before = guest.log()
-    with Said(guest, "safe_modprobe=off"):
+    with BootParameter(guest, "safe_modprobe=off"):
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
         assert guest.log() == before
@@ -47,30 +47,30 @@ def test_off_is_plain_modprobe(guest: Guest) -> None:
         assert "leaves every request to modprobe" in said, said
 
 
-def test_off_holds_where_the_helper_is_broken(guest: Guest) -> None:
-    with Said(guest, "safe_modprobe=off"), Away(f"{CODE}/decide.py"):
+def test_off_leaves_requests_to_modprobe_when_the_helper_is_broken(guest: Guest) -> None:
+    with BootParameter(guest, "safe_modprobe=off"), Hidden(f"{CODE}/decide.py"):
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
 
 
-def test_off_keeps_enable_from_it(guest: Guest) -> None:
+def test_off_makes_enable_and_the_boot_command_fail(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
     for command in ("safe-modprobectl enable --runtime", BOOT):
-        with Said(guest, "safe_modprobe=off"):
+        with BootParameter(guest, "safe_modprobe=off"):
             done = guest.sh(command)
         assert done.returncode == 1 and "the kernel's command line says safe_modprobe=off" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout != f"{HELPER}\n"
 
 
-def test_other_words_are_none(guest: Guest) -> None:
+def test_similar_words_have_no_effect(guest: Guest) -> None:
     for word in ("safe_modprobe=offx", "xsafe_modprobe=off", "safe_modprobe=", "safe-modprobe=log"):
-        with Said(guest, word):
+        with BootParameter(guest, word):
             guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
             expect(guest, "smp_marked", False)
 
 
-def test_a_users_own_line_is_none(guest: Guest) -> None:
-    """Whoever asks has no say: neither its environment nor its name is looked at."""
+def test_a_users_environment_and_process_name_have_no_effect(guest: Guest) -> None:
+    """The helper takes nothing from the requester's environment or process name."""
 
     def ask() -> None:
         os.environ["SAFE_MODPROBE"] = "off"

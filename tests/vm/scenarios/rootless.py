@@ -1,14 +1,14 @@
-"""Rootless Podman as uid 1000: what it asks the kernel for, what the default policy keeps from it, and what mends that."""
+"""Rootless Podman as uid 1000: its module requests, which of them are refused, and what makes them succeed."""
 
 import os
 import shutil
 
 from guest import Guest
-from people import static_nodes, take_out
+from program_setup import static_nodes, unload_with_users
 
 EXAMPLE = "/usr/share/safe-modprobe/examples/30-rootless-containers.toml"
 ADMIN = "/etc/safe-modprobe/policy.d/30-rootless-containers.toml"
-MEASURED = {
+EXPECTED = {
     "'rtnl-link-bridge' (llc, stp, bridge)",
     "'rtnl-link-veth' (veth)",
     "'net-pf-16-proto-12' (nfnetlink)",
@@ -23,11 +23,11 @@ MEASURED = {
     "'ipt_conntrack' (xt_conntrack)",
     "'ipt_tcp' (xt_tcpudp)",
 }
-"""Linux 6.1, Podman 4.3, netavark 1.4 with iptables over nftables; docs/rootless.md has it in words."""
+"""The requests of a bridge network, with Linux 6.1, Podman 4.3 and netavark 1.4 on iptables-nft (docs/rootless.md)."""
 
 UPLINK = """set -e
 ip link add up0 type dummy; ip address add 192.0.2.2/24 dev up0; ip link set up0 up; ip route add default via 192.0.2.1"""
-"""Without a way out of the machine, this pasta gives up before it opens its device."""
+"""A default route. Without one, this version of pasta gives up before it opens its device."""
 
 NFTABLES = """unshare --user --map-root-user --net nft '
 add table inet t
@@ -37,13 +37,13 @@ add rule inet t out ct state established accept
 add rule inet t out ip saddr 10.88.0.0/16 masquerade
 add rule inet t in fib daddr type local tcp dport 8080 dnat ip to 10.88.0.2:80'
 """
-"""What netavark 1.14 (Podman 5) has the kernel load: nat chains, masquerade, fib, ct, nat. Debian 12's cannot yet."""
+"""Rules that load the modules that netavark 1.14 (Podman 5) needs. Debian 12 has an older netavark."""
 
 AT_BOOT = (
     "bridge veth nf_tables nft_chain_nat nft_ct nft_fib_inet nft_masq nft_nat"
     " nft_compat xt_addrtype xt_comment xt_conntrack xt_mark xt_MASQUERADE xt_nat xt_tcpudp"
 )
-"""docs/rootless.md's /etc/modules-load.d/rootless-containers.conf; the others are their dependencies."""
+"""The modules in docs/rootless.md's /etc/modules-load.d/rootless-containers.conf. Others load as dependencies."""
 
 PREPARE = """set -e
 mount --make-rshared / && mkdir -p /dev/shm /dev/mqueue && mount -t tmpfs -o mode=1777 shm /dev/shm && mount -t mqueue mqueue /dev/mqueue
@@ -69,7 +69,7 @@ RUN = f"{PODMAN} run --rm --cgroups=disabled --log-driver=none"
 
 
 def setup(guest: Guest) -> None:
-    """Before each test: switched on, by the default policy alone."""
+    """Switch safe-modprobe on with the default policy only, before each test."""
     if not os.path.exists("/home/user/root"):
         static_nodes()
         done = guest.sh(PREPARE)
@@ -78,80 +78,80 @@ def setup(guest: Guest) -> None:
     guest.sh(f"rm -f {ADMIN}")
 
 
-def asked(guest: Guest, known: int) -> list[str]:
-    """Verdict, alias and modules of each record since."""
+def records_since(guest: Guest, known: int) -> list[str]:
+    """Return verdict, alias and modules of each record after the first `known` ones."""
     return [line.partition(" to ")[0] for line in guest.log()[known:]]
 
 
 def podman(guest: Guest, options: str):
-    """(how it ended, what it had the kernel ask for)."""
+    """Run a container with these options. Return (completed process, records of its requests)."""
     known = len(guest.log())
     done = guest.sh(f"cd /; {RUN} {options}", timeout=110)
-    return done, asked(guest, known)
+    return done, records_since(guest, known)
 
 
 def test_without_a_network_it_asks_for_nothing(guest: Guest) -> None:
-    done, said = podman(guest, "--network=none --rootfs /home/user/root /bin/true")
-    assert (done.returncode, said) == (0, []), done.stderr
+    done, records = podman(guest, "--network=none --rootfs /home/user/root /bin/true")
+    assert (done.returncode, records) == (0, []), done.stderr
 
 
 def test_its_own_overlay_is_open_to_users(guest: Guest) -> None:
-    done, said = podman(guest, "--network=none --rootfs /home/user/root:O /bin/true")
-    assert (done.returncode, said) == (0, ["allowed 'fs-overlay' (overlay)"]), done.stderr
+    done, records = podman(guest, "--network=none --rootfs /home/user/root:O /bin/true")
+    assert (done.returncode, records) == (0, ["allowed 'fs-overlay' (overlay)"]), done.stderr
 
 
 def test_its_usual_network_is_open_to_users(guest: Guest) -> None:
-    done, said = podman(guest, "--network=slirp4netns --rootfs /home/user/root /bin/ip address")
-    assert (done.returncode, said) == (0, ["allowed 'char-major-10-200' (tun)"]), done.stderr
+    done, records = podman(guest, "--network=slirp4netns --rootfs /home/user/root /bin/ip address")
+    assert (done.returncode, records) == (0, ["allowed 'char-major-10-200' (tun)"]), done.stderr
     assert "tap0" in done.stdout
 
 
 def test_pasta_asks_for_the_same(guest: Guest) -> None:
-    """Podman 5's usual network; Debian 12's Podman does not know it yet, so it is run by itself."""
+    """pasta is the default network of Podman 5. Debian 12's Podman does not support it, so it runs alone."""
     assert guest.sh(f"rmmod tun; {UPLINK}").returncode == 0
     known = len(guest.log())
     done = guest.sh(f"{USER} pasta --config-net -- ip address", timeout=60)
     guest.sh("ip link del up0; rmmod dummy")
-    assert (done.returncode, asked(guest, known)) == (0, ["allowed 'char-major-10-200' (tun)"]), done.stderr
+    assert (done.returncode, records_since(guest, known)) == (0, ["allowed 'char-major-10-200' (tun)"]), done.stderr
     assert "192.0.2.2" in done.stdout
 
 
 def test_a_bridge_is_refused_by_default(guest: Guest) -> None:
-    done, said = podman(guest, "--network=podman --rootfs /home/user/root /bin/ip address")
-    assert done.returncode != 0 and any(each.startswith("denied") for each in said), (done, said)
+    done, records = podman(guest, "--network=podman --rootfs /home/user/root /bin/ip address")
+    assert done.returncode != 0 and any(each.startswith("denied") for each in records), (done, records)
     assert "Error: netavark: " in done.stderr, done.stderr
     assert not {"bridge", "veth", "nf_tables"} & guest.modules()
 
 
 def test_a_bridge_works_with_the_example(guest: Guest) -> None:
-    """With IPv6, which needs nothing more."""
+    """The network has IPv6, which needs no further module."""
     shutil.copy(EXAMPLE, ADMIN)
     assert guest.sh(f"cd /; {PODMAN} network create --ipv6 six").returncode == 0
-    done, said = podman(guest, "--network=six -p 8080:80 --rootfs /home/user/root /bin/ip address")
-    assert done.returncode == 0, (done.stderr, said)
+    done, records = podman(guest, "--network=six -p 8080:80 --rootfs /home/user/root /bin/ip address")
+    assert done.returncode == 0, (done.stderr, records)
     assert "eth0" in done.stdout and "inet6 fd" in done.stdout
-    assert not [each for each in said if not each.startswith("allowed")], said
-    found = {each.partition(" ")[2] for each in said} - {"'char-major-10-200' (tun)"}
-    assert found == MEASURED, found
+    assert not [each for each in records if not each.startswith("allowed")], records
+    found = {each.partition(" ")[2] for each in records} - {"'char-major-10-200' (tun)"}
+    assert found == EXPECTED, found
 
 
 def test_nftables_works_with_the_example(guest: Guest) -> None:
-    """After a refusal without it, which shows that these rows are what lets it through."""
+    """The same commands are refused without the example, so its rows make the difference."""
     done = guest.sh(f"{USER} {NFTABLES}")
     assert done.returncode != 0 and "nft_masq" not in guest.modules()
     shutil.copy(EXAMPLE, ADMIN)
     known = len(guest.log())
     done = guest.sh(f"{USER} {NFTABLES}")
-    said = asked(guest, known)
-    assert done.returncode == 0, (done.stderr, said)
-    assert not [each for each in said if not each.startswith("allowed")], said
-    assert {"nft_ct", "nft_fib_inet", "nft_masq", "nft_nat"} <= guest.modules(), said
+    records = records_since(guest, known)
+    assert done.returncode == 0, (done.stderr, records)
+    assert not [each for each in records if not each.startswith("allowed")], records
+    assert {"nft_ct", "nft_fib_inet", "nft_masq", "nft_nat"} <= guest.modules(), records
 
 
 def test_what_was_loaded_at_boot_needs_no_row(guest: Guest) -> None:
     assert guest.sh(f"modprobe -a {AT_BOOT}").returncode == 0
-    done, said = podman(guest, "--network=podman -p 8080:80 --rootfs /home/user/root /bin/ip address")
-    assert (done.returncode, said) == (0, []), done.stderr
+    done, records = podman(guest, "--network=podman -p 8080:80 --rootfs /home/user/root /bin/ip address")
+    assert (done.returncode, records) == (0, []), done.stderr
     assert guest.sh(f"{USER} {NFTABLES}").returncode == 0
 
 
@@ -169,18 +169,18 @@ def test_the_example_opens_nothing_else(guest: Guest) -> None:
 
 
 def test_rootful_podman_needs_no_row(guest: Guest) -> None:
-    """After all others: what they left is taken out, so that root brings it in anew."""
+    """This test is the last: it unloads what the others loaded, so that root's requests load it again."""
     assert guest.sh("nft flush ruleset").returncode == 0
     for name in CONTAINERS:
-        take_out(guest, name)
-    assert not CONTAINERS & guest.modules(), "some cannot be taken out: it would prove nothing"
+        unload_with_users(guest, name)
+    assert not CONTAINERS & guest.modules(), "some cannot be unloaded, so this test would prove nothing"
     known = len(guest.log())
     done = guest.sh(
         f"cd /; {ROOTFUL} run --rm --cgroups=disabled --log-driver=none --network=podman -p 8082:80"
         " --rootfs /home/user/root /bin/ip address",
         timeout=110,
     )
-    said = asked(guest, known)
-    assert done.returncode == 0 and "eth0" in done.stdout, (done.stderr, said)
-    assert not [each for each in said if not each.startswith("allowed")], said
+    records = records_since(guest, known)
+    assert done.returncode == 0 and "eth0" in done.stdout, (done.stderr, records)
+    assert not [each for each in records if not each.startswith("allowed")], records
     assert CONTAINERS - {"nft_masq"} <= guest.modules()

@@ -1,4 +1,4 @@
-"""safe-modprobectl as its JSON says it, on this machine: for tests that only read a kernel's files."""
+"""Run safe-modprobectl on the host with --json, for tests that only read a kernel's files."""
 
 import json
 import subprocess
@@ -9,8 +9,8 @@ from typing import Any
 from tests.vm.cache import TOP
 
 
-def ctl(*arguments: str | Path) -> tuple[int, Any]:
-    """The exit status, and what is said with --json."""
+def modprobectl_json(*arguments: str | Path) -> tuple[int, Any]:
+    """Run safe-modprobectl with these arguments, --json among them. Return its exit status and the parsed output."""
     code = "import sys; from safe_modprobe.admin.commands.main import main; sys.exit(main(sys.argv[1:]))"
     done = subprocess.run([sys.executable, "-c", code, *arguments], cwd=TOP, capture_output=True, text=True)
     assert done.stderr == ""

@@ -1,10 +1,10 @@
-"""Half of an installation: what an upgrade has under way. Users are refused, and root gets its modules."""
+"""With half of the package installed, as during an upgrade, users are refused and root gets its modules."""
 
 import glob
 import os
 import subprocess
 
-from decisions import MARKED, SMP, expect, setup  # noqa: F401  (setup is the machine's)
+from decisions import MARKED, SMP, expect, setup  # noqa: F401  (the agent calls setup)
 from guest import Guest, wait_for
 
 LIB = "/usr/lib/safe-modprobe"
@@ -15,7 +15,7 @@ SYSCTL = "/proc/sys/kernel/modprobe"
 HELPER = "/usr/sbin/safe-modprobe"
 BOOT, WATCH = "/usr/libexec/safe-modprobe/boot", "/usr/libexec/safe-modprobe/watch"
 POLICY_CACHE = "/run/safe-modprobe/policy.cache"
-"""Without it, the helper needs the policy and its parser, too."""
+"""Without this file the helper also needs the policy and its parser."""
 
 ROWS = {
     "the extension is another Python's": ("safe-modprobe failed (ModuleNotFoundError: ", f"{CODE}/kmod.*.so"),
@@ -35,8 +35,8 @@ ROWS = {
 }
 
 
-class Away:
-    """Paths that are not there meanwhile."""
+class Hidden:
+    """Context manager: move these paths away, and back at its end."""
 
     def __init__(self, *patterns: str) -> None:
         self.paths = [path for pattern in patterns for path in sorted(glob.glob(pattern))]
@@ -51,23 +51,24 @@ class Away:
             os.rename(f"{path}.away", path)
 
 
-def row(guest: Guest, said: str, *patterns: str) -> None:
+def row(guest: Guest, message: str, *patterns: str) -> None:
+    """With these paths hidden, check both callers' requests, and that a record contains the message."""
     guest.sh(f"rm -f {POLICY_CACHE}")
-    with Away(*patterns):
+    with Hidden(*patterns):
         assert guest.run_as(1000, lambda: guest.ask_raw(b"smp_marked")) == 256
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", False)
         assert guest.run_as(0, lambda: guest.ask_raw(b"smp_marked")) == 0, guest.log()[-3:]
         expect(guest, "smp_marked", True)
-        assert any(said in line for line in guest.log()[-5:]), guest.log()[-5:]
+        assert any(message in line for line in guest.log()[-5:]), guest.log()[-5:]
 
 
-def test_a_helper_that_does_not_run_is_noticed(guest: Guest) -> None:
-    """By the watch, which the path unit and dpkg's triggers start: here it is started by hand."""
+def test_the_watch_replaces_a_helper_that_does_not_run(guest: Guest) -> None:
+    """The watch notices it. The path unit and dpkg's triggers start the watch; this test runs it by hand."""
     assert guest.sh(WATCH).returncode == 0
-    with Away(PYTHON):
+    with Hidden(PYTHON):
         guest.run_as(0, lambda: guest.ask_raw(b"smp_marked"))
-        expect(guest, "smp_marked", False)  # so long root has lost its modules
+        expect(guest, "smp_marked", False)  # Until the watch runs, root gets no modules either.
         done = guest.sh(WATCH)
         assert done.returncode == 1 and "does not run any more" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout == "/sbin/modprobe\n"
@@ -81,30 +82,30 @@ def test_a_helper_that_does_not_run_is_noticed(guest: Guest) -> None:
     expect(guest, "smp_marked", False)
 
 
-def test_the_watch_leaves_the_last_resort_alone(guest: Guest) -> None:
-    with Away(f"{CODE}/kmod.*.so"):
+def test_the_watch_keeps_a_helper_whose_last_resort_works(guest: Guest) -> None:
+    with Hidden(f"{CODE}/kmod.*.so"):
         done = guest.sh(WATCH)
         assert done.returncode == 1 and "root's modules are left to modprobe" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
     assert guest.sh(WATCH).returncode == 0
 
 
-def test_no_user_can_keep_the_watch_waiting(guest: Guest) -> None:
-    """Whoever can open a file can lock it, and dpkg waits for the watch."""
+def test_a_user_cannot_lock_the_watchs_lock_file(guest: Guest) -> None:
+    """Any process that can open a file can lock it, and dpkg waits for the watch."""
     assert guest.sh(WATCH).returncode == 0
     lock = "/run/safe-modprobe/watch.lock"
     said = guest.run_as(1000, lambda: guest.sh(f"flock -n {lock} true").stderr)
     assert os.path.exists(lock) and "Permission denied" in said, said
 
 
-def test_the_watch_switches_nothing_on(guest: Guest) -> None:
+def test_the_watch_does_not_switch_safe_modprobe_on(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
     assert guest.sh(WATCH).returncode == 0
     assert guest.sh(f"cat {SYSCTL}").stdout != f"{HELPER}\n"
 
 
-class Answers:
-    """A helper that does this and no more, meanwhile."""
+class FakeHelper:
+    """Context manager: replace the helper by a shell script, and restore it at the end."""
 
     def __init__(self, guest: Guest, script: str) -> None:
         self.guest, self.script = guest, script
@@ -118,11 +119,11 @@ class Answers:
         self.guest.write(HELPER, self.text)
 
 
-def test_what_is_switched_off_while_the_watch_looks_stays_off(guest: Guest) -> None:
-    """At once, and also once the watch has its answer; whether that is a good one or not."""
+def test_disable_during_a_run_of_the_watch_stays_in_force(guest: Guest) -> None:
+    """`disable` wins though the watch is testing the helper, whether that test then succeeds or fails."""
     for answer in ("echo \"allowed 'safe-modprobe-self-test'\"", "echo nonsense"):
         assert guest.sh("safe-modprobectl enable --runtime; rm -f /run/asked /run/answer").returncode == 0
-        with Answers(guest, f": >/run/asked; until [ -e /run/answer ]; do sleep 0.1; done; {answer}"):
+        with FakeHelper(guest, f": >/run/asked; until [ -e /run/answer ]; do sleep 0.1; done; {answer}"):
             watch = subprocess.Popen([WATCH])
             wait_for(lambda: os.path.exists("/run/asked"))
             disable = subprocess.Popen(["safe-modprobectl", "disable"])
@@ -135,41 +136,41 @@ def test_what_is_switched_off_while_the_watch_looks_stays_off(guest: Guest) -> N
         assert not os.path.exists("/run/safe-modprobe/stood-down")
 
 
-def test_a_failure_that_passes_is_none(guest: Guest) -> None:
-    """Killed, as where memory is short; then it answers."""
+def test_the_watch_ignores_a_temporary_failure(guest: Guest) -> None:
+    """The first helper is killed, as by the OOM killer. The second one answers."""
     once = "/run/once"
     text = open(HELPER).read()
     guest.write("/run/helper", text)
     os.chmod("/run/helper", 0o755)
-    with Answers(guest, f'[ -e {once} ] && exec /run/helper "$@"; : >{once}; kill -9 $$'):
+    with FakeHelper(guest, f'[ -e {once} ] && exec /run/helper "$@"; : >{once}; kill -9 $$'):
         done = guest.sh(WATCH)
         assert os.path.exists(once) and done.returncode == 0 and "safe-modprobe: " not in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
     os.unlink(once)
 
 
-def test_in_a_container_nothing_is_switched(guest: Guest) -> None:
-    """A privileged one sees, and may write, its host's /proc/sys: here by what systemd leaves in a container."""
+def test_in_a_container_enable_disable_and_watch_change_nothing(guest: Guest) -> None:
+    """A privileged container can write its host's /proc/sys. The test creates the file by which systemd marks one."""
     guest.sh("mkdir -p /run/systemd; echo lxc >/run/systemd/container")
     try:
         for command in ("enable --runtime", "disable"):
             done = guest.sh(f"safe-modprobectl {command}")
             said = "safe-modprobectl: this is a container ("
             assert done.returncode == 1 and done.stderr.startswith(said) and done.stderr.count("\n") == 1, done
-        with Answers(guest, "echo nonsense"):
+        with FakeHelper(guest, "echo nonsense"):
             assert guest.sh(WATCH).returncode == 0
         assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
     finally:
         os.unlink("/run/systemd/container")
 
 
-def test_nothing_was_there_before_and_comes_back(guest: Guest) -> None:
-    """An admin had switched off all requests, root's too. Switched on since, root keeps its modules until it is off."""
+def test_disable_restores_an_empty_kernel_modprobe(guest: Guest) -> None:
+    """The administrator had emptied kernel.modprobe. If the helper breaks, root still gets modules until `disable`."""
     guest.sh("safe-modprobectl disable")
     guest.sh(f"echo >{SYSCTL}")
     try:
         assert guest.sh("safe-modprobectl enable --runtime").returncode == 0
-        with Answers(guest, "echo nonsense"):
+        with FakeHelper(guest, "echo nonsense"):
             assert guest.sh(WATCH).returncode == 1
             assert guest.sh(f"cat {SYSCTL}").stdout == "/sbin/modprobe\n"
         assert guest.sh(WATCH).returncode == 0
@@ -181,8 +182,8 @@ def test_nothing_was_there_before_and_comes_back(guest: Guest) -> None:
         guest.sh(f"echo /sbin/modprobe >{SYSCTL}")
 
 
-def test_a_busy_instance_keeps_nothing_from_being_switched_off(guest: Guest) -> None:
-    """Somebody has its ring open, and keeps it."""
+def test_disable_restores_modprobe_though_the_instance_is_busy(guest: Guest) -> None:
+    """A process keeps the ring of the tracing instance open."""
     instance = "/sys/kernel/tracing/instances/safe-modprobe"
     with open(f"{instance}/trace_pipe"):
         done = guest.sh("safe-modprobectl disable")
@@ -192,11 +193,11 @@ def test_a_busy_instance_keeps_nothing_from_being_switched_off(guest: Guest) -> 
     assert not os.path.exists(instance)
 
 
-def test_a_boot_with_half_of_it_keeps_users_out(guest: Guest) -> None:
-    """Who boots in the middle of an upgrade has the last resort: better than nobody who refuses."""
+def test_a_boot_with_half_of_the_package_refuses_users(guest: Guest) -> None:
+    """A system that boots during an upgrade uses the last resort, which still refuses users."""
     guest.sh("safe-modprobectl disable")
     guest.sh(f"rm -f {POLICY_CACHE}")
-    with Away(f"{CODE}/kmod.*.so", TOMLI, f"{LIB}/policy.d"):
+    with Hidden(f"{CODE}/kmod.*.so", TOMLI, f"{LIB}/policy.d"):
         done = guest.sh(BOOT)
         assert done.returncode == 0 and "is broken" in done.stderr, done
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
@@ -204,15 +205,15 @@ def test_a_boot_with_half_of_it_keeps_users_out(guest: Guest) -> None:
         assert guest.run_as(0, lambda: guest.ask_raw(b"smp_marked")) == 0, guest.log()[-3:]
 
 
-def test_a_boot_with_none_of_it_leaves_plain_modprobe(guest: Guest) -> None:
+def test_a_boot_with_a_helper_that_does_not_run_keeps_modprobe(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
-    with Answers(guest, "exec /nowhere/python3"):
+    with FakeHelper(guest, "exec /nowhere/python3"):
         done = guest.sh(BOOT)
         assert done.returncode == 1 and "does not run" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout != f"{HELPER}\n"
 
 
-def test_a_refresh_switches_nothing_on(guest: Guest) -> None:
+def test_a_refresh_does_not_switch_safe_modprobe_on(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
     done = guest.sh(f"{BOOT} refresh")
     assert (done.returncode, done.stderr) == (0, ""), done
@@ -220,15 +221,15 @@ def test_a_refresh_switches_nothing_on(guest: Guest) -> None:
     assert not os.path.exists("/sys/kernel/tracing/instances/safe-modprobe")
 
 
-def test_off_works_with_half_of_it(guest: Guest) -> None:
-    with Away(f"{CODE}/kmod.*.so", TOMLI):
+def test_disable_works_with_half_of_the_package(guest: Guest) -> None:
+    with Hidden(f"{CODE}/kmod.*.so", TOMLI):
         done = guest.sh("safe-modprobectl disable")
         assert done.returncode == 0, done
         assert guest.sh(f"cat {SYSCTL}").stdout != f"{HELPER}\n"
         assert not os.path.exists("/run/safe-modprobe/last-resort")
 
 
-def test_the_admins_tool_says_what_is_missing(guest: Guest) -> None:
+def test_safe_modprobectl_names_the_missing_part(guest: Guest) -> None:
     rows = (
         (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is not there for this Python; install the package anew"),
         (
@@ -239,13 +240,13 @@ def test_the_admins_tool_says_what_is_missing(guest: Guest) -> None:
         (TOMLI, "Python's module tomli is not installed, which this needs; Debian's python3-tomli has it"),
     )
     for path, said in rows:
-        with Away(path):
+        with Hidden(path):
             done = guest.sh("safe-modprobectl status")
         assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n"), done
 
 
-def test_enable_makes_a_request_of_roots_own(guest: Guest) -> None:
-    """A helper that answers a dry run, and not the kernel's request: as if something forbade it to look."""
+def test_enable_fails_when_its_own_request_as_root_is_refused(guest: Guest) -> None:
+    """The helper passes a dry run, but cannot find the caller of the kernel's request."""
     guest.sh("safe-modprobectl disable")
     before = guest.sh(f"cat {SYSCTL}").stdout
     guest.write("/etc/safe-modprobe/policy.d/00-none.toml", '[settings]\nsources = ["bpf"]\n')
@@ -258,7 +259,7 @@ def test_enable_makes_a_request_of_roots_own(guest: Guest) -> None:
         os.unlink("/etc/safe-modprobe/policy.d/00-none.toml")
 
 
-def test_enable_refuses_a_folder_that_others_may_write(guest: Guest) -> None:
+def test_enable_fails_when_a_path_does_not_belong_to_root(guest: Guest) -> None:
     guest.sh("safe-modprobectl disable")
     before = guest.sh(f"cat {SYSCTL}").stdout
     for path in ("/etc/safe-modprobe", "/usr/sbin/safe-modprobectl", LIB):
