@@ -166,7 +166,7 @@ def test_without_a_library(root: Path, tmp_path: Path, library: str) -> None:
     """No page, and all the rest."""
     gone = f"sys.modules[{library!r}] = None"
     done = ctl("surface", "--root", root, "--html", tmp_path / "x.html", before=gone)
-    said = f"Python's module {library} is not installed, which this needs; Debian's python3-{library} has it"
+    said = f"the Python module {library} is missing; install it (Debian package python3-{library})"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n")
     assert not (tmp_path / "x.html").exists()
     assert ctl("surface", "--root", root, before=gone).returncode == 0

@@ -62,7 +62,7 @@ def test_mark_has_a_user_refused_and_unmark_lets_it_through(guest: Guest) -> Non
     assert got_open(guest, 0)
     said = ctl(guest, "unmark smp_open --reason 'somebody does'")
     # Its own alias, net-pf-42, is in a class of the default policy's, so there is a row as well: everybody gets it.
-    assert f"{SITE}: smp_open taken out of an earlier mark\n" in said and f"{SITE}:1: written\n" in said, said
+    assert f"{SITE}: smp_open removed from an earlier mark\n" in said and f"{SITE}:1: written\n" in said, said
     assert got_open(guest, 1000)
     assert got(guest, 1000, 42, "smp_open")
 
@@ -90,7 +90,7 @@ def test_unmark_leaves_a_modules_own_marker_unless_it_is_told_to(guest: Guest) -
 
 def test_allow_lets_one_user_through_with_all_that_it_needs_and_no_other(guest: Guest) -> None:
     said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row names smp_marked as well" in said, said
+    assert "note: the row also names smp_marked" in said, said
     assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
     assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")
     assert ctl(guest, "allow smp_needs_marked --uid 1001 --reason again").startswith(f"{SITE}: nothing to change\n")
@@ -99,9 +99,9 @@ def test_allow_lets_one_user_through_with_all_that_it_needs_and_no_other(guest: 
 def test_a_module_that_is_in_the_kernel_is_judged_as_if_it_were_not(guest: Guest) -> None:
     assert guest.run_as(0, lambda: guest.ask_raw(b"smp_needs_marked")) == 0
     said = ctl(guest, "mark smp_needs_marked --reason test")
-    assert "note: in the kernel already, so everybody has it until 'rmmod smp_needs_marked'\n" in said, said
+    assert "note: it is in the kernel already, so every user has it until 'rmmod smp_needs_marked'\n" in said, said
     said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row names smp_marked as well, without which that would not load\n" in said, said
+    assert "note: the row also names smp_marked, needed to load the rest\n" in said, said
     guest.unload("smp_needs_marked", "smp_marked")
     assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
     assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")

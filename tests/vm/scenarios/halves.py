@@ -230,13 +230,13 @@ def test_off_works_with_half_of_it(guest: Guest) -> None:
 
 def test_the_admins_tool_says_what_is_missing(guest: Guest) -> None:
     rows = (
-        (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is not there for this Python; install the package anew"),
+        (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is missing for this version of Python; reinstall the package"),
         (
             f"{CODE}/admin/commands",
             "its own files are not all there (ModuleNotFoundError: No module named 'safe_modprobe.admin.commands'); install the package"
             " anew",
         ),
-        (TOMLI, "Python's module tomli is not installed, which this needs; Debian's python3-tomli has it"),
+        (TOMLI, "the Python module tomli is missing; install it (Debian package python3-tomli)"),
     )
     for path, said in rows:
         with Away(path):

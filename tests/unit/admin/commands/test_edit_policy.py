@@ -96,7 +96,7 @@ def test_mark_and_back(image: Image, capsys: pytest.CaptureFixture[str]) -> None
         f"plain_one: denied to a user without privilege: nobody needs it; {NO_CAP} [10-site.toml:1]\n"
     )
     assert ctl(image, capsys, "unmark", "plain_one", "--reason", "x") == (
-        f"{SITE}: plain_one taken out of an earlier mark\n"
+        f"{SITE}: plain_one removed from an earlier mark\n"
         "plain_one: allowed to a user without privilege: not marked [built-in]\n"
         f"to undo: safe-modprobectl mark plain_one --root  --kernel {VERSION} --reason 'nobody needs it'\n"
     )
@@ -148,7 +148,7 @@ def test_allow_below_run(image: Image, capsys: pytest.CaptureFixture[str]) -> No
         '  action = "allow"\n'
         '  reason = "until the next boot"\n'
         "bad: allowed to uid 1001 of asterisk.service: until the next boot [09-until-reboot.toml:1]\n"
-        f"to undo: remove the row at {path}:1; a boot does it, too\n"
+        f"to undo: remove the row at {path}:1; the next boot undoes it too\n"
     )
     assert not image.etc.exists()
 
@@ -246,8 +246,8 @@ def test_json(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("setting", "note"),
     [
-        ("trial = true", "note: a trial is on, so nobody is refused anything yet [05-a.toml:2]\n"),
-        ('mismatch = "log"', "note: mismatch is log, so nobody is refused for a mark [05-a.toml:2]\n"),
+        ("trial = true", "note: a trial is on, so nothing is refused yet [05-a.toml:2]\n"),
+        ('mismatch = "log"', "note: mismatch is log, so a mark refuses nothing [05-a.toml:2]\n"),
     ],
 )
 def test_what_keeps_a_mark_from_counting_is_said(
@@ -319,36 +319,36 @@ def replaced(image: Image) -> None:
 
 
 WHY = ("--reason", "x")
-NAMES = "which has up to 55 letters, digits, - and _; patterns and aliases are for policy files"
+NAMES = "which has up to 55 letters, digits, - and _; patterns and aliases belong in policy files"
 
 
 @pytest.mark.parametrize(
     ("spoil", "command", "sentence"),
     [
-        (nothing, ("mark", "plain_one", "--reason", "é" * 501), "--reason: it has 501 characters; it may have 500"),
-        (nothing, ("mark", "plain_one", "--reason", "x" * 100_000), "--reason: it has 100000 characters; it may have 500"),
-        (nothing, ("mark", "palin_one", *WHY), "palin_one: no such module in this kernel; did you mean plain_one?; --force writes the row all the same"),
-        (nothing, ("mark", "nosuch", *WHY), "nosuch: no such module in this kernel; --force writes the row all the same"),
-        (nothing, ("mark", "built-in", *WHY), "built_in: it is built in, so no policy keeps anybody from it; --force writes the row all the same"),
-        (nothing, ("mark", "../bad", *WHY), f"'../bad' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "bad*", *WHY), f"'bad*' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "b" * 56, *WHY), f"'{'b' * 56}' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "", *WHY), f"'' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "a\nb", *WHY), rf"'a\nb' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "b\udcff", *WHY, "--force"), rf"'b\udcff' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "bäd", *WHY, "--force"), rf"'b\xe4d' is not a module's name, {NAMES}"),
-        (nothing, ("unmark", "bad"), "--reason: say why, for whoever reads the policy next; or give --until-reboot"),
-        (nothing, ("unmark", "bad", "--reason", " \t"), "--reason: it is empty; say why, for whoever reads the policy next"),
-        (nothing, ("unmark", "bad", "--reason", "", "--until-reboot"), "--reason: it is empty; say why, for whoever reads the policy next"),
-        (nothing, ("unmark", "bad", "--reason", "a\x1b[31m"), r"--reason: 'a\x1b[31m' holds what is no printable character; a reason is one line of text"),
-        (nothing, ("unmark", "bad", "--reason", "a\n[[rule]]"), r"--reason: 'a\n[[rule]]' holds what is no printable character; a reason is one line of text"),
-        (nothing, ("unmark", "bad", "--reason", "\udcff"), r"--reason: '\udcff' holds what is no printable character; a reason is one line of text"),
-        (nothing, ("allow", "bad", *WHY), "allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone"),
+        (nothing, ("mark", "plain_one", "--reason", "é" * 501), "--reason: it has 501 characters; the limit is 500"),
+        (nothing, ("mark", "plain_one", "--reason", "x" * 100_000), "--reason: it has 100000 characters; the limit is 500"),
+        (nothing, ("mark", "palin_one", *WHY), "palin_one: no such module in this kernel (did you mean plain_one?); --force writes the row anyway"),
+        (nothing, ("mark", "nosuch", *WHY), "nosuch: no such module in this kernel; --force writes the row anyway"),
+        (nothing, ("mark", "built-in", *WHY), "built_in: it is built in, so no policy can refuse it; --force writes the row anyway"),
+        (nothing, ("mark", "../bad", *WHY), f"'../bad' is not a module name, {NAMES}"),
+        (nothing, ("mark", "bad*", *WHY), f"'bad*' is not a module name, {NAMES}"),
+        (nothing, ("mark", "b" * 56, *WHY), f"'{'b' * 56}' is not a module name, {NAMES}"),
+        (nothing, ("mark", "", *WHY), f"'' is not a module name, {NAMES}"),
+        (nothing, ("mark", "a\nb", *WHY), rf"'a\nb' is not a module name, {NAMES}"),
+        (nothing, ("mark", "b\udcff", *WHY, "--force"), rf"'b\udcff' is not a module name, {NAMES}"),
+        (nothing, ("mark", "bäd", *WHY, "--force"), rf"'b\xe4d' is not a module name, {NAMES}"),
+        (nothing, ("unmark", "bad"), "--reason: say why, for the next reader of the policy, or give --until-reboot"),
+        (nothing, ("unmark", "bad", "--reason", " \t"), "--reason: it is empty; say why, for the next reader of the policy"),
+        (nothing, ("unmark", "bad", "--reason", "", "--until-reboot"), "--reason: it is empty; say why, for the next reader of the policy"),
+        (nothing, ("unmark", "bad", "--reason", "a\x1b[31m"), r"--reason: 'a\x1b[31m' contains an unprintable character; a reason is one line of text"),
+        (nothing, ("unmark", "bad", "--reason", "a\n[[rule]]"), r"--reason: 'a\n[[rule]]' contains an unprintable character; a reason is one line of text"),
+        (nothing, ("unmark", "bad", "--reason", "\udcff"), r"--reason: '\udcff' contains an unprintable character; a reason is one line of text"),
+        (nothing, ("allow", "bad", *WHY), "allow: name callers with --user, --uid or --unit, or 'unmark' the module for everyone"),
         (nothing, ("allow", "bad", *WHY, "--user", "nobody\udcff"), r"--user: 'nobody\udcff' is not in /etc/passwd; give --uid instead"),
-        (nothing, ("allow", "bad", *WHY, "--unit", "cron"), "--unit: 'cron' is no unit's name; it ends in its type, as in 'cron.service'"),
-        (nothing, ("allow", "bad", *WHY, "--unit", ".service"), "--unit: '.service' is no unit's name; it ends in its type, as in 'cron.service'"),
-        (nothing, ("allow", "bad", *WHY, "--unit", "a\n.service"), r"--unit: 'a\n.service' is no unit's name; it ends in its type, as in 'cron.service'"),
-        (nothing, ("allow", "bad", *WHY, "--unit", "[a].service"), "--unit: '[a].service' holds a '['; only * and ? may stand for a part of a name"),
+        (nothing, ("allow", "bad", *WHY, "--unit", "cron"), "--unit: 'cron' is not a unit name; it must end in a unit type, as in 'cron.service'"),
+        (nothing, ("allow", "bad", *WHY, "--unit", ".service"), "--unit: '.service' is not a unit name; it must end in a unit type, as in 'cron.service'"),
+        (nothing, ("allow", "bad", *WHY, "--unit", "a\n.service"), r"--unit: 'a\n.service' is not a unit name; it must end in a unit type, as in 'cron.service'"),
+        (nothing, ("allow", "bad", *WHY, "--unit", "[a].service"), "--unit: '[a].service' contains a '['; only * and ? are wildcards here"),
         (broken, ("mark", "plain_one", *WHY), f"{SITE}:2: Expected '=' after a key in a key/value pair, so this is not TOML; nothing was changed"),
         (not_text, ("mark", "plain_one", *WHY), f"{SITE}:1: byte 0xff is not UTF-8; TOML is UTF-8 throughout; nothing was changed"),
         (other_broken, ("mark", "plain_one", *WHY), "/etc/safe-modprobe/policy.d/20-x.toml:1: rule: 'action' is missing; it is one of 'allow', 'log', 'deny'; nothing was changed"),
@@ -356,9 +356,9 @@ NAMES = "which has up to 55 letters, digits, - and _; patterns and aliases are f
         (linked, ("mark", "plain_one", *WHY), f"{SITE}: it is a link to ../elsewhere, which is not followed; nothing was changed, remove the link or edit what it leads to"),
         (somebodys, ("mark", "plain_one", *WHY), f"{SITE}: others may write it (mode 0666); chmod it to 0644; nothing was changed"),
         (somebodys_folder, ("mark", "plain_one", *WHY), "/etc/safe-modprobe/policy.d: others may write it (mode 0777); chmod it to 0755; nothing was changed"),
-        (empty, ("mark", "plain_one", *WHY), "/usr/lib/safe-modprobe/policy.d: no drop-in is in force, so the built-in policy is, in which every module needs privilege, and a row of yours would replace it; nothing was changed, install the default policy first"),
+        (empty, ("mark", "plain_one", *WHY), "/usr/lib/safe-modprobe/policy.d: no drop-in is in force, so the built-in policy is: every module needs privilege; your row would replace it; nothing was changed; install the default policy first"),
         (earlier, ("mark", "plain_one", *WHY), "05-a.toml:1: plain_one: marked; that decides first, so change it there; nothing was changed"),
-        (replaced, ("mark", "plain_one", "--until-reboot"), "/etc/safe-modprobe/policy.d/09-until-reboot.toml: it takes the place of /run/safe-modprobe/policy.d/09-until-reboot.toml; nothing was changed, remove it"),
+        (replaced, ("mark", "plain_one", "--until-reboot"), "/etc/safe-modprobe/policy.d/09-until-reboot.toml: it replaces /run/safe-modprobe/policy.d/09-until-reboot.toml; nothing was changed; remove it"),
     ],
 )  # fmt: skip
 def test_one_sentence_and_nothing_is_changed(
@@ -394,5 +394,5 @@ def test_a_library_that_is_missing_is_named(image: Image) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
         "",
-        "safe-modprobectl: Python's module tomlkit is not installed, which this needs; Debian's python3-tomlkit has it\n",
+        "safe-modprobectl: the Python module tomlkit is missing; install it (Debian package python3-tomlkit)\n",
     )

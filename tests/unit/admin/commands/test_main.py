@@ -123,9 +123,7 @@ def test_a_policy_that_was_remembered_hides_no_missing_parser(monkeypatch: pytes
 def test_a_missing_library_is_named() -> None:
     code, out, err = ctl("reload", before="sys.modules['tomli'] = None")
     assert (code, out) == (1, "")
-    assert err == (
-        "safe-modprobectl: Python's module tomli is not installed, which this needs; Debian's python3-tomli has it\n"
-    )
+    assert err == ("safe-modprobectl: the Python module tomli is missing; install it (Debian package python3-tomli)\n")
 
 
 FULL = "safe-modprobectl: No space left on device\n"

@@ -295,5 +295,5 @@ def test_wrong_places(capsys: pytest.CaptureFixture[str], arguments: list[str], 
 
 def test_without_pyelftools(root: Path) -> None:
     done = ctl("scan", "--root", root, before="sys.modules['elftools'] = None")
-    said = "Python's module elftools is not installed, which this needs; Debian's python3-pyelftools has it"
+    said = "the Python module elftools is missing; install it (Debian package python3-pyelftools)"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n")
