@@ -33,10 +33,10 @@ def test_a_good_machine_fits_on_a_few_lines(capsys: pytest.CaptureFixture[str]) 
         "safe-modprobe is on and protects",
         "kernel    6.1",
         "at boot   switched on",
-        "mode      marked [50-test.toml:2]; a mismatch: deny [built-in]",
+        "mode      marked [50-test.toml:2]; on a mismatch: deny [built-in]",
         "sources   tracefs in use, proc stands by",
-        "          kernel-args not: this kernel passes none",
-        "          bpf not: no program that records callers is attached; this version has none",
+        "          kernel-args unused: this kernel passes none",
+        "          bpf unused: no program that records callers is attached; this version has none",
         "policy    no rules, no marks, no call sites; sha256 0123456789abcdef…",
         "          p/: 50-test.toml",
         "verdicts  none yet",
@@ -64,7 +64,7 @@ def test_problems_come_with_their_mends(capsys: pytest.CaptureFixture[str]) -> N
         ({}, "safe-modprobe is on and protects"),
         ({"ours": False, "current": "/sbin/modprobe"}, "safe-modprobe is off: kernel.modprobe is /sbin/modprobe"),
         ({"ours": False, "current": ""}, "safe-modprobe is off: kernel.modprobe is empty"),
-        ({"ours": False, "current": None}, "safe-modprobe is off: kernel.modprobe is not there"),
+        ({"ours": False, "current": None}, "safe-modprobe is off: kernel.modprobe is missing"),
         ({"ours": False, "current": "/a\x1b[2Jb"}, "safe-modprobe is off: kernel.modprobe is /a\\x1b[2Jb"),
         (
             {"policy": policy("[settings]\ntrial = true\n")},
@@ -91,7 +91,7 @@ def test_names_from_outside_do_nothing_to_a_terminal(capsys: pytest.CaptureFixtu
         0
     ]
     assert all(line.isprintable() for line in lines), lines
-    assert "policy    broken, so the built-in one: no rules, no marks, no call sites" in lines
+    assert "policy    broken, so the built-in policy is in force: no rules, no marks, no call sites" in lines
 
 
 def test_json_has_the_same_keys_always() -> None:
