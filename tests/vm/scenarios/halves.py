@@ -186,7 +186,7 @@ def test_a_busy_instance_keeps_nothing_from_being_switched_off(guest: Guest) -> 
     instance = "/sys/kernel/tracing/instances/safe-modprobe"
     with open(f"{instance}/trace_pipe"):
         done = guest.sh("safe-modprobectl disable")
-    said = f"kernel.modprobe is /sbin/modprobe now, and this failed: {instance}: Device or resource busy\n"
+    said = f"kernel.modprobe is now /sbin/modprobe, but this failed: {instance}: Device or resource busy\n"
     assert (done.returncode, done.stderr) == (1, f"safe-modprobectl: {said}"), done
     assert guest.sh("safe-modprobectl disable").returncode == 0
     assert not os.path.exists(instance)

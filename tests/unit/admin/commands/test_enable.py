@@ -37,11 +37,11 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
                 state[kind] = what[0] == begins
         return True
 
-    monkeypatch.setattr(preflight, "refuse_blockers", lambda for_good: None)
+    monkeypatch.setattr(preflight, "refuse_blockers", lambda permanent: None)
     monkeypatch.setattr(preflight, "request_as_root", lambda before: said("ask"))
     monkeypatch.setattr(enable, "cached_policy", lambda folders: BUILTIN_POLICY)
     monkeypatch.setattr(enable, "dry_run", lambda: "")
-    monkeypatch.setattr(enable, "prepare", lambda told: said("prepare"))
+    monkeypatch.setattr(enable, "prepare", lambda kernel_passes_caller: said("prepare"))
     monkeypatch.setattr(trial, "is_on", lambda: state["trial"])
     monkeypatch.setattr(trial, "start", lambda: said("begin"))
     monkeypatch.setattr(trial, "end", lambda: state["trial"] & said("end"))
@@ -101,7 +101,7 @@ def fail(*_: object) -> None:
 
 
 def test_a_trial_that_cannot_begin_with_every_boot_does_not_begin(done: Done, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(enable, "_policy_to_try", lambda: BUILTIN_POLICY)
+    monkeypatch.setattr(enable, "_trial_policy", lambda: BUILTIN_POLICY)
     monkeypatch.setattr(trial, "set_at_every_boot", fail)
     with pytest.raises(SafeModprobeError, match="^no$"):
         enable.run(asked(trial=True))
@@ -164,7 +164,7 @@ def test_what_fails_keeps_nothing_else_from_being_done(
     monkeypatch.setattr(where, name, fail)
     with pytest.raises(SafeModprobeError) as raised:
         disable.run(asked())
-    assert str(raised.value) == f"kernel.modprobe is /sbin/modprobe now, and this failed: {why}"
+    assert str(raised.value) == f"kernel.modprobe is now /sbin/modprobe, but this failed: {why}"
     assert [each[0] for each in done] == [each for each in OFF if each != step]
 
 
@@ -195,7 +195,7 @@ def test_a_boot_that_has_failed_is_not_made_up_for(
     assert (log.read_text().splitlines() if log.exists() else []) == asked_for
     (tmp_path / "no").touch()
     if asked_for:
-        with pytest.raises(SafeModprobeError, match=f"^systemctl {asked_for[0]}: it ended with 1$"):
+        with pytest.raises(SafeModprobeError, match=f"^systemctl {asked_for[0]}: exit status 1$"):
             unit.forget_failure()
 
 
@@ -211,7 +211,7 @@ def test_a_kernel_that_is_not_to_be_set_is_said_and_keeps_its_instance(
     monkeypatch.setattr(switch, "set_helper", fail)
     with pytest.raises(SafeModprobeError) as raised:
         disable.run(asked())
-    assert str(raised.value) == f"kernel.modprobe is {HELPER} now, and this failed: /switch: read-only"
+    assert str(raised.value) == f"kernel.modprobe is now {HELPER}, but this failed: /switch: read-only"
     assert [each[0] for each in done] == ["wait", "forget", "end", "trial", "no links"]
 
 
@@ -286,7 +286,7 @@ def test_in_a_container_nothing_is_switched(done: Done, monkeypatch: pytest.Monk
     switch.set_helper(HELPER)
     done.clear()
     own_kernel_says(monkeypatch, tmp_path, "echo 'a container (lxc)'; exit 1")
-    said = "^this is a container \\(lxc\\), and the kernel is another system's; nothing was changed: run it there$"
+    said = "^this is a container \\(lxc\\), and its kernel is another system's; nothing was changed; run this there$"
     with pytest.raises(SafeModprobeError, match=said):
         disable.run(asked())
     monkeypatch.undo()
@@ -308,7 +308,7 @@ def test_doubt_about_whose_kernel_it_is_keeps_nobody_from_switching_off(
     assert disable.run(asked()) == 0
 
 
-@pytest.mark.parametrize(("before", "then"), [("", "was put back"), (HELPER, f"is still {HELPER}")])
+@pytest.mark.parametrize(("before", "then"), [("", "was restored"), (HELPER, f"is still {HELPER}")])
 def test_what_becomes_of_the_kernel_is_true(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, before: str, then: str
 ) -> None:
@@ -318,14 +318,16 @@ def test_what_becomes_of_the_kernel_is_true(
         raise OSError(errno.EPROTONOSUPPORT, "no")
 
     monkeypatch.setattr(socket, "socket", ask)
-    with pytest.raises(SafeModprobeError, match=f"; kernel.modprobe {then}: see what the kernel's log says$"):
+    with pytest.raises(SafeModprobeError, match=f"; kernel.modprobe {then}: see the kernel's log$"):
         preflight.request_as_root(before)
 
     def refused(*_: object) -> None:
         (tmp_path / "self-test").write_text("unprivileged none\n")
 
     monkeypatch.setattr(socket, "socket", lambda *_: refused() or ask())
-    with pytest.raises(SafeModprobeError, match=f"; kernel.modprobe {then}: 'safe-modprobectl status' says which"):
+    with pytest.raises(
+        SafeModprobeError, match=f"; kernel.modprobe {then}: run 'safe-modprobectl status' to see the sources$"
+    ):
         preflight.request_as_root(before)
 
 
@@ -366,7 +368,7 @@ def test_what_it_mends_is_not(monkeypatch: pytest.MonkeyPatch, changed: dict[str
 
 def test_a_kernel_that_was_booted_with_it_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "rescue_word", lambda: "off")
-    with pytest.raises(SafeModprobeError, match="says safe_modprobe=off.*nothing was changed, boot without it$"):
+    with pytest.raises(SafeModprobeError, match="says safe_modprobe=off.*nothing was changed; boot without it$"):
         preflight.refuse_blockers(False)
 
 

@@ -16,7 +16,7 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     run, etc = tmp_path / "run", tmp_path / "etc"
     etc.mkdir()
     monkeypatch.setattr(trial, "PATH", str(run / "00-trial.toml"))
-    monkeypatch.setattr(trial, "_REPLACES", str(etc / "00-trial.toml"))
+    monkeypatch.setattr(trial, "_OVERRIDE", str(etc / "00-trial.toml"))
     return [run, etc]
 
 
@@ -40,7 +40,7 @@ def test_what_takes_its_place_is_named_even_if_it_leads_nowhere(folders: list[Pa
     with pytest.raises(SafeModprobeError) as caught:
         trial.start()
     assert str(caught.value) == (
-        f"{etc}/00-trial.toml: it takes the place of {run}/00-trial.toml, so a trial would not hold;"
-        " nothing was changed, remove it"
+        f"{etc}/00-trial.toml: it replaces {run}/00-trial.toml, so a trial would have no effect;"
+        " nothing was changed; remove it"
     )
     assert not run.exists()
