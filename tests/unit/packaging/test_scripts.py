@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 PACKAGING = Path(__file__).resolve().parents[3] / "packaging"
-AGAIN = "; install the package anew\n"
+REMEDY = "; reinstall the package\n"
 SPOILT = [
     ("nothing is there", {}, "ModuleNotFoundError: No module named 'safe_modprobe'"),
     ("half a file", {"__init__": "("}, "SyntaxError: '(' was never closed (__init__.py, line 1)"),
@@ -15,9 +15,9 @@ SPOILT = [
     ("a file of another version", {"__init__": "raise RuntimeError('what\\nnow')"}, "RuntimeError: what now"),
 ]
 PROGRAMS = [
-    ("boot.in", "safe-modprobe: what switches it on is not all there ({})" + AGAIN),
-    ("safe-modprobectl.in", "safe-modprobectl: its own files are not all there ({})" + AGAIN),
-    ("safe-modprobe.in", "safe-modprobe: neither its own files nor what was put aside is there ({})" + AGAIN),
+    ("boot.in", "safe-modprobe: files of the package are missing or damaged ({})" + REMEDY),
+    ("safe-modprobectl.in", "safe-modprobectl: files of the package are missing or damaged ({})" + REMEDY),
+    ("safe-modprobe.in", "safe-modprobe: files of the package and their copy are missing ({})" + REMEDY),
 ]
 
 

@@ -176,7 +176,7 @@ def test_a_kernel_that_cannot_be_set_is_said(machine: Machine) -> None:
     text = (machine.top / "watch").read_text()
     (machine.top / "watch").write_text(text.replace('"$1" >$SYSCTL', '"$1" >/dev/full'))
     assert machine.look(GONE) == 1 and machine.now() == "HELPER"
-    assert "does not run any more, and kernel.modprobe cannot be set" in machine.log()
+    assert "no longer runs, and kernel.modprobe cannot be set" in machine.log()
     assert "refused nothing" not in machine.log()
 
 
@@ -200,7 +200,7 @@ def test_who_was_set_since_stays(machine: Machine, answer: str) -> None:
     machine.sysctl.write_text("/opt/helper\n")
     machine.look(answer)
     assert (machine.now(), machine.marker.exists()) == ("/opt/helper", False)
-    assert "somebody has set kernel.modprobe to '/opt/helper' since" in machine.log()
+    assert "kernel.modprobe was set to '/opt/helper' meanwhile" in machine.log()
     assert machine.look(WELL) == 0 and machine.now() == "/opt/helper"
 
 

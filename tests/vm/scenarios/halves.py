@@ -69,7 +69,7 @@ def test_a_helper_that_does_not_run_is_noticed(guest: Guest) -> None:
         guest.run_as(0, lambda: guest.ask_raw(b"smp_marked"))
         expect(guest, "smp_marked", False)  # so long root has lost its modules
         done = guest.sh(WATCH)
-        assert done.returncode == 1 and "does not run any more" in done.stderr, done
+        assert done.returncode == 1 and "no longer runs" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout == "/sbin/modprobe\n"
         assert guest.run_as(0, lambda: guest.ask_raw(b"smp_marked")) == 0
         expect(guest, "smp_marked", True)
@@ -84,7 +84,7 @@ def test_a_helper_that_does_not_run_is_noticed(guest: Guest) -> None:
 def test_the_watch_leaves_the_last_resort_alone(guest: Guest) -> None:
     with Away(f"{CODE}/kmod.*.so"):
         done = guest.sh(WATCH)
-        assert done.returncode == 1 and "root's modules are left to modprobe" in done.stderr, done
+        assert done.returncode == 1 and "root's requests are left to modprobe" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
     assert guest.sh(WATCH).returncode == 0
 
@@ -233,8 +233,8 @@ def test_the_admins_tool_says_what_is_missing(guest: Guest) -> None:
         (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is missing for this version of Python; reinstall the package"),
         (
             f"{CODE}/admin/commands",
-            "its own files are not all there (ModuleNotFoundError: No module named 'safe_modprobe.admin.commands'); install the package"
-            " anew",
+            "files of the package are missing or damaged (ModuleNotFoundError: No module named 'safe_modprobe.admin.commands'); reinstall"
+            " the package",
         ),
         (TOMLI, "the Python module tomli is missing; install it (Debian package python3-tomli)"),
     )
