@@ -1,4 +1,4 @@
-"""The trial's switch, below a folder of the test's; what the kernel then sees is tests/vm/scenarios/trial.py's."""
+"""The switch of a trial, in a temporary folder. tests/vm/scenarios/trial.py tests a trial with a kernel."""
 
 from pathlib import Path
 
@@ -20,11 +20,11 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     return [run, etc]
 
 
-def test_the_last_resort_looks_where_the_switch_is() -> None:
+def test_the_last_resort_knows_the_path_of_the_switch() -> None:
     assert last_resort.TRIAL == trial.PATH == "/run/safe-modprobe/policy.d/00-trial.toml"
 
 
-def test_on_and_off(folders: list[Path]) -> None:
+def test_a_trial_begins_and_ends(folders: list[Path]) -> None:
     assert not trial.is_on() and not trial.end()
     assert trial.start()
     assert trial.is_on() and not trial.start()
@@ -33,10 +33,12 @@ def test_on_and_off(folders: list[Path]) -> None:
     assert trial.end() and not trial.is_on()
 
 
-@pytest.mark.parametrize("what", ["/dev/null", "nowhere"])
-def test_what_takes_its_place_is_named_even_if_it_leads_nowhere(folders: list[Path], what: str) -> None:
+@pytest.mark.parametrize("link", ["/dev/null", "nowhere"])
+def test_a_file_that_overrides_the_switch_is_named_even_if_it_is_a_dangling_link(
+    folders: list[Path], link: str
+) -> None:
     run, etc = folders
-    (etc / "00-trial.toml").symlink_to(what)
+    (etc / "00-trial.toml").symlink_to(link)
     with pytest.raises(SafeModprobeError) as caught:
         trial.start()
     assert str(caught.value) == (
