@@ -1,8 +1,8 @@
-"""Completions of safe-modprobectl for bash, zsh and fish, from its parser, by shtab.
+"""Write shell completions of safe-modprobectl for bash, zsh and fish, generated from its parser by shtab.
 
     completions.py FOLDER [EXTENSIONS]
 
-EXTENSIONS is where `make build` left the compiled part of the package, if not in it.
+EXTENSIONS is the folder in which `make build` left the compiled part of the package, if it is elsewhere.
 """
 
 import argparse
@@ -24,7 +24,7 @@ from safe_modprobe.admin.commands.main import parser
 from safe_modprobe.capability import NAMES
 
 FILES = {"bash": "safe-modprobectl", "zsh": "_safe-modprobectl", "fish": "safe-modprobectl.fish"}
-"""Where each shell looks for it, in a folder of its own. shtab knows fish from 1.8 on."""
+"""The file name that each shell looks for. shtab supports fish from version 1.8 on."""
 
 USERS = {
     "bash": "_safe_modprobectl_users",
@@ -46,21 +46,21 @@ VALUES: Mapping[str, Any] = {
     "PATH": shtab.FILE,
     "VERSION": KERNELS,
 }
-"""What stands for a value in --help -> what may be there."""
+"""A value's placeholder in --help -> how shells complete it."""
 
 
-def arguments(of: argparse.ArgumentParser) -> Iterator[argparse.Action]:
-    """Every argument, of the subcommands too, whose descriptions become their summaries."""
-    for action in of._actions:
+def arguments(parent: argparse.ArgumentParser) -> Iterator[argparse.Action]:
+    """Yield every argument, also of the subcommands, and replace each subcommand's description by its summary."""
+    for action in parent._actions:
         yield action
         if isinstance(action, argparse._SubParsersAction):
             for command in action._choices_actions:
-                action.choices[command.dest].description = command.help  # shells show one line
+                action.choices[command.dest].description = command.help  # Shells show one line.
                 yield from arguments(action.choices[command.dest])
 
 
 def main(folder: Path) -> None:
-    """Write FOLDER/SHELL/… for each shell."""
+    """Write a file FOLDER/SHELL/… for each shell."""
     top = parser()
     for action in arguments(top):
         if action.metavar == "CAP":

@@ -172,7 +172,7 @@ def test_a_missing_library_is_an_error_only_for_the_page(root: Path, tmp_path: P
     """Without jinja2 or matplotlib there is no page, but all other output works."""
     gone = f"sys.modules[{library!r}] = None"
     done = ctl("surface", "--root", root, "--html", tmp_path / "x.html", before=gone)
-    message = f"Python's module {library} is not installed, which this needs; Debian's python3-{library} has it"
+    message = f"the Python module {library} is missing; install it (Debian package python3-{library})"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {message}\n")
     assert not (tmp_path / "x.html").exists()
     assert ctl("surface", "--root", root, before=gone).returncode == 0

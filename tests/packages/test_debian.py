@@ -197,8 +197,10 @@ def test_a_kernel_that_cannot_be_set_keeps_the_package(machine: Machine) -> None
     machine.run(FRESH + INSTALL + ON + BROKEN + unwritable + "! dpkg -r safe-modprobe 2>/run/said")
     assert machine.now() == HELPER and (machine.tree / HELPER[1:]).exists()
     said = (machine.tree / "run/said").read_text()
-    assert f"safe-modprobe: kernel.modprobe is still {HELPER}, which the package has, and cannot be set" in said, said
-    assert "safe-modprobe: it was switched off to be removed, and stays so: 'safe-modprobectl enable'" in said, said
+    assert f"safe-modprobe: kernel.modprobe is still {HELPER} of this package, and cannot be set" in said, said
+    assert (
+        "safe-modprobe: it was switched off for the removal, and stays off: run 'safe-modprobectl enable'" in said
+    ), said
     assert not (machine.tree / "run/safe-modprobe/removing").exists()
 
 

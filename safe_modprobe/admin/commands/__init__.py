@@ -1,1 +1,1 @@
-"""The subcommands of safe-modprobectl, one file each, and what they share."""
+"""The subcommands of safe-modprobectl, one file each, and the code that they share."""

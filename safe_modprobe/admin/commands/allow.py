@@ -1,4 +1,4 @@
-"""`allow MODULE... --user NAME`: let some users or units have the kernel load a module, and nobody else."""
+"""`allow MODULE... --user NAME`: let the named users or units, and only them, have the kernel load a module."""
 
 import argparse
 from typing import Any
@@ -16,30 +16,30 @@ _EXAMPLES = """
 
 def add_parser(commands: Commands) -> None:
     """Add `allow`."""
-    parser = add_command(commands, "allow", "let a user or a unit have a module", __doc__, _EXAMPLES)
+    parser = add_command(commands, "allow", "let a user or a unit have the kernel load a module", __doc__, _EXAMPLES)
     parser.add_argument(
-        "--user", action="append", default=[], metavar="NAME", help="a name of /etc/passwd (repeatable)"
+        "--user", action="append", default=[], metavar="NAME", help="user name in /etc/passwd, repeatable"
     )
-    parser.add_argument("--uid", action="append", default=[], type=uid_number, metavar="N", help="a user's number")
+    parser.add_argument("--uid", action="append", default=[], type=uid_number, metavar="N", help="user id, repeatable")
     parser.add_argument(
         "--unit",
         action="append",
         default=[],
         metavar="UNIT",
-        help="a unit of systemd's, such as cron.service; with a user, both have to match",
+        help="systemd unit such as cron.service, repeatable; with a user, both must match",
     )
     add_edit(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when those callers get the modules, also if they did before."""
-    from safe_modprobe.admin.commands.edit_policy import RequestedEdit, Verb, apply_edit, reason  # they bring tomlkit
+    """Write the row. Return 0 when those callers are allowed the modules, also if they were before."""
+    from safe_modprobe.admin.commands.edit_policy import RequestedEdit, Verb, apply_edit, reason  # imports tomlkit
 
     row: dict[str, Any] = {"users": [*arguments.user, *arguments.uid], "units": arguments.unit}
     row = {key: list(dict.fromkeys(value)) for key, value in row.items() if value}
     if not row:
-        raise UsageError("allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone")
+        raise UsageError("allow: name callers with --user, --uid or --unit, or 'unmark' the module for everyone")
     uids = (*map(machine.from_arguments(arguments).uid, arguments.user), *arguments.uid)
     for unit in arguments.unit:
         _check_unit(unit)
@@ -48,7 +48,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _check_unit(unit: str) -> None:
-    """A unit's name has a type after its last dot; `*` may stand for a part of it."""
+    """Raise UsageError unless the name ends in a dot and a unit type. `*` and `?` are wildcards in it."""
     stem, dot, kind = unit.rpartition(".")
     if (
         not dot
@@ -56,6 +56,6 @@ def _check_unit(unit: str) -> None:
         or not unit.isprintable()
         or kind not in ("service", "scope", "slice", "socket", "mount", "swap")
     ):
-        raise UsageError(f"--unit: {unit!a} is no unit's name; it ends in its type, as in 'cron.service'")
+        raise UsageError(f"--unit: {unit!a} is not a unit name; it must end in a unit type, as in 'cron.service'")
     if "[" in unit:
-        raise UsageError(f"--unit: {unit!a} holds a '['; only * and ? may stand for a part of a name")
+        raise UsageError(f"--unit: {unit!a} contains a '['; only * and ? are wildcards here")

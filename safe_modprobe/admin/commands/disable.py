@@ -1,6 +1,6 @@
-"""`disable`: put back the helper that was there before, now and at every boot; with `--runtime` until the next boot.
+"""`disable`: restore the previous module helper, now and at every boot; with `--runtime` until the next boot.
 
-The tracing instance goes, too, and a trial ends. Whatever fails on the way, the rest is done.
+It also removes the tracing instance and ends a trial. If one step fails, the other steps still run.
 """
 
 import argparse
@@ -21,65 +21,65 @@ _EXAMPLES = """
 
 def add_parser(commands: Commands) -> None:
     """Add `disable`."""
-    parser = add_command(commands, "disable", "put the old helper back", __doc__, _EXAMPLES)
-    parser.add_argument("--runtime", action="store_true", help="until the next boot alone")
+    parser = add_command(commands, "disable", "restore the previous module helper", __doc__, _EXAMPLES)
+    parser.add_argument("--runtime", action="store_true", help="only until the next boot")
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 also when it was off already: then nothing is changed but what was left over removed.
+    """Switch off. Return 0, also if it was off already: then only leftovers are removed.
 
-    The kernel comes first, whatever systemd says. Raises SafeModprobeError at the end, with all that failed.
+    The kernel comes first, before systemd is asked anything. Raises SafeModprobeError at the end, with every failure.
     """
     before = switch.helper()
     if switch.is_on():
         refuse_foreign_kernel()
-    failed: list[str] = []
+    failures: list[str] = []
 
-    def tried(step: Callable[[], object]) -> bool:
+    def attempt(step: Callable[[], object]) -> bool:
         try:
             return bool(step())
         except OSError as error:
-            failed.append(f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error))
+            failures.append(f"{error.filename}: {reason_of(error)}" if error.filename else reason_of(error))
         except SafeModprobeError as error:
-            failed.append(str(error))
+            failures.append(str(error))
         return False
 
-    tried(switch.restore_helper)
+    attempt(switch.restore_helper)
     lock: list[int] = []
-    tried(lambda: lock.append(switch.wait_for_watch()))
-    tried(_clear)
-    tried(unit.forget_failure)  # or the next watch starts the unit
-    for fd in lock:  # before systemd is asked to stop anything: what it runs for that wants the lock, too
+    attempt(lambda: lock.append(switch.wait_for_watch()))
+    attempt(_remove_prepared_files)
+    attempt(unit.forget_failure)  # Otherwise the next watch would start the unit.
+    for fd in lock:  # Before systemd stops the unit, whose ExecStop= takes the lock too.
         os.close(fd)
-    tried(trial.end)
-    fresh = False
+    attempt(trial.end)
+    newly_disabled = False
     if not arguments.runtime:
-        tried(lambda: trial.set_at_every_boot(False))
-        fresh = tried(unit.disable)
-        tried(switch.restore_helper)  # a boot may have been under way until now
-    if failed:
+        attempt(lambda: trial.set_at_every_boot(False))
+        newly_disabled = attempt(unit.disable)
+        attempt(switch.restore_helper)  # A boot that was under way may have switched on until now.
+    if failures:
         now = switch.helper() or "empty"
-        raise SafeModprobeError(f"kernel.modprobe is {now} now, and this failed: {'; '.join(dict.fromkeys(failed))}")
-    _say(arguments, before, fresh)
+        raise SafeModprobeError(f"kernel.modprobe is now {now}, but this failed: {'; '.join(dict.fromkeys(failures))}")
+    _report(arguments, before, newly_disabled)
     return 0
 
 
-def _clear() -> None:
-    switch.restore_helper()  # a watch may have been at work; and if this fails, what the helper needs stays
+def _remove_prepared_files() -> None:
+    switch.restore_helper()  # A watch may have switched back on. If this raises, the files that the helper needs stay.
     switch.remove_prepared_files()
 
 
-def _say(arguments: argparse.Namespace, before: str, fresh: bool) -> None:
+def _report(arguments: argparse.Namespace, before: str, newly_disabled: bool) -> None:
     helper, at_boot = switch.helper(), unit.at_boot()
     if arguments.json:
-        changed = before != helper or fresh
+        changed = before != helper or newly_disabled
         print_json({"helper": helper, "before": before, "trial": False, "at_boot": at_boot, "changed": changed})
         return
-    was = "as before" if before == helper else f"and was {before or 'empty'}"
-    print(f"kernel.modprobe is {helper or 'empty'}, {was}")
+    was = "unchanged" if before == helper else f"was {before or 'empty'}"
+    print(f"kernel.modprobe is {helper or 'empty'} ({was})")
     if at_boot:
-        print(f"{unit.UNIT} switches it on at the next boot: 'safe-modprobectl disable' ends that")
-    elif fresh:
-        print(f"{unit.UNIT} does not switch it on at boot any more")
+        print(f"{unit.UNIT} switches safe-modprobe on at the next boot; run 'safe-modprobectl disable' to prevent that")
+    elif newly_disabled:
+        print(f"{unit.UNIT} no longer switches safe-modprobe on at boot")

@@ -1,4 +1,4 @@
-"""Whether the helper answers: run as the kernel would run it, but for a decision alone."""
+"""Run the helper as the kernel runs it, but only for its decision, to see whether it answers."""
 
 import os
 import subprocess
@@ -11,32 +11,33 @@ _PROBE = "safe-modprobe-self-test"
 """An alias that no module answers."""
 
 _SECONDS = 60
+"""The helper must end within this time."""
 
 
 def dry_run(stderr: int | None = None) -> str:
-    """Why the helper does not do what it should for an alias that no module answers; "" where it does.
+    """Return why the helper fails on an alias that no module answers, or "" if it works.
 
-    Only what it says of an error can be had, by subprocess.STDOUT.
+    With `stderr=subprocess.STDOUT` the reason may quote its standard error. Otherwise that is closed.
     """
-    code, said = _answer(_PROBE, stderr)
-    return "" if code == 1 and said.startswith(f"allowed '{_PROBE}'") else _why(code, said)
+    code, last_line = _answer(_PROBE, stderr)
+    return "" if code == 1 and last_line.startswith(f"allowed '{_PROBE}'") else _reason(code, last_line)
 
 
 def dry_run_error(alias: str) -> str:
-    """Why it gives no verdict about this alias, whichever; "" where it does."""
-    code, said = _answer(alias)
-    verdicts = tuple(f"{done} '{escape(alias)}'" for done in ("allowed", "allowed (log)", "denied"))
-    return "" if code in (0, 1) and said.startswith(verdicts) else _why(code, said)
+    """Return why the helper gives no verdict on this alias, or "" if it gives one."""
+    code, last_line = _answer(alias)
+    verdicts = tuple(f"{verdict} '{escape(alias)}'" for verdict in ("allowed", "allowed (log)", "denied"))
+    return "" if code in (0, 1) and last_line.startswith(verdicts) else _reason(code, last_line)
 
 
-def _why(code: int, said: str) -> str:
-    return f"it ended with {code} and {said[:200]!a}" if code >= 0 else said
+def _reason(code: int, last_line: str) -> str:
+    return f"it exited with status {code} and printed {last_line[:200]!a}" if code >= 0 else last_line
 
 
 def _answer(alias: str, stderr: int | None = None) -> tuple[int, str]:
-    """Its exit code and last line; -1 and why where it did not end.
+    """Return the helper's exit status and last line, or -1 and the reason if it did not end in time.
 
-    As the kernel runs it: nothing open, the bare environment, in /.
+    It runs as under the kernel: standard streams closed, the kernel's environment, working directory /.
     """
     closed = "<&- 2>&-" if stderr is None else "<&-"
     try:

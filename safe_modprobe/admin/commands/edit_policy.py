@@ -1,6 +1,7 @@
-"""What `mark`, `unmark` and `allow` have in common: a row for the admin's own drop-in, checked before it lands.
+"""The common code of `mark`, `unmark` and `allow`: write a row to the administrator's drop-in.
 
-First the whole edit is made and judged without touching anything; then once more under the drop-in's lock, and written.
+The whole edit is first planned and checked without writing. Then it is planned again under the drop-in's lock, and
+written.
 """
 
 import argparse
@@ -38,90 +39,91 @@ from safe_modprobe.policy.schema import Document, build
 
 __all__ = ["RequestedEdit", "Verb", "apply_edit", "reason"]
 
-_MAX_REASON = 500  # characters; every record of the log repeats it, and tomlkit's time grows with its square
+_MAX_REASON = 500  # Characters. Every log record repeats the reason, and tomlkit takes quadratic time in its length.
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*")
 _UNTIL_REBOOT = "until the next boot"
 
 
 def reason(arguments: argparse.Namespace) -> str:
-    """`--reason`, which only what the next boot forgets can do without. Raises UsageError."""
+    """Return `--reason`, which is optional only with --until-reboot. Raises UsageError."""
     text: str | None = arguments.reason
     if text is None and arguments.until_reboot:
         return _UNTIL_REBOOT
     if text is None:
-        raise UsageError("--reason: say why, for whoever reads the policy next; or give --until-reboot")
+        raise UsageError("--reason: say why, for the next reader of the policy, or give --until-reboot")
     if not text.strip():
-        raise UsageError("--reason: it is empty; say why, for whoever reads the policy next")
+        raise UsageError("--reason: it is empty; say why, for the next reader of the policy")
     if not text.isprintable():
-        raise UsageError(f"--reason: {text!a} holds what is no printable character; a reason is one line of text")
+        raise UsageError(f"--reason: {text!a} contains an unprintable character; a reason is one line of text")
     if len(text) > _MAX_REASON:
-        raise UsageError(f"--reason: it has {len(text)} characters; it may have {_MAX_REASON}")
+        raise UsageError(f"--reason: it has {len(text)} characters; the limit is {_MAX_REASON}")
     return text.strip()
 
 
-class _Drop(NamedTuple):
-    """A drop-in as it is, and the whole policy as it would be with another text in it."""
+class _DropIn(NamedTuple):
+    """A drop-in: its path, its text, and a function that builds the whole policy with another text in its place."""
 
     path: str
     text: str
-    in_force: Callable[[str], Policy]
+    policy_with: Callable[[str], Policy]
 
 
-def apply_edit(arguments: argparse.Namespace, wish: RequestedEdit) -> int:
-    """Write the row that the wish takes, if it takes one, and say what came of it. Raises SafeModprobeError."""
-    on = machine.from_arguments(arguments)
-    found = [_known(on, name, arguments.force) for name in arguments.modules]
-    known = list({each.target.module: each for each in found}.values())
-    candidates = [Candidate(each.target, each.aliases) for each in known]
+def apply_edit(arguments: argparse.Namespace, edit: RequestedEdit) -> int:
+    """Write the row that the edit needs, if any, and print the result. Return 0. Raises SafeModprobeError."""
+    host = machine.from_arguments(arguments)
+    named = [_find_module(host, name, arguments.force) for name in arguments.modules]
+    modules = list({each.target.module: each for each in named}.values())
+    candidates = [Candidate(each.target, each.aliases) for each in modules]
     folder, name = (FOLDERS[1], UNTIL_REBOOT_FILE) if arguments.until_reboot else (FOLDERS[2], SITE_FILE)
-    path = on.path(f"{folder}/{name}")
+    path = host.path(f"{folder}/{name}")
 
-    def plan() -> tuple[_Drop, PlannedEdit]:
+    def plan() -> tuple[_DropIn, PlannedEdit]:
         try:
-            drop = _read(on, path)
-            return drop, plan_edit(drop.text, name, wish, candidates, drop.in_force)
+            drop_in = _read(host, path)
+            return drop_in, plan_edit(drop_in.text, name, edit, candidates, drop_in.policy_with)
         except (PolicyError, UsageError) as error:
             raise SafeModprobeError(f"{error}; nothing was changed") from None
 
-    drop, change = plan()
-    if change.text != drop.text and not arguments.dry_run:
+    drop_in, change = plan()
+    if change.text != drop_in.text and not arguments.dry_run:
         with atomic_write.open_draft(path) as draft:
-            drop, change = plan()
+            drop_in, change = plan()
             draft.commit(change.text.encode())
-    policy = drop.in_force(change.text) if arguments.dry_run else on.policy()
-    check_result(policy, wish, candidates)  # what is on disk, not what was planned
-    live = tuple(each.target.module for each in known if each.now is TargetState.LIVE)
-    done = _Done(wish, drop, change, policy, tuple(_worst(policy, wish, each) for each in candidates), live)
+    policy = drop_in.policy_with(change.text) if arguments.dry_run else host.policy()
+    check_result(policy, edit, candidates)  # Check what is on disk, not what was planned.
+    live = tuple(each.target.module for each in modules if each.now is TargetState.LIVE)
+    worst = tuple(_worst_verdict(policy, edit, each) for each in candidates)
+    result = _Result(edit, drop_in, change, policy, worst, live)
     if arguments.json:
-        print_json(_as_json(done))
+        print_json(_as_json(result))
     else:
-        for line in _as_text(done, arguments):
+        for line in _as_text(result, arguments):
             print(printable(line))
     return 0
 
 
-class _Done(NamedTuple):
-    """What is to be said: `verdicts` are the modules' own in their order, `live` those in the kernel now."""
+class _Result(NamedTuple):
+    """The result to report: `verdicts` has one for each module, `live` names the modules in the kernel now."""
 
-    wish: RequestedEdit
-    drop: _Drop
+    edit: RequestedEdit
+    drop_in: _DropIn
     change: PlannedEdit
     policy: Policy
     verdicts: tuple[Verdict, ...]
     live: tuple[str, ...]
 
 
-def _known(on: Machine, untrusted_name: str, force: bool) -> UnloadedModule:
-    """The module of this name on that machine. Raises UsageError."""
+def _find_module(host: Machine, untrusted_name: str, force: bool) -> UnloadedModule:
+    """Return the module of this name on that machine. Raises UsageError."""
     if not _NAME.fullmatch(untrusted_name) or len(untrusted_name) > MAX_REQUEST:
         raise UsageError(
-            f"{untrusted_name!a} is not a module's name, which has up to {MAX_REQUEST} letters, digits, - and _;"
-            " patterns and aliases are for policy files"
+            f"{untrusted_name!a} is not a module name, which has up to {MAX_REQUEST} letters, digits, - and _;"
+            " patterns and aliases belong in policy files"
         )
     name = untrusted_name.replace("-", "_")
     try:
-        found = read_as_unloaded(name, on.modules(), on.config())
-    except UsageError:  # there are no modules at all
+        found = read_as_unloaded(name, host.modules(), host.config())
+    except UsageError:  # The machine has no modules at all.
         if not force:
             raise
         found = None
@@ -129,36 +131,36 @@ def _known(on: Machine, untrusted_name: str, force: bool) -> UnloadedModule:
         return found
     if force:
         return UnloadedModule(Target(name, TargetState.NEW, (Step(name),)), (name,), TargetState.NEW)
-    wrong = "it is built in, so no policy keeps anybody from it" if found else f"no such module{_near(on, name)}"
-    raise UsageError(f"{name}: {wrong}; --force writes the row all the same")
+    problem = "it is built in, so no policy can refuse it" if found else f"no such module{_hint(host, name)}"
+    raise UsageError(f"{name}: {problem}; --force writes the row anyway")
 
 
-def _near(on: Machine, name: str) -> str:
-    near = difflib.get_close_matches(name, read_indexes(on.modules(), on.config()).modules, 3, 0.7)
-    return f" in this kernel; did you mean {' or '.join(near)}?" if near else " in this kernel"
+def _hint(host: Machine, name: str) -> str:
+    similar = difflib.get_close_matches(name, read_indexes(host.modules(), host.config()).modules, 3, 0.7)
+    return f" in this kernel (did you mean {' or '.join(similar)}?)" if similar else " in this kernel"
 
 
-def _read(on: Machine, path: str) -> _Drop:
-    """Raises PolicyError for a policy that is broken now, SafeModprobeError where the drop-in could not count."""
-    folders, accounts = on.folders(), on.accounts()
+def _read(host: Machine, path: str) -> _DropIn:
+    """Read the drop-in. Raises PolicyError if the policy is broken, SafeModprobeError if the drop-in has no effect."""
+    folders, accounts = host.folders(), host.accounts()
     folder, _, name = path.rpartition("/")
     atomic_write.require_regular_file(path)
     content = _content(folder, name, path)
     files = read_drop_ins(folders, {path: content or b""})
     if path not in dict(files):
         other = f"{folders[-1]}/{name}"
-        raise SafeModprobeError(f"{other}: it takes the place of {path}; nothing was changed, remove it")
+        raise SafeModprobeError(f"{other}: it replaces {path}; nothing was changed; remove it")
     if content is None and len(files) == 1:
         raise SafeModprobeError(
-            f"{folders[0]}: no drop-in is in force, so the built-in policy is, in which every module needs privilege,"
-            " and a row of yours would replace it; nothing was changed, install the default policy first"
+            f"{folders[0]}: no drop-in is in force, so the built-in policy is: every module needs privilege; your row"
+            " would replace it; nothing was changed; install the default policy first"
         )
     text = "" if content is None else _text(path, content)
 
-    def in_force(text: str) -> Policy:
+    def policy_with(text: str) -> Policy:
         return build([(each, text.encode() if each == path else old) for each, old in files], accounts)
 
-    return _Drop(path, text, in_force)
+    return _DropIn(path, text, policy_with)
 
 
 def _content(folder: str, name: str, path: str) -> bytes | None:
@@ -175,93 +177,93 @@ def _content(folder: str, name: str, path: str) -> bytes | None:
 
 
 def _text(path: str, content: bytes) -> str:
-    Document(path, content)  # raises the sentence, with the place, where it is no TOML
+    Document(path, content)  # Raises PolicyError with the line, unless it is TOML.
     return content.decode()
 
 
-def _as_text(done: _Done, arguments: argparse.Namespace) -> list[str]:
-    drop, change, dry_run = done.drop, done.change, arguments.dry_run
-    said = []
-    if change.text == drop.text:
-        said.append(f"{drop.path}: nothing to change")
+def _as_text(result: _Result, arguments: argparse.Namespace) -> list[str]:
+    drop_in, change, dry_run = result.drop_in, result.change, arguments.dry_run
+    lines = []
+    if change.text == drop_in.text:
+        lines.append(f"{drop_in.path}: nothing to change")
     elif dry_run:
-        said += _diff(drop, change)
+        lines += _diff(drop_in, change)
     else:
         if change.line:
-            said += [f"{drop.path}:{change.line}: written", *(f"  {line}" for line in _row(done))]
+            lines += [f"{drop_in.path}:{change.line}: written", *(f"  {line}" for line in _row(result))]
         if change.taken_out:
-            said.append(f"{drop.path}: {', '.join(change.taken_out)} taken out of an earlier mark")
-    said += [_outcome(done.wish, verdict) for verdict in done.verdicts]
-    said += [f"note: {note}" for note in _notes(done)]
-    if change.text != drop.text and not dry_run:
-        said.append(f"to undo: {_undo(done, arguments)}")
-    return said
+            lines.append(f"{drop_in.path}: {', '.join(change.taken_out)} removed from an earlier mark")
+    lines += [_outcome(result.edit, verdict) for verdict in result.verdicts]
+    lines += [f"note: {note}" for note in _notes(result)]
+    if change.text != drop_in.text and not dry_run:
+        lines.append(f"to undo: {_undo(result, arguments)}")
+    return lines
 
 
-def _diff(drop: _Drop, change: PlannedEdit) -> list[str]:
-    before, after = _lines(drop.text), _lines(change.text)
-    return list(difflib.unified_diff(before, after, drop.path, f"{drop.path} (not written)", lineterm=""))
+def _diff(drop_in: _DropIn, change: PlannedEdit) -> list[str]:
+    before, after = _lines(drop_in.text), _lines(change.text)
+    return list(difflib.unified_diff(before, after, drop_in.path, f"{drop_in.path} (not written)", lineterm=""))
 
 
 def _lines(text: str) -> list[str]:
-    """Lines as TOML has them; str.splitlines() cuts at more."""
+    """Split at TOML's line ends only. str.splitlines() knows more."""
     return text.replace("\r\n", "\n").removesuffix("\n").split("\n") if text else []
 
 
-def _row(done: _Done) -> list[str]:
-    lines = _lines(done.change.text)[done.change.line - 1 :]
-    return lines[: len(done.wish.row) + 2] if lines[0].startswith("[[") else lines[:1]
+def _row(result: _Result) -> list[str]:
+    lines = _lines(result.change.text)[result.change.line - 1 :]
+    return lines[: len(result.edit.row) + 2] if lines[0].startswith("[[") else lines[:1]
 
 
-def _worst(policy: Policy, wish: RequestedEdit, candidate: Candidate) -> Verdict:
-    """Of all that a module can be asked for by, what is the least of what was wished."""
+def _worst_verdict(policy: Policy, edit: RequestedEdit, candidate: Candidate) -> Verdict:
+    """Return the verdict furthest from what the edit asks for, over all aliases of the module."""
     order = [Action.ALLOW, Action.LOG, Action.DENY]
-    if wish.verb is Verb.MARK:
+    if edit.verb is Verb.MARK:
         order.reverse()
-    return max(verdicts(policy, wish, candidate), key=lambda verdict: order.index(verdict.action))
+    return max(verdicts(policy, edit, candidate), key=lambda verdict: order.index(verdict.action))
 
 
-def _own(verdict: Verdict) -> StepVerdict:
-    """What was said of the module itself, not of what it needs."""
+def _own_step(verdict: Verdict) -> StepVerdict:
+    """Return the verdict on the module itself, without its dependencies."""
     (target,) = verdict.targets
     return next(judged for judged in target.steps if judged.step.module == target.target.module)
 
 
-def _outcome(wish: RequestedEdit, verdict: Verdict) -> str:
-    own = _own(verdict)
-    word = "allowed" if verdict.action is Action.ALLOW else "denied"
-    user = f"uid {verdict.caller.uid}" if wish.uids else "a user without privilege"
+def _outcome(edit: RequestedEdit, verdict: Verdict) -> str:
+    own = _own_step(verdict)
+    outcome = "allowed" if verdict.action is Action.ALLOW else "denied"
+    user = f"uid {verdict.caller.uid}" if edit.uids else "a user without privilege"
     unit = f" of {verdict.caller.unit}" if verdict.caller.unit else ""
-    return f"{own.step.module}: {word} to {user}{unit}: {own.reason} [{own.origin}]"
+    return f"{own.step.module}: {outcome} to {user}{unit}: {own.reason} [{own.origin}]"
 
 
-def _notes(done: _Done) -> list[str]:
-    settings, change = done.policy.settings, done.change
+def _notes(result: _Result) -> list[str]:
+    settings, change = result.policy.settings, result.change
     notes = []
     if change.added:
-        notes.append(f"the row names {', '.join(change.added)} as well, without which that would not load")
-    if done.live and done.wish.verb is Verb.MARK:
-        notes.append(f"in the kernel already, so everybody has it until 'rmmod {' '.join(done.live)}'")
+        notes.append(f"the row also names {', '.join(change.added)}, needed to load the rest")
+    if result.live and result.edit.verb is Verb.MARK:
+        notes.append(f"it is in the kernel already, so every user has it until 'rmmod {' '.join(result.live)}'")
     if settings.trial:
-        notes.append(f"a trial is on, so nobody is refused anything yet [{settings.origin('trial')}]")
+        notes.append(f"a trial is on, so nothing is refused yet [{settings.origin('trial')}]")
     elif settings.mismatch is not Action.DENY:
         place = settings.origin("mismatch")
-        notes.append(f"mismatch is {settings.mismatch}, so nobody is refused for a mark [{place}]")
+        notes.append(f"mismatch is {settings.mismatch}, so a mark refuses nothing [{place}]")
     return notes
 
 
-def _undo(done: _Done, arguments: argparse.Namespace) -> str:
-    change, taken_out = done.change, " ".join(done.change.taken_out)
+def _undo(result: _Result, arguments: argparse.Namespace) -> str:
+    change, taken_out = result.change, " ".join(result.change.taken_out)
     if not change.line:
-        return "; ".join(_put_back(done, name, arguments) for name in change.taken_out)
-    put_back = f", and name {taken_out} in the earlier mark again" if taken_out else ""
-    boot = "; a boot does it, too" if arguments.until_reboot else ""
-    return f"remove the row at {done.drop.path}:{change.line}{put_back}{boot}"
+        return "; ".join(_restore_command(result, name, arguments) for name in change.taken_out)
+    restore = f", and add {taken_out} to the earlier mark again" if taken_out else ""
+    boot = "; the next boot undoes it too" if arguments.until_reboot else ""
+    return f"remove the row at {result.drop_in.path}:{change.line}{restore}{boot}"
 
 
-def _put_back(done: _Done, module: str, arguments: argparse.Namespace) -> str:
-    """The command that marks the module again as the row did that it was taken out of."""
-    row = next(each for each in rows_of(done.drop.text, "mark") if _names(each, module))
+def _restore_command(result: _Result, module: str, arguments: argparse.Namespace) -> str:
+    """Return the command that marks the module again, as the row did that it was removed from."""
+    row = next(each for each in rows_of(result.drop_in.text, "mark") if _names(each, module))
     verb = Verb.MARK if row["privileged"] not in (False, BY_MARKER) else Verb.UNMARK
     words = ["safe-modprobectl", str(verb), module]
     words += ["--cap", row["privileged"]] if isinstance(row["privileged"], str) and verb is Verb.MARK else []
@@ -277,27 +279,27 @@ def _names(row: Mapping[str, Any], module: str) -> bool:
     return "aliases" not in row and any(same_name(name, module) for name in row["modules"])
 
 
-def _as_json(done: _Done) -> dict[str, Any]:
-    change = done.change
+def _as_json(result: _Result) -> dict[str, Any]:
+    change = result.change
     return {
-        "path": done.drop.path,
-        "changed": change.text != done.drop.text,
+        "path": result.drop_in.path,
+        "changed": change.text != result.drop_in.text,
         "line": change.line or None,
-        "diff": "\n".join(_diff(done.drop, change)),
+        "diff": "\n".join(_diff(result.drop_in, change)),
         "modules": list(change.modules),
         "added": list(change.added),
         "taken_out": list(change.taken_out),
-        "trial": done.policy.settings.trial,
-        "mismatch": str(done.policy.settings.mismatch),
-        "verdicts": [_json_verdict(done.wish, verdict) for verdict in done.verdicts],
+        "trial": result.policy.settings.trial,
+        "mismatch": str(result.policy.settings.mismatch),
+        "verdicts": [_json_verdict(result.edit, verdict) for verdict in result.verdicts],
     }
 
 
-def _json_verdict(wish: RequestedEdit, verdict: Verdict) -> dict[str, Any]:
-    own = _own(verdict)
+def _json_verdict(edit: RequestedEdit, verdict: Verdict) -> dict[str, Any]:
+    own = _own_step(verdict)
     return {
         "module": own.step.module,
-        "uid": verdict.caller.uid if wish.uids else None,
+        "uid": verdict.caller.uid if edit.uids else None,
         "unit": verdict.caller.unit,
         "verdict": str(verdict.action),
         "need": None if own.need is None else name_of(own.need),

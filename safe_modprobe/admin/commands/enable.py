@@ -1,8 +1,8 @@
-"""`enable`: become the kernel's module helper, now and at every boot; with `--runtime` until the next boot.
+"""`enable`: make safe-modprobe the kernel's module helper, now and at every boot; with `--runtime` until the next boot.
 
-First it looks whether anything is in the way: files that others may write, a broken policy, a helper that does not
-answer, a kernel that would not run it. Then the sources are prepared, the kernel is pointed at the helper, and a
-request of root's own has to come through; where it does not, all is put back. To do it once more changes nothing.
+It first checks for obstacles: files that other users can write, a broken policy, a helper that does not answer, or a
+kernel that would not run it. Then it prepares the sources of the caller and sets kernel.modprobe. Last, a request by
+root must succeed, or everything is restored. To run it again changes nothing.
 """
 
 import argparse
@@ -35,25 +35,25 @@ _EXAMPLES = """
 
 def add_parser(commands: Commands) -> None:
     """Add `enable`."""
-    parser = add_command(commands, "enable", "become the kernel's module helper", __doc__, _EXAMPLES)
-    parser.add_argument("--runtime", action="store_true", help="until the next boot alone")
+    parser = add_command(commands, "enable", "make safe-modprobe the kernel's module helper", __doc__, _EXAMPLES)
+    parser.add_argument("--runtime", action="store_true", help="only until the next boot")
     parser.add_argument(
         "--trial",
         action="store_true",
-        help="refuse nobody anything, and record what would be refused; 'enable' without it ends that",
+        help="refuse nothing, and record what would be refused; 'enable' without --trial ends the trial",
     )
     add_json(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """What is in the way, what it needs, a dry run; only then kernel.modprobe, and a request of root's own."""
-    for_good = not arguments.runtime
-    preflight.refuse_blockers(for_good)
-    with _all_or_nothing():
-        fresh = for_good and unit.enable()
+    """Check, prepare, run the helper dry, set kernel.modprobe, and test it with a request by root. Return 0."""
+    permanent = not arguments.runtime
+    preflight.refuse_blockers(permanent)
+    with _restore_on_failure():
+        newly_enabled = permanent and unit.enable()
         before, policy, about_trial = _begin_trial() if arguments.trial else _enable()
-        if for_good:
+        if permanent:
             trial.set_at_every_boot(arguments.trial)
             unit.start()
     at_boot = unit.at_boot()
@@ -64,67 +64,67 @@ def run(arguments: argparse.Namespace) -> int:
                 "before": before,
                 "trial": policy.settings.trial or trial.is_on(),
                 "at_boot": at_boot,
-                "changed": before != HELPER or fresh,
+                "changed": before != HELPER or newly_enabled,
             }
         )
     else:
-        print("\n".join([_about_helper(before), _about_boot(at_boot, fresh), *about_trial]))
+        print("\n".join([_about_helper(before), _about_boot(at_boot, newly_enabled), *about_trial]))
     return 0
 
 
 @contextmanager
-def _all_or_nothing() -> Iterator[None]:
-    """Where anything fails, the helper, a trial and what is done at boot are what they were before."""
-    helper, at_boot, on_trial, tried_at_boot = switch.helper(), unit.at_boot(), trial.is_on(), trial.is_at_every_boot()
+def _restore_on_failure() -> Iterator[None]:
+    """If the block raises, restore the helper, the trial and what happens at boot."""
+    helper, at_boot, on_trial, trial_at_boot = switch.helper(), unit.at_boot(), trial.is_on(), trial.is_at_every_boot()
     try:
         yield
     except BaseException:
         if unit.at_boot() and not at_boot:
-            _put_back(unit.disable)
-        if trial.is_at_every_boot() is not tried_at_boot:
-            _put_back(lambda: trial.set_at_every_boot(tried_at_boot))
+            _restore(unit.disable)
+        if trial.is_at_every_boot() is not trial_at_boot:
+            _restore(lambda: trial.set_at_every_boot(trial_at_boot))
         if trial.is_on() is not on_trial:
-            _put_back(trial.start if on_trial else trial.end)
+            _restore(trial.start if on_trial else trial.end)
         if switch.helper() != helper:
-            _put_back(lambda: switch.set_helper(helper))
-            _put_back(switch.remove_prepared_files)
+            _restore(lambda: switch.set_helper(helper))
+            _restore(switch.remove_prepared_files)
         raise
 
 
-def _put_back(step: Callable[[], object]) -> None:
-    """What led here is what is said, not what is in the way of a step back."""
+def _restore(step: Callable[[], object]) -> None:
+    """Undo one step. Its own errors are ignored, so that the first error is the one reported."""
     with suppress(OSError, SafeModprobeError):
         step()
 
 
 def _about_helper(before: str) -> str:
-    was = "as before" if before == HELPER else f"and was {before or 'empty'}"
-    return f"kernel.modprobe is {HELPER}, {was}"
+    was = "unchanged" if before == HELPER else f"was {before or 'empty'}"
+    return f"kernel.modprobe is {HELPER} ({was})"
 
 
-def _about_boot(at_boot: bool, fresh: bool) -> str:
+def _about_boot(at_boot: bool, newly_enabled: bool) -> str:
     if not at_boot:
-        return "it is not switched on at boot: 'safe-modprobectl enable' does that"
-    return f"{unit.UNIT} switches it on at every boot{' from now on' if fresh else ', as before'}"
+        return "safe-modprobe is not switched on at boot; run 'safe-modprobectl enable'"
+    return f"{unit.UNIT} {'now' if newly_enabled else 'already'} switches safe-modprobe on at every boot"
 
 
 def _enable() -> tuple[str, Policy, list[str]]:
-    """The helper that was there before, the policy in force, and what is to be said of a trial."""
+    """Switch over and end a trial. Return the previous helper, the policy in force, and lines about a trial."""
     policy = _sound_policy()
-    # A trial that ends here is followed by refusals; one that a file of the admin's goes on with, by none.
-    before = _switch_over(policy, root_asks=trial.is_on() or not policy.settings.trial)
-    said = []
+    # If a file of the administrator keeps a trial on, nothing will be refused, and root's request needs no check.
+    before = _switch_over(policy, check_root=trial.is_on() or not policy.settings.trial)
+    about_trial = []
     if trial.end():
-        said.append("the trial has ended: what the policy refuses is refused from now on")
+        about_trial.append("the trial has ended; the policy's refusals are in force")
         policy = _policy()
     if policy.settings.trial:
         origin = policy.settings.origin("trial")
-        said.append(f"a trial goes on: {origin} says trial = true, and nothing is refused until it does not")
-    return before, policy, said
+        about_trial.append(f"a trial continues: {origin} says trial = true; remove that line to refuse requests")
+    return before, policy, about_trial
 
 
 def _policy() -> Policy:
-    """The files' own, as the helper comes by it: what is parsed here it need not parse once more."""
+    """Return the policy of the drop-ins through the helper's cache, so that the helper need not parse it again."""
     check_parser_installed()
     return cached_policy(FOLDERS) or cache_write.read_and_cache()
 
@@ -134,70 +134,71 @@ def _sound_policy() -> Policy:
         return _policy()
     except PolicyError as error:
         if trial.is_on():
-            raise PolicyError(f"{error}; the trial goes on") from None
+            raise PolicyError(f"{error}; the trial continues") from None
         raise
 
 
 def _begin_trial() -> tuple[str, Policy, list[str]]:
-    """As _enable()."""
+    """Begin a trial and switch over. Return what _enable() returns."""
     trial.start()
-    policy = _policy_to_try()
-    before = _switch_over(policy, root_asks=False)  # who loses nothing by it
-    return before, policy, [f"a trial is on: nothing is refused, what would be is recorded [{trial.PATH}]"]
+    policy = _trial_policy()
+    before = _switch_over(policy, check_root=False)  # A trial refuses root nothing.
+    return before, policy, [f"a trial is on: nothing is refused, and would-be refusals are recorded [{trial.PATH}]"]
 
 
-def _switch_over(policy: Policy, root_asks: bool) -> str:
-    """The helper takes over, or all is as before. A trial's switch is there before, and goes after. What was there.
+def _switch_over(policy: Policy, check_root: bool) -> str:
+    """Make safe-modprobe the kernel's helper, and return the previous one. Restore everything on an error.
 
-    `root_asks`: a request of root's own has to come through.
+    A trial's switch must exist before this call, and be removed after it. `check_root`: a request by root must succeed.
     """
     before = switch.helper()
-    made = False
+    created = False
     try:
-        made = prepare(_kernel_tells(policy))
-        if why := dry_run():
+        created = prepare(_kernel_passes_caller(policy))
+        if reason := dry_run():
             raise SafeModprobeError(
-                f"{HELPER}: a dry run failed ({why}); kernel.modprobe stays as it was; run it by hand to see why"
+                f"{HELPER}: a dry run failed ({reason}); kernel.modprobe was not changed; run '{HELPER} -n -- anything'"
             )
         switch.install_helper()
-        if root_asks:
+        if check_root:
             preflight.request_as_root(before)
     except BaseException:
         if switch.helper() != before:
             switch.set_helper(before)
-        if made:
+        if created:
             switch.remove_prepared_files()
         raise
     return before
 
 
-def _kernel_tells(policy: Policy) -> bool:
+def _kernel_passes_caller(policy: Policy) -> bool:
+    """Whether the kernel describes the caller in the helper's arguments, and the policy uses that."""
     try:
         return Source.KERNEL_ARGS in policy.settings.sources and kernel_names_unprivileged()
     except OSError:
         return False
 
 
-def _policy_to_try() -> Policy:
-    """The policy with the trial in it, in which it has to hold. A broken one does not end it, see helper.py."""
+def _trial_policy() -> Policy:
+    """Return the policy during the trial. A broken one does not end the trial (see helper.py)."""
     try:
         policy = _policy()
     except PolicyError as error:
         print(
-            f"safe-modprobectl: {error}; until it is mended, what is recorded is what the built-in policy would refuse,"
+            f"safe-modprobectl: {error}; until you mend it, the trial records what the built-in policy would refuse,"
             " in which every module needs privilege",
             file=sys.stderr,
         )
-        return BUILTIN_POLICY  # of which only the switch in /run counts
+        return BUILTIN_POLICY  # Its own settings do not matter: the switch in /run decides.
     if not policy.settings.trial:
         origin = policy.settings.origin("trial")
-        raise SafeModprobeError(f"{origin}: it says trial = false before {trial.PATH} can; remove that line")
-    _refuse_only_file(policy)
+        raise SafeModprobeError(f"{origin}: trial = false here overrides {trial.PATH}; remove that line")
+    _require_drop_ins(policy)
     return policy
 
 
-def _refuse_only_file(policy: Policy) -> None:
+def _require_drop_ins(policy: Policy) -> None:
     if policy.files == (trial.PATH,):
         raise SafeModprobeError(
-            "policy: no drop-in is in force, so there is nothing to try; install the default policy first"
+            "policy: no drop-in is in force, so a trial would test nothing; install the default policy first"
         )

@@ -1,4 +1,4 @@
-"""safe-modprobectl: the parser of the whole command line, and the way out for every error."""
+"""safe-modprobectl: parse the command line, run the subcommand, and turn an error into one sentence on stderr."""
 
 import argparse
 import os
@@ -23,17 +23,17 @@ COMMANDS = (
     "enable", "disable", "status", "reload", "check", "explain", "allow", "mark", "unmark", "scan", "surface", "log",
     "repeats", "metrics", "suggest", "test",
 )  # fmt: skip
-"""In the order of a day's work; each is a module of this folder."""
+"""The subcommands in the order of --help, the everyday ones first. Each is a module of this folder."""
 
 
 def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
-    """The parser, with these subcommands' own parts.
+    """Return the parser of the command line, with these subcommands only.
 
-    One alone is imported without the others: it starts in half the time, and `disable` works when another is broken.
+    main() asks for one. That starts in half the time, and `disable` works while another subcommand is broken.
     """
     top = argparse.ArgumentParser(
         prog="safe-modprobectl",
-        description="Switch safe-modprobe on and off, check its policy, and ask it why.",
+        description="Switch safe-modprobe on and off, check its policy, and explain its decisions.",
         epilog=_EXAMPLES,
         formatter_class=Formatter,
     )
@@ -45,39 +45,39 @@ def parser(names: Sequence[str] = COMMANDS) -> argparse.ArgumentParser:
 
 
 def main(argv: Sequence[str]) -> int:
-    """The exit code: the subcommand's own, 1 for an error (one sentence on stderr), 2 for wrong usage."""
-    _open_what_is_closed()
-    _print_whatever_the_locale()
+    """Run a command line. Return the subcommand's exit code, or 1 after an error. Wrong usage raises SystemExit(2)."""
+    _open_closed_streams()
+    _escape_unencodable_output()
     try:
         try:
             arguments = parser(argv[:1] if argv[:1] and argv[0] in COMMANDS else COMMANDS).parse_args(argv)
             code: int = arguments.run(arguments)
-        except SystemExit:  # argparse's, after --help and --version, too
+        except SystemExit:  # argparse raises it after --help, --version and wrong usage.
             sys.stdout.flush()
             raise
         sys.stdout.flush()
     except BrokenPipeError:
-        _give_up_output()
+        _discard_output()
         return 1
     except KeyboardInterrupt:
-        return 130  # the shell's number for SIGINT; what changes anything has put it back or was done
+        return 130  # The shell's status for SIGINT. By now a change was either finished or undone.
     except SafeModprobeError as error:
         return _fail(str(error))
     except ModuleNotFoundError as error:
         name = (error.name or "safe_modprobe").partition(".")[0]
         if name == "safe_modprobe":
-            return _fail(f"{error.name} is not there for this Python; install the package anew")
+            return _fail(f"{error.name} is missing for this version of Python; reinstall the package")
         package = f"python3-{'pyelftools' if name == 'elftools' else name}"
-        return _fail(f"Python's module {name} is not installed, which this needs; Debian's {package} has it")
+        return _fail(f"the Python module {name} is missing; install it (Debian package {package})")
     except OSError as error:
-        _give_up_output()
-        what = error.strerror or str(error)
-        return _fail(f"{error.filename}: {what}" if error.filename else what)
+        _discard_output()
+        reason = error.strerror or str(error)
+        return _fail(f"{error.filename}: {reason}" if error.filename else reason)
     return code
 
 
-def _open_what_is_closed() -> None:
-    """Whoever closed a standard stream wants to hear nothing; a file of ours must not get its number instead."""
+def _open_closed_streams() -> None:
+    """Open /dev/null on closed standard streams so that no other file gets descriptor 0, 1 or 2."""
     while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
         if fd == 1:
             sys.stdout = open(fd, "w")
@@ -86,14 +86,14 @@ def _open_what_is_closed() -> None:
     os.close(fd)
 
 
-def _print_whatever_the_locale() -> None:
-    """What a locale's encoding lacks (an arrow, a reason in another script) comes out as an escape."""
+def _escape_unencodable_output() -> None:
+    """Print characters that the locale cannot encode (an arrow, a reason in another script) as escapes."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")
 
 
-def _give_up_output() -> None:
-    """What cannot be written now cannot be at the interpreter's end, which would make a 120 of the exit code."""
+def _discard_output() -> None:
+    """Discard output that cannot be written. The interpreter would try again at exit, and exit with 120."""
     try:
         sys.stdout.flush()
     except OSError:

@@ -1,23 +1,23 @@
-"""Whether the kernel that runs is this system's own, by the program that the package's scripts ask, too."""
+"""Check that the running kernel belongs to this system, with the program that the package's scripts use too."""
 
 import subprocess
 
 from safe_modprobe.errors import SafeModprobeError
 
 PROGRAM = "/usr/libexec/safe-modprobe/own-kernel"
-_NOT_OURS = 1
+_FOREIGN = 1
 
 
 def refuse_foreign_kernel() -> None:
-    """Raises SafeModprobeError in a container and in a chroot, where nothing is to be switched.
+    """Raise SafeModprobeError in a container or a chroot, where the kernel belongs to another system.
 
-    Where the program is not there, or cannot say, it counts as our own: else nobody could switch off.
+    If the program is missing or cannot tell, the kernel counts as this system's own, so that switching off works.
     """
     try:
         done = subprocess.run([PROGRAM], capture_output=True, text=True, errors="replace", check=False)
     except OSError:
         return
-    if done.returncode == _NOT_OURS:
+    if done.returncode == _FOREIGN:
         raise SafeModprobeError(
-            f"this is {done.stdout.strip()}, and the kernel is another system's; nothing was changed: run it there"
+            f"this is {done.stdout.strip()}, and its kernel is another system's; nothing was changed; run this there"
         )

@@ -1,12 +1,13 @@
-"""`status`: is it on, does it protect, and what is wrong. Nothing is changed.
+"""`status`: show whether safe-modprobe is on, whether it protects, and what is wrong. It changes nothing.
 
-The first line is the answer. Then: the mode, who can say who asks and why not the better sources, the policy's files
-and their digest (`cat FILE… | sha256sum`, in that order), the last verdicts; each problem with how to mend it.
-A problem is `moot` where because of it alone nothing is decided, or nothing that is decided counts; `weaker` where less
-is known, or less is kept from users, than the policy says; `note` where it may well be meant.
+The first line is the answer. The next lines show the mode, the sources of the caller and why a better one is unused,
+the policy's files, and the last verdicts. The policy's digest is that of `cat FILE… | sha256sum` in the order shown.
+Each problem comes with its remedy. A problem is `moot` if it alone leaves nothing decided, or leaves decisions without
+effect. It is `weaker` if less is known of callers, or less is refused, than the policy says. It is a `note` if it may
+be intended.
 
-Exit status: 0 when it is on and nothing is moot, 1 when it is on and something is (a trial, too), or status itself
-failed, 3 when it is not switched on.
+Exit status: 0 if it is on without a moot problem. 1 if it is on with one, which a trial is too, or if status itself
+failed. 3 if it is off.
 """
 
 import argparse
@@ -39,26 +40,26 @@ _EXAMPLES = """
 """
 
 _CODE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-_VERDICTS = 3
-_DIGITS = 16  # of a digest: enough for a person to compare; --json has it all
+_SHOWN_VERDICTS = 3
+_SHOWN_DIGITS = 16  # hexadecimal digits of the digest, enough for a person to compare; --json shows all
 
 _STYLES = {"moot": "bold red", "weaker": "yellow", "note": "cyan", "protects": "bold green", "not": "bold red"}
 
 Row = tuple[str, str, str]
-"""A label, "" to go on below the last one; a text; and its style, "" for plain."""
+"""(label, text, style). Label "" continues the row above; style "" is plain text."""
 
 
 def add_parser(commands: Commands) -> None:
     """Add `status`."""
-    summary = "is it on, does it protect, and what is wrong"
+    summary = "show whether it is on, whether it protects, and what is wrong"
     add_json(parser := add_command(commands, "status", summary, __doc__, _EXAMPLES))
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0: on and nothing moot; 1: on, and something is; 3: not on."""
+    """Print the report. Return 0 if it is on without a moot problem, 1 if it is on with one, 3 if it is off."""
     if os.geteuid() != 0:
-        raise UsageError("status: tracing and what is in /run/safe-modprobe are root's alone to see; run it as root")
+        raise UsageError("status: only root can read tracefs and /run/safe-modprobe; run it as root")
     facts, health = assess_machine()
     verdicts, missing = _last_verdicts()
     if arguments.json:
@@ -69,26 +70,26 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def assess_machine() -> tuple[Facts, Health]:
-    """The machine as it is, with a dry run of the helper, and what is to be said of it. Raises OSError."""
+    """Return the facts of this machine, with a dry run of the helper, and their assessment. Raises OSError."""
     facts = read_facts(HELPER, _CODE)
-    # Not what somebody else may have written; and a broken policy the helper would record once more.
+    # Do not run programs that another user may have written. With a broken policy the helper would log that once more.
     if not facts.policy_error and all(program.sound for program in facts.programs):
         facts = facts._replace(dry_run=dry_run(subprocess.STDOUT))
     return facts, assess(facts)
 
 
 def _last_verdicts() -> tuple[list[Event], str]:
-    """The newest first, and why there can be none, "" where there could."""
-    from safe_modprobe.admin.records.journal import Journal  # needs python3-systemd, which nothing else here does
+    """Return the last verdicts, newest first, and why they cannot be read ("" if they can)."""
+    from safe_modprobe.admin.records.journal import Journal  # Only this needs python3-systemd.
 
     try:
-        return list(itertools.islice(Journal().backwards(), _VERDICTS)), ""
+        return list(itertools.islice(Journal().backwards(), _SHOWN_VERDICTS)), ""
     except SafeModprobeError as error:
         return [], str(error)
 
 
 def as_json(facts: Facts, health: Health, verdicts: Sequence[Event], missing: str) -> dict[str, object]:
-    """For machines; keys stay, and new ones may come."""
+    """Return the report for programs. Keys are stable; new ones may be added."""
     settings = facts.policy.settings
     return {
         "state": str(health.state),
@@ -129,12 +130,9 @@ def _summary(facts: Facts, health: Health, verdicts: Sequence[Event], missing: s
     settings = facts.policy.settings
     yield "", _answer(facts, health), _STYLES["protects" if health.protects else "not"]
     yield "kernel", facts.kernel, ""
-    yield "at boot", "switched on" if facts.at_boot else "not switched on: 'safe-modprobectl enable' does that", ""
-    yield (
-        "mode",
-        f"{settings.mode} [{settings.origin('mode')}]; a mismatch: {settings.mismatch} [{settings.origin('mismatch')}]",
-        "",
-    )
+    yield "at boot", "switched on" if facts.at_boot else "not switched on; run 'safe-modprobectl enable'", ""
+    mode = f"{settings.mode} [{settings.origin('mode')}]"
+    yield "mode", f"{mode}; on a mismatch: {settings.mismatch} [{settings.origin('mismatch')}]", ""
     used = [
         f"{each.source} {'in use' if each.use is Use.IN_USE else 'stands by'}"
         for each in health.sources
@@ -143,11 +141,11 @@ def _summary(facts: Facts, health: Health, verdicts: Sequence[Event], missing: s
     yield "sources", ", ".join(used) or "none", ""
     for each in health.sources:
         if each.why:
-            yield "", f"{each.source} not: {each.why}", "dim"
-    yield from _of_policy(facts)
+            yield "", f"{each.source} unused: {each.why}", "dim"
+    yield from _policy_rows(facts)
     label = "verdicts"
     for event in verdicts:
-        yield label, _verdict(event), ""
+        yield label, _verdict_text(event), ""
         label = ""
     if not verdicts:
         yield label, missing or "none yet", "dim"
@@ -155,7 +153,7 @@ def _summary(facts: Facts, health: Health, verdicts: Sequence[Event], missing: s
 
 def _answer(facts: Facts, health: Health) -> str:
     if health.state is State.OFF:
-        current = "not there" if facts.current is None else facts.current or "empty"
+        current = "missing" if facts.current is None else facts.current or "empty"
         return f"safe-modprobe is off: kernel.modprobe is {current}"
     moot = sum(each.severity is Severity.MOOT for each in health.problems)
     if health.state is State.TRIAL:
@@ -165,15 +163,15 @@ def _answer(facts: Facts, health: Health) -> str:
     return "safe-modprobe is on and protects"
 
 
-def _of_policy(facts: Facts) -> Iterator[Row]:
+def _policy_rows(facts: Facts) -> Iterator[Row]:
     policy = facts.policy
     counts = rows_counted(policy)
     if facts.policy_error:
-        yield "policy", f"broken, so the built-in one: {counts}", ""
+        yield "policy", f"broken, so the built-in policy is in force: {counts}", ""
     else:
         yield (
             "policy",
-            f"{counts}; sha256 {facts.digest[:_DIGITS]}…" if policy.files else f"the built-in one: {counts}",
+            f"{counts}; sha256 {facts.digest[:_SHOWN_DIGITS]}…" if policy.files else f"the built-in policy: {counts}",
             "",
         )
     for folder, names in _by_folder(policy).items():
@@ -188,9 +186,9 @@ def _by_folder(policy: Policy) -> dict[str, list[str]]:
     return folders
 
 
-def _verdict(event: Event) -> str:
-    what = f"'{escape(event.alias)}'" + (f" ({', '.join(map(escape, event.modules))})" if event.modules else "")
-    return f"{local_time(event.time)} {event.verdict} {what} to {describe_caller(caller_of(event))}"
+def _verdict_text(event: Event) -> str:
+    request = f"'{escape(event.alias)}'" + (f" ({', '.join(map(escape, event.modules))})" if event.modules else "")
+    return f"{local_time(event.time)} {event.verdict} {request} to {describe_caller(caller_of(event))}"
 
 
 def _problems(health: Health) -> Iterator[Row]:
@@ -200,13 +198,13 @@ def _problems(health: Health) -> Iterator[Row]:
 
 
 def _show(rows: Sequence[Row]) -> None:
-    """A line each; on a terminal with colours, and long ones wrapped below their beginning."""
+    """Print one row a line. On a terminal, use colours and indent what is wrapped."""
     width = max(len(label) for label, _, _ in rows) + 2
     if sys.stdout.isatty():
         try:
             _show_on_terminal(rows)
             return
-        except ImportError:  # what says whether all is well has to work where not all is
+        except ImportError:  # rich may be missing: status must work on a half-installed system.
             pass
     for index, (label, text, _) in enumerate(rows):
         print(printable(text) if index == 0 else f"{label:<{width}}{printable(text)}")

@@ -1,4 +1,4 @@
-"""`unmark MODULE... --reason TEXT`: take the policy's mark away for everyone. A module's own marker stays."""
+"""`unmark MODULE... --reason TEXT`: remove a module's mark from the policy. The module's own marker stays."""
 
 import argparse
 
@@ -6,26 +6,26 @@ from safe_modprobe.admin.commands.parsers import Commands, add_command, add_edit
 from safe_modprobe.model import BY_MARKER
 
 _EXAMPLES = """
-  safe-modprobectl unmark sctp --reason "every user of this machine may"
+  safe-modprobectl unmark sctp --reason "all users of this machine may use it"
   safe-modprobectl unmark af_alg --until-reboot   while a benchmark runs
 """
 
 
 def add_parser(commands: Commands) -> None:
     """Add `unmark`."""
-    parser = add_command(commands, "unmark", "take a module's mark away", __doc__, _EXAMPLES)
+    parser = add_command(commands, "unmark", "remove a module's mark from the policy", __doc__, _EXAMPLES)
     parser.add_argument(
         "--over-marker",
         action="store_true",
-        help="open it to everyone, whatever its own marker and the mode 'privileged' say",
+        help="open the module to everyone, against its own marker and the mode 'privileged'",
     )
     add_edit(parser)
     parser.set_defaults(run=run)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    """0 when users get the modules, also if they did before."""
-    from safe_modprobe.admin.commands.edit_policy import RequestedEdit, Verb, apply_edit, reason  # they bring tomlkit
+    """Remove the mark. Return 0 when users may have the modules loaded, also if they could before."""
+    from safe_modprobe.admin.commands.edit_policy import RequestedEdit, Verb, apply_edit, reason  # imports tomlkit
 
     privileged = False if arguments.over_marker else BY_MARKER
     return apply_edit(arguments, RequestedEdit(Verb.UNMARK, {"privileged": privileged, "reason": reason(arguments)}))

@@ -1,1 +1,1 @@
-"""Switching the kernel to safe-modprobe and back: now, on trial and at boot."""
+"""Switch the kernel to safe-modprobe and back: now, on trial, and at boot."""

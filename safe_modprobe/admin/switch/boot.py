@@ -1,10 +1,10 @@
-"""What safe-modprobe.service runs: prepare the sources, and only then point the kernel at the helper.
+"""The program of safe-modprobe.service: prepare the sources of the caller, then set kernel.modprobe.
 
-The watch runs it with `refresh`, which prepares anew and points the kernel nowhere.
+packaging/watch runs it with `refresh`, which prepares the sources again and leaves kernel.modprobe alone.
 
-What is wrong with the policy, or with the helper as long as its last resort answers, is no reason to leave users
-unrefused until somebody looks: the helper keeps root's modules by itself. So nothing here needs the extension, tomli
-or a policy; and since sysinit.target waits for it, nothing that costs.
+A broken policy does not stop it, nor does a broken helper whose last resort answers: root then keeps its modules, and
+users are still refused. So this file must not need the extension, tomli or a policy. It must also be fast, since
+sysinit.target waits for it.
 """
 
 import os
@@ -17,17 +17,20 @@ from safe_modprobe.errors import SafeModprobeError, reason_of
 from safe_modprobe.modules.modprobe import ENVIRONMENT
 from safe_modprobe.rescue import OFF, rescue_word
 
-_WHOLE = b"safe-modprobe: no alias was given"
-"""What the helper says without one, when all that it imports is there."""
+_HEALTHY = b"safe-modprobe: no alias was given"
+"""What the helper prints if it is run without an alias and all its imports work."""
 
 _LAST_RESORT = b"safe-modprobe failed ("
-_SHOWN = 300
+"""What the last resort prints first, if the helper's own code is broken."""
+
+_MAX_QUOTED = 300
+"""Bytes of the helper's output in a message."""
 
 
 def main(argv: Sequence[str] = ()) -> int:
-    """0: it is the kernel's helper, whether it was before or not. 1, and it is not, where it does not run.
+    """Return 0 if safe-modprobe is now the kernel's helper, and 1 if it is not because the helper does not run.
 
-    With `refresh`: 0 also where it is off, and stays so.
+    With `refresh`, return 0 also if it is off, and leave it off.
     """
     try:
         return _refresh() if list(argv) == ["refresh"] else _switch_on()
@@ -38,23 +41,23 @@ def main(argv: Sequence[str] = ()) -> int:
 
 def _switch_on() -> int:
     if rescue_word() == OFF:
-        return _fail("the kernel's command line says safe_modprobe=off, so it stays off")
+        return _fail("the kernel's command line says safe_modprobe=off, so safe-modprobe stays off")
     if os.path.exists(switch.TRIAL_AT_BOOT):
-        from safe_modprobe.admin.switch import trial  # it writes a drop-in, which takes more than all the rest
+        from safe_modprobe.admin.switch import trial  # Rarely needed, and slower to import than all the rest.
 
         trial.start()
     prepare()
-    words = _without_an_alias()
-    if _WHOLE not in words and _LAST_RESORT not in words:
+    output = _output_without_alias()
+    if _HEALTHY not in output and _LAST_RESORT not in output:
         return _fail(
-            f"{HELPER} does not run ({words[:_SHOWN]!a}); kernel.modprobe stays {switch.helper() or 'empty'};"
-            " install the package anew"
+            f"{HELPER} does not run ({output[:_MAX_QUOTED]!a}); kernel.modprobe stays {switch.helper() or 'empty'};"
+            " reinstall the package"
         )
     switch.install_helper()
-    if _WHOLE not in words:
+    if _HEALTHY not in output:
         _fail(
-            f"{HELPER} is broken ({words[:_SHOWN]!a}); until it is mended, root's modules are left to modprobe and"
-            " everybody else is refused"
+            f"{HELPER} is broken ({output[:_MAX_QUOTED]!a}); until it is mended, root's requests are left to modprobe,"
+            " and all others are refused"
         )
     return 0
 
@@ -65,32 +68,32 @@ def _refresh() -> int:
     return 0
 
 
-def prepare(told: bool = False) -> bool:
-    """Make the tracing instance, and put the last resort aside. True if the instance was not there before.
+def prepare(kernel_passes_caller: bool = False) -> bool:
+    """Create the tracing instance, and copy the last resort to /run. Return True if the instance is new.
 
-    `told`: the kernel itself says who asks, so that without the instance nothing is lost.
+    `kernel_passes_caller`: the kernel describes the caller itself, so a missing instance is no loss.
     """
-    made = False
+    created = False
     try:
-        made = switch.make_instance()
+        created = switch.make_instance()
     except OSError as error:
-        if not told:
+        if not kernel_passes_caller:
             _fail(
-                f"{error.filename}: {error.strerror}: without tracefs, who asks is learnt by /proc alone, and root may"
-                " be refused while users ask"
+                f"{error.filename}: {error.strerror}: without tracefs, the helper finds callers by /proc alone, and may"
+                " refuse root while users make requests"
             )
     try:
         switch.copy_last_resort()
     except OSError as error:
         _fail(
-            f"{error.filename}: {error.strerror}: while an upgrade takes the package's files away, root's requests will"
-            " be refused, too"
+            f"{error.filename}: {error.strerror}: while an upgrade replaces the package's files, root's requests will"
+            " be refused too"
         )
-    return made
+    return created
 
 
-def _without_an_alias() -> bytes:
-    """All that the helper says when it is run with none: by itself it cannot last, and the unit has its time limit."""
+def _output_without_alias() -> bytes:
+    """Return all output of the helper, run without an alias. The unit's time limit covers a helper that hangs."""
     reader, writer = os.pipe()
     actions = [(os.POSIX_SPAWN_DUP2, writer, fd) for fd in (1, 2)]
     try:
@@ -101,9 +104,9 @@ def _without_an_alias() -> bytes:
     finally:
         os.close(writer)
     with open(reader, "rb") as file:
-        words = file.read()
+        output = file.read()
     os.waitpid(pid, 0)
-    return words
+    return output
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,4 @@
-"""Switching the kernel over to us and back: kernel.modprobe, and the tracing instance that tells who asks."""
+"""Set kernel.modprobe to safe-modprobe and back, and manage the tracing instance that records callers."""
 
 import errno
 import os
@@ -11,37 +11,37 @@ from safe_modprobe.runtime import RUN, make_run_folder, read
 HELPER = "/usr/sbin/safe-modprobe"
 SYSCTL = "/proc/sys/kernel/modprobe"
 TRIAL_AT_BOOT = "/etc/safe-modprobe/trial"
-"""While it is there, every boot begins with a trial: see admin/switch/trial.py."""
+"""While this file exists, every boot begins with a trial (admin/switch/trial.py)."""
 
 _BEFORE = f"{RUN}/modprobe.before"
 _LOCK = f"{RUN}/watch.lock"
 LAST_RESORT_FOLDER = f"{RUN}/last-resort"
-"""Where packaging/safe-modprobe.in looks for the last resort, once the package's own is gone."""
+"""Where packaging/safe-modprobe.in finds the last resort while the package's own files are missing."""
 
 LAST_RESORT_FILES = (
     "__init__", "last_resort", "rescue", "runtime", "callers/__init__", "callers/proc", "log/__init__", "log/record",
     "modules/__init__", "modules/modprobe",
 )  # fmt: skip
-"""All that it imports of ours."""
+"""The last resort and all modules of ours that it imports."""
 
 _CODE = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
-_SECONDS = 10
-"""For helpers that are still at work."""
+_REMOVE_SECONDS = 10
+"""How long to wait for helpers that still read the ring."""
 
 _WATCH_SECONDS = 130
-"""The longest that packaging/watch keeps its lock, while it looks at a helper that hangs."""
+"""The longest time that packaging/watch holds its lock, which it does if the helper hangs."""
 
 _BUFFER_KB = "256"
-"""Of each processor: some 2,500 requests, while every helper that starts empties it."""
+"""KiB for each CPU, enough for about 2,500 requests. Every helper that starts empties the ring."""
 
 
 def helper() -> str:
-    """The kernel's module helper; empty when module requests are switched off."""
+    """Return the path of the kernel's module helper, or "" if module requests are switched off. Raises OSError."""
     return os.fsdecode(read(SYSCTL)).removesuffix("\n")
 
 
 def is_on() -> bool:
-    """Whether the kernel's helper is ours, by whatever name: /sbin is often a link. Raises OSError."""
+    """Return whether the kernel's helper is ours, under any path: /sbin is often a link. Raises OSError."""
     now = helper()
     try:
         return now == HELPER or (bool(now) and os.path.samefile(now, HELPER))
@@ -55,10 +55,10 @@ def set_helper(path: str) -> None:
 
 
 def install_helper() -> str:
-    """Become the kernel's helper, and remember the one that was there; that one. Raises OSError."""
+    """Make safe-modprobe the kernel's helper, remember the previous one, and return it. Raises OSError."""
     before = helper()
     if not is_on():
-        remember_helper(before)  # first: an empty one that nobody remembers would come back as modprobe
+        remember_helper(before)  # First: an empty value that is not remembered would be restored as modprobe.
     if before != HELPER:
         set_helper(HELPER)
     forget(STOOD_DOWN)
@@ -66,18 +66,18 @@ def install_helper() -> str:
 
 
 def restore_helper() -> None:
-    """The helper that was there before is the kernel's, and the watch does not bring ours back. Raises OSError."""
+    """Make the previous helper the kernel's, and keep the watch from bringing ours back. Raises OSError."""
     if is_on():
         set_helper(remembered_helper())
     forget(STOOD_DOWN)
 
 
 def wait_for_watch() -> int:
-    """The descriptor by which no watch is at work until it is closed: one that began before might act after us.
+    """Return a descriptor that locks out every watch until it is closed. A watch could bring our helper back.
 
-    Whoever switches off does not wait for ever: then it is had without. Raises OSError.
+    After 130 seconds, return it without the lock, so that switching off always ends. Raises OSError.
     """
-    import fcntl  # when switching off alone
+    import fcntl  # Only switching off needs it.
 
     make_run_folder()
     fd = os.open(_LOCK, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -92,7 +92,7 @@ def wait_for_watch() -> int:
 
 
 def forget(path: str) -> None:
-    """Remove a file of ours. None there is no error."""
+    """Remove a file of ours. A missing one is no error."""
     try:
         os.unlink(path)
     except FileNotFoundError:
@@ -100,19 +100,19 @@ def forget(path: str) -> None:
 
 
 def copy_last_resort() -> None:
-    """Copy the last resort to where no upgrade takes it away. Raises OSError."""
+    """Copy the last resort to /run, where no upgrade removes it. Raises OSError."""
     make_run_folder()
     for name in LAST_RESORT_FILES:
         path = f"{LAST_RESORT_FOLDER}/safe_modprobe/{name}.py"
         for folder in (LAST_RESORT_FOLDER, f"{LAST_RESORT_FOLDER}/safe_modprobe", os.path.dirname(path)):
-            make_run_folder(folder)  # makedirs() leaves those between to the umask
+            make_run_folder(folder)  # makedirs() would apply the umask to the parents.
         _write(f"{path}.new", os.fsdecode(read(f"{_CODE}/{name}.py", 1 << 20)), os.O_CREAT | os.O_TRUNC)
         os.rename(f"{path}.new", path)
 
 
 def remove_prepared_files() -> None:
-    """The tracing instance, and what was put aside. Nothing there is no error; raises OSError."""
-    import shutil  # when switching off alone
+    """Remove the tracing instance and the copy of the last resort. A missing one is no error. Raises OSError."""
+    import shutil  # Only switching off needs it.
 
     shutil.rmtree(LAST_RESORT_FOLDER, ignore_errors=True)
     forget(STOOD_DOWN)
@@ -120,14 +120,14 @@ def remove_prepared_files() -> None:
 
 
 def remember_helper(path: str) -> None:
-    """Keep the helper that was there before, until the next boot."""
+    """Write the previous helper's path to /run, which the next boot empties. Raises OSError."""
     make_run_folder()
     _write(f"{_BEFORE}.new", path, os.O_CREAT | os.O_TRUNC)
-    os.rename(f"{_BEFORE}.new", _BEFORE)  # half of it would be the helper once: an empty one asks nobody
+    os.rename(f"{_BEFORE}.new", _BEFORE)  # A half-written path would later be restored, and "" switches requests off.
 
 
 def remembered_helper() -> str:
-    """The helper that was there before, or none; the kernel's usual one where nobody remembers, or it is gone."""
+    """Return the previous helper's path, or "" for none. If it is unknown or cannot be run, return /sbin/modprobe."""
     try:
         before = os.fsdecode(read(_BEFORE))
     except FileNotFoundError:
@@ -136,34 +136,34 @@ def remembered_helper() -> str:
 
 
 def make_instance() -> bool:
-    """Make our tracing instance listen; True if it was not there before. Raises OSError without tracefs."""
+    """Create and start our tracing instance. Return True if it is new. Raises OSError, also without tracefs."""
     folder = f"{_tracefs()}/{INSTANCE}"
     try:
         os.mkdir(folder, 0o700)
-        made = True
+        created = True
     except FileExistsError:
-        made = False
-    if f"[{CLOCK}]".encode() not in read(f"{folder}/trace_clock"):  # to set it empties the ring, and somebody may wait
+        created = False
+    if f"[{CLOCK}]".encode() not in read(f"{folder}/trace_clock"):  # Setting it empties the ring.
         _write(f"{folder}/trace_clock", CLOCK)
     _write(f"{folder}/buffer_size_kb", _BUFFER_KB)
-    if made:  # a memory that is not there counts as one that was lost
+    if created:  # A missing memory file would count as lost.
         make_run_folder()
         _write(MEMORY, dump_memory({}, 0).decode(), os.O_CREAT | os.O_TRUNC)
     _write(f"{folder}/{EVENT}/enable", "1")
     _write(f"{folder}/tracing_on", "1")
-    return made
+    return created
 
 
 def remove_instance() -> None:
-    """Take the instance away, and what helpers remembered of it. Nothing there is no error."""
+    """Remove the instance, and what helpers remembered of it. A missing one is no error. Raises OSError."""
     for root in TRACEFS:
         _remove(f"{root}/{INSTANCE}")
     forget(MEMORY)
 
 
 def _remove(folder: str) -> None:
-    """A helper that is at work may have the ring open: EBUSY, and no new one starts. Raises OSError."""
-    end = time.monotonic() + _SECONDS
+    """Remove the folder. Wait while a running helper has the ring open (EBUSY); no new one starts. Raises OSError."""
+    end = time.monotonic() + _REMOVE_SECONDS
     while True:
         try:
             os.rmdir(folder)
@@ -177,12 +177,12 @@ def _remove(folder: str) -> None:
 
 
 def _tracefs() -> str:
-    """tracefs, mounted here if nobody has done it. Raises OSError."""
+    """Return the folder of tracefs. Mount it if it is not mounted. Raises OSError."""
     for root in TRACEFS:
         if os.path.isdir(f"{root}/instances"):
             return root
-    os.stat(TRACEFS[0])  # a kernel that has no tracefs has no such folder
-    import subprocess  # a rare branch: systemd mounts it everywhere
+    os.stat(TRACEFS[0])  # A kernel without tracefs lacks this folder.
+    import subprocess  # Rarely needed: systemd mounts tracefs.
 
     subprocess.run(["mount", "-t", "tracefs", "-o", "nosuid,nodev,noexec", "tracefs", TRACEFS[0]], check=False)
     os.stat(f"{TRACEFS[0]}/instances")
@@ -193,7 +193,7 @@ def _write(path: str, text: str, flags: int = 0) -> None:
     fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | flags, 0o600)
     try:
         left = os.fsencode(text)
-        while left:  # where little space is left, a part of it is written without an error
+        while left:  # On a nearly full file system, write(2) writes a part without an error.
             left = left[os.write(fd, left) :]
     except OSError as error:
         error.filename = path

@@ -1,4 +1,4 @@
-"""The trial's switch: one drop-in below /run, which no boot keeps, and which the last resort finds without a parser."""
+"""The switch of a trial: a drop-in in /run. A boot removes it, and the last resort can see it without a TOML parser."""
 
 import os
 
@@ -8,9 +8,9 @@ from safe_modprobe.errors import SafeModprobeError
 from safe_modprobe.policy.dropins import FOLDERS, TRIAL_FILE
 
 PATH = f"{FOLDERS[1]}/{TRIAL_FILE}"
-_REPLACES = f"{FOLDERS[2]}/{TRIAL_FILE}"
+_OVERRIDE = f"{FOLDERS[2]}/{TRIAL_FILE}"
 _TEXT = b"""\
-# Nothing is refused, and what would be is recorded: until the next boot, 'safe-modprobectl enable' or 'disable'.
+# Nothing is refused, and would-be refusals are recorded, until a boot, 'safe-modprobectl enable' or 'disable'.
 [settings]
 trial = true
 """
@@ -21,10 +21,10 @@ While this file is there, every boot begins with a trial. 'safe-modprobectl enab
 
 
 def start() -> bool:
-    """Write the switch; False where it is there already. Raises SafeModprobeError."""
-    if os.path.lexists(_REPLACES):
+    """Begin a trial. Return False if one was on already. Raises SafeModprobeError."""
+    if os.path.lexists(_OVERRIDE):
         raise SafeModprobeError(
-            f"{_REPLACES}: it takes the place of {PATH}, so a trial would not hold; nothing was changed, remove it"
+            f"{_OVERRIDE}: it replaces {PATH}, so a trial would have no effect; nothing was changed; remove it"
         )
     before = is_on()
     with atomic_write.open_draft(PATH) as draft:
@@ -33,12 +33,12 @@ def start() -> bool:
 
 
 def end() -> bool:
-    """Take the switch away; False where there was none. Raises SafeModprobeError."""
+    """End the trial. Return False if none was on. Raises SafeModprobeError."""
     return atomic_write.remove(PATH)
 
 
 def set_at_every_boot(wanted: bool) -> None:
-    """Say so, or no more. Raises SafeModprobeError."""
+    """Let every boot begin with a trial, or let none. Raises SafeModprobeError."""
     if not wanted:
         atomic_write.remove(TRIAL_AT_BOOT)
     elif not is_at_every_boot():
@@ -47,10 +47,10 @@ def set_at_every_boot(wanted: bool) -> None:
 
 
 def is_at_every_boot() -> bool:
-    """Whether a trial begins with every boot."""
+    """Return whether every boot begins with a trial."""
     return os.path.exists(TRIAL_AT_BOOT)
 
 
 def is_on() -> bool:
-    """Whether the switch is there; a drop-in of the admin's may say `trial = true` besides."""
+    """Return whether the switch exists. A drop-in of the administrator can also say `trial = true`; this ignores it."""
     return os.path.exists(PATH)

@@ -94,7 +94,7 @@ def test_an_extension_of_another_python_is_noticed(guest: Guest) -> None:
         assert current() == HELPER
         assert not got(guest, 1000)
         assert got(guest, 0)
-        assert "root's modules are left to modprobe" in well(guest, "journalctl -q -b -t safe-modprobe -p err")
+        assert "root's requests are left to modprobe" in well(guest, "journalctl -q -b -t safe-modprobe -p err")
     finally:
         os.rename(f"{CODE}/{name}.away", f"{CODE}/{name}")
     in_time(guest, lambda: failed(guest) == [])

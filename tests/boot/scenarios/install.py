@@ -43,8 +43,8 @@ def test_disable_before_it_was_ever_on_changes_nothing(guest: Guest) -> None:
 def test_enable_says_what_it_changes(guest: Guest) -> None:
     said = well(guest, "safe-modprobectl enable").splitlines()
     assert said == [
-        f"kernel.modprobe is {HELPER}, and was {USUAL}",
-        f"{UNIT} switches it on at every boot from now on",
+        f"kernel.modprobe is {HELPER} (was {USUAL})",
+        f"{UNIT} now switches safe-modprobe on at every boot",
     ], said
     assert current() == HELPER
     assert state(guest, UNIT) == ("enabled", "active")

@@ -1,4 +1,4 @@
-"""The programs as `make install` writes them, where what they start is not there, or is not whole."""
+"""The installed programs, if the code that they start is missing or damaged."""
 
 import subprocess
 import sys
@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 
 PACKAGING = Path(__file__).resolve().parents[3] / "packaging"
-AGAIN = "; install the package anew\n"
-SPOILT = [
-    ("nothing is there", {}, "ModuleNotFoundError: No module named 'safe_modprobe'"),
+REMEDY = "; reinstall the package\n"
+DAMAGED = [
+    ("no files", {}, "ModuleNotFoundError: No module named 'safe_modprobe'"),
     ("half a file", {"__init__": "("}, "SyntaxError: '(' was never closed (__init__.py, line 1)"),
     ("half of the files", {"__init__": ""}, None),
     ("a file of another version", {"__init__": "raise RuntimeError('what\\nnow')"}, "RuntimeError: what now"),
 ]
 PROGRAMS = [
-    ("boot.in", "safe-modprobe: what switches it on is not all there ({})" + AGAIN),
-    ("safe-modprobectl.in", "safe-modprobectl: its own files are not all there ({})" + AGAIN),
-    ("safe-modprobe.in", "safe-modprobe: neither its own files nor what was put aside is there ({})" + AGAIN),
+    ("boot.in", "safe-modprobe: files of the package are missing or damaged ({})" + REMEDY),
+    ("safe-modprobectl.in", "safe-modprobectl: files of the package are missing or damaged ({})" + REMEDY),
+    ("safe-modprobe.in", "safe-modprobe: files of the package and their copy are missing ({})" + REMEDY),
 ]
 
 
@@ -36,8 +36,8 @@ def start(tmp_path: Path, name: str, files: dict[str, str], *words: str) -> "sub
 
 
 @pytest.mark.parametrize(("name", "says"), PROGRAMS, ids=[row[0] for row in PROGRAMS])
-@pytest.mark.parametrize(("files", "why"), [row[1:] for row in SPOILT], ids=[row[0] for row in SPOILT])
-def test_what_is_not_whole_is_one_sentence(
+@pytest.mark.parametrize(("files", "why"), [row[1:] for row in DAMAGED], ids=[row[0] for row in DAMAGED])
+def test_damaged_code_is_reported_in_one_sentence(
     tmp_path: Path, name: str, says: str, files: dict[str, str], why: str | None
 ) -> None:
     done = start(tmp_path, name, files, "status" if name != "safe-modprobe.in" else "net-pf-38")
@@ -46,10 +46,10 @@ def test_what_is_not_whole_is_one_sentence(
     assert done.stderr.startswith(before) and done.stderr.endswith(after) and done.stderr.count("\n") == 1, done.stderr
     if why is not None and name != "safe-modprobe.in":
         assert done.stderr == says.format(why)
-    assert "safe-modprobe failed (" not in done.stderr, "by that the watch knows that root has its modules"
+    assert "safe-modprobe failed (" not in done.stderr, "the watch would take this for an answer of the last resort"
 
 
-def test_what_was_put_aside_answers(tmp_path: Path) -> None:
+def test_the_copied_last_resort_answers(tmp_path: Path) -> None:
     (tmp_path / "aside/safe_modprobe").mkdir(parents=True)
     text = "def last_resort(argv, error):\n    print(argv[1:], error)\n    return 7\n"
     (tmp_path / "aside/safe_modprobe/last_resort.py").write_text(text)

@@ -1,4 +1,4 @@
-"""The survey of request_module(): what C can say, each way a row; trees that are none; a series that does not fit."""
+"""The survey of request_module(): ways to write it in C, trees that are not a kernel, and series that do not apply."""
 
 import json
 import os
@@ -112,7 +112,7 @@ MACROS = """#define PREFIX "own-"
 
 
 @pytest.mark.parametrize(("statement", "name", "kind"), NAMES, ids=[statement for statement, *_ in NAMES])
-def test_what_a_call_asks_for(statement: str, name: str, kind: Kind, tmp_path: Path) -> None:
+def test_the_requested_name_of_a_call_is_found(statement: str, name: str, kind: Kind, tmp_path: Path) -> None:
     found = survey(tree(tmp_path, {"net/a.c": MACROS + body(statement)}))
     (call,) = found.calls
     assert (call.function, call.name, call.kind) == ("ask", name, kind)
@@ -160,13 +160,13 @@ USES = [
 
 
 @pytest.mark.parametrize(("text", "uses"), USES, ids=[text or "nothing" for text, _ in USES])
-def test_what_a_mention_is(text: str, uses: list[Use]) -> None:
+def test_the_use_of_each_mention_is_found(text: str, uses: list[Use]) -> None:
     mentions, calls = parse("a.c", text.encode())
     assert [mention.use for mention in mentions] == uses
     assert len(calls) == uses.count(U.CALL)
 
 
-def test_a_macro_that_fixes_a_name_is_a_call_of_its_own() -> None:
+def test_a_macro_with_a_name_in_it_counts_as_a_call() -> None:
     text = '\n#define load(x) do { \\\n\trequest_module("own-%s", x); \\\n} while (0)\n'
     _, (call,) = parse("a.h", text.encode())
     assert (call.line, call.function, call.format, name_of(call, {})) == (3, "load", '"own-%s"', "own-*")
@@ -187,14 +187,14 @@ def test_a_macro_that_fixes_a_name_is_a_call_of_its_own() -> None:
         "((((((request_module",
     ],
 )
-def test_what_is_not_understood_is_said_and_never_lost(text: str) -> None:
+def test_a_mention_that_is_not_understood_is_reported(text: str) -> None:
     mentions, calls = parse("a.c", text.encode())
     assert len(mentions) == text.count("request_module")
     assert Use.UNKNOWN in {mention.use for mention in mentions} and not calls
 
 
 @pytest.mark.parametrize("name", ["Documentation/a.rst", "scripts/a.sh", "arch/x/a.S", "rust/a.rs", "a.c.orig", "a.cc"])
-def test_what_is_no_c_is_text(name: str, tmp_path: Path) -> None:
+def test_a_mention_outside_c_is_text(name: str, tmp_path: Path) -> None:
     found = survey(tree(tmp_path, {name: 'request_module("a")\n'}))
     assert [mention.use for mention in found.mentions if mention.file == name] == [Use.TEXT]
     assert found.calls == ()
@@ -215,7 +215,7 @@ ODD = {
 
 
 def odd(top: Path) -> Path:
-    """A tree with whatever lies about."""
+    """Make a tree with unusual files: encodings, links, a pipe."""
     tree(top, ODD)
     os.mkfifo(top / "net/pipe.c")
     (top / "net/gone.c").symlink_to("nowhere")
@@ -225,7 +225,7 @@ def odd(top: Path) -> Path:
     return top
 
 
-def test_odd_files_are_read_once_or_left_alone(tmp_path: Path) -> None:
+def test_unusual_files_are_read_once_or_skipped(tmp_path: Path) -> None:
     found = survey(odd(tmp_path))
     assert {call.file: call.prefix for call in found.calls} == {
         "net/latin.c": "lat\\xe4in-", "net/crlf.c": "crlf-", "net/no_newline.c": "end-", "net/late_nul.c": "late-",
@@ -234,7 +234,7 @@ def test_odd_files_are_read_once_or_left_alone(tmp_path: Path) -> None:
 
 
 def grep(top: Path, *pipe: str) -> int:
-    """What the thread's command counts there, by the tools that it names."""
+    """Return the count of the command in the thread of 2017, run with its own tools."""
     script = " | ".join(["git grep --no-index -I request_module'\\b'", *pipe, "wc -l"])
     done = subprocess.run(["sh", "-c", script], cwd=top, capture_output=True, text=True, check=True)
     return int(done.stdout)
@@ -259,7 +259,7 @@ def test_every_mention_is_counted_once(tmp_path: Path) -> None:
     assert len(found.calls) == sum(mention.use is Use.CALL for mention in found.mentions)
 
 
-def test_a_macro_of_headers_counts_where_they_agree(tmp_path: Path) -> None:
+def test_a_macro_of_several_headers_is_used_if_they_agree(tmp_path: Path) -> None:
     found = survey(
         tree(tmp_path, {
             "include/a.h": '#define SAME "same-"\n#define DIFFERS "one-"\n#define OUTER INNER\n#define OWN "header-"\n',
@@ -281,7 +281,7 @@ AFTER = BEFORE.replace('request_module("netdev-', 'request_module_cap(CAP_NET_AD
 
 
 def patch(top: Path, name: str, file: str, before: str, after: str) -> None:
-    """A patch as git makes them."""
+    """Write a patch in git's format."""
     for side, text in (("a", before), ("b", after)):
         (top / side / file).parent.mkdir(parents=True, exist_ok=True)
         (top / side / file).write_text(text)
@@ -325,7 +325,7 @@ def test_the_series_names_capabilities_and_changes_nothing(kernel: Path, patches
 
 
 @pytest.mark.parametrize(("capability", "said"), [("CAP_NET_ADMIN", "CAP_NET_ADMIN"), ("0", "none (0)")])
-def test_a_tree_that_has_the_series_names_them_itself(tmp_path: Path, capability: str, said: str) -> None:
+def test_a_patched_tree_names_capabilities_without_the_series(tmp_path: Path, capability: str, said: str) -> None:
     top = tree(tmp_path, {"net/dev.c": AFTER.replace("CAP_NET_ADMIN", capability)})
     code, out, err = run("--no-series", top)
     lines = out.splitlines()
@@ -335,7 +335,7 @@ def test_a_tree_that_has_the_series_names_them_itself(tmp_path: Path, capability
     assert lines[-2:] == ["not covered by the series: 1 of 2 calls", "  *: net/dev.c"]
 
 
-def test_two_alike_in_one_function_are_two(tmp_path: Path) -> None:
+def test_two_equal_calls_in_one_function_are_told_apart(tmp_path: Path) -> None:
     twice = BEFORE.replace('"%s"', '"netdev-%s"')
     patch(
         tmp_path / "p",
@@ -349,7 +349,7 @@ def test_two_alike_in_one_function_are_two(tmp_path: Path) -> None:
     assert [call["capability"] for call in json.loads(out)["calls"]] == ["0", None]
 
 
-def test_people_and_documents_read_the_same(kernel: Path, patches: Path) -> None:
+def test_text_and_markdown_show_the_same_survey(kernel: Path, patches: Path) -> None:
     _, text, _ = run("--series", patches / "series", kernel)
     _, table, _ = run("--markdown", "--series", patches / "series", kernel)
     assert text.splitlines() == [
@@ -368,13 +368,13 @@ def test_people_and_documents_read_the_same(kernel: Path, patches: Path) -> None
     assert lines[-1] == "| `*` | net/dev.c |"
 
 
-def test_nothing_for_the_terminal(tmp_path: Path) -> None:
+def test_the_output_has_no_control_characters(tmp_path: Path) -> None:
     _, out, err = run("--no-series", odd(tmp_path))
     assert not any(char in out + err for char in "\x1b\r")
     assert 'net/sp ace\n\\x1b.c:3: ask: request_module("odd-%d")' in out
 
 
-def test_a_mention_that_is_not_understood_is_an_exit_code(tmp_path: Path) -> None:
+def test_a_mention_that_is_not_understood_exits_with_1(tmp_path: Path) -> None:
     code, out, err = run("--no-series", tree(tmp_path, {"net/a\x1b.c": "enum { request_module };\n"}))
     said = "is in C that the parser does not understand; look at it by eye"
     assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {said}\n")
@@ -400,7 +400,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("files", "arguments", "sentence"), ERRORS, ids=range(len(ERRORS)))
-def test_wrong_places_are_one_sentence(
+def test_a_wrong_tree_or_series_is_reported_in_one_sentence(
     files: Mapping[str, str | None], arguments: list[str], sentence: str, kernel: Path, patches: Path
 ) -> None:
     for name, text in files.items():
@@ -412,7 +412,7 @@ def test_wrong_places_are_one_sentence(
     assert run(*given) == (1, "", f"survey: {sentence.format(linux=kernel, patches=patches)}\n")
 
 
-def test_the_first_of_ours_that_applies_counts(kernel: Path, patches: Path) -> None:
+def test_the_first_series_that_applies_is_used(kernel: Path, patches: Path) -> None:
     patch(patches, "0001-other.patch", "net/dev.c", "other\n", "another\n")
     (patches / "series.other").write_text("0001-other.patch\n")
     assert applied(kernel, [patches / "series.other", patches / "series"]) == {"net/dev.c": AFTER.encode()}
@@ -421,7 +421,7 @@ def test_the_first_of_ours_that_applies_counts(kernel: Path, patches: Path) -> N
     assert str(raised.value) == f"{kernel}: none of 2 series applies; {REMEDY}"
 
 
-def test_a_series_that_asks_for_more_is_none_of_this_tree(kernel: Path, patches: Path) -> None:
+def test_a_series_with_additional_calls_is_refused(kernel: Path, patches: Path) -> None:
     more = AFTER.replace("\n}", '\n\trequest_module_cap(0, "more-", "more-%d", 5);\n}')
     patch(patches, "0001-convert.patch", "net/dev.c", BEFORE, more)
     said = "which the tree does not; the table would be of neither"
@@ -430,13 +430,13 @@ def test_a_series_that_asks_for_more_is_none_of_this_tree(kernel: Path, patches:
     )  # fmt: skip
 
 
-def test_without_patch(kernel: Path, patches: Path) -> None:
+def test_a_missing_patch_program_is_reported(kernel: Path, patches: Path) -> None:
     said = "survey: patch(1) is not installed; Debian's package patch has it\n"
     assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", said)
 
 
-def test_what_cannot_be_read_is_no_half_survey(kernel: Path) -> None:
-    """As root every file can be read, but for one that the kernel itself refuses."""
+def test_an_unreadable_file_fails_the_survey(kernel: Path) -> None:
+    """root can read every file but one whose read the kernel refuses."""
     command = [
         "unshare",
         "--mount",
@@ -451,7 +451,7 @@ def test_what_cannot_be_read_is_no_half_survey(kernel: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {said}\n")
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+def test_a_closed_pipe_causes_no_traceback(tmp_path: Path) -> None:
     top = tree(tmp_path, {"net/a.c": "".join(body(f'request_module("x-{n}-%d", n);') for n in range(3000))})
     command = [sys.executable, "-B", "-m", "survey", "--no-series", top]
     environment = {**os.environ, "PYTHONPATH": str(TOP / "packaging/kernel")}
@@ -463,7 +463,7 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert started.wait() != 0
 
 
-def test_make_survey_without_a_tree_says_what_is_missing() -> None:
+def test_make_survey_without_a_tree_names_the_missing_variable() -> None:
     done = subprocess.run(["make", "-s", "-o", "setup", "survey"], cwd=TOP, capture_output=True, text=True)
     assert done.returncode != 0
     assert (
@@ -476,6 +476,6 @@ def test_help_has_examples() -> None:
     assert code == 0 and out.count("make survey KERNEL_SRC=") == 3
 
 
-def test_the_words_are_the_kernels() -> None:
+def test_every_known_function_is_a_request_module_variant() -> None:
     assert all(re.fullmatch(r"\w*request_module\w*", name) for name in FORMATS)
     assert Call("a.c", 1, "f", "request_module", '"x"', "x").kind is Kind.CONSTANT

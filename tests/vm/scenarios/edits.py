@@ -64,7 +64,7 @@ def test_mark_refuses_a_user_and_unmark_allows_the_user_again(guest: Guest) -> N
     assert got_open(guest, 0)
     said = ctl(guest, "unmark smp_open --reason 'somebody does'")
     # Its alias net-pf-42 is in a class that the default policy marks, so unmark also writes a row that opens it.
-    assert f"{SITE}: smp_open taken out of an earlier mark\n" in said and f"{SITE}:1: written\n" in said, said
+    assert f"{SITE}: smp_open removed from an earlier mark\n" in said and f"{SITE}:1: written\n" in said, said
     assert got_open(guest, 1000)
     assert got(guest, 1000, 42, "smp_open")
 
@@ -94,7 +94,7 @@ def test_unmark_overrides_a_modules_marker_only_with_the_option(guest: Guest) ->
 
 def test_allow_covers_one_user_and_the_modules_dependencies(guest: Guest) -> None:
     said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row names smp_marked as well" in said, said
+    assert "note: the row also names smp_marked" in said, said
     assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
     assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")
     assert ctl(guest, "allow smp_needs_marked --uid 1001 --reason again").startswith(f"{SITE}: nothing to change\n")
@@ -103,9 +103,9 @@ def test_allow_covers_one_user_and_the_modules_dependencies(guest: Guest) -> Non
 def test_edits_judge_a_loaded_module_as_if_it_were_not_loaded(guest: Guest) -> None:
     assert guest.run_as(0, lambda: guest.ask_raw(b"smp_needs_marked")) == 0
     said = ctl(guest, "mark smp_needs_marked --reason test")
-    assert "note: in the kernel already, so everybody has it until 'rmmod smp_needs_marked'\n" in said, said
+    assert "note: it is in the kernel already, so every user has it until 'rmmod smp_needs_marked'\n" in said, said
     said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row names smp_marked as well, without which that would not load\n" in said, said
+    assert "note: the row also names smp_marked, needed to load the rest\n" in said, said
     guest.unload("smp_needs_marked", "smp_marked")
     assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
     assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")

@@ -70,7 +70,7 @@ def test_the_watch_replaces_a_helper_that_does_not_run(guest: Guest) -> None:
         guest.run_as(0, lambda: guest.ask_raw(b"smp_marked"))
         expect(guest, "smp_marked", False)  # Until the watch runs, root gets no modules either.
         done = guest.sh(WATCH)
-        assert done.returncode == 1 and "does not run any more" in done.stderr, done
+        assert done.returncode == 1 and "no longer runs" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout == "/sbin/modprobe\n"
         assert guest.run_as(0, lambda: guest.ask_raw(b"smp_marked")) == 0
         expect(guest, "smp_marked", True)
@@ -85,7 +85,7 @@ def test_the_watch_replaces_a_helper_that_does_not_run(guest: Guest) -> None:
 def test_the_watch_keeps_a_helper_whose_last_resort_works(guest: Guest) -> None:
     with Hidden(f"{CODE}/kmod.*.so"):
         done = guest.sh(WATCH)
-        assert done.returncode == 1 and "root's modules are left to modprobe" in done.stderr, done
+        assert done.returncode == 1 and "root's requests are left to modprobe" in done.stderr, done
         assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
     assert guest.sh(WATCH).returncode == 0
 
@@ -187,7 +187,7 @@ def test_disable_restores_modprobe_though_the_instance_is_busy(guest: Guest) -> 
     instance = "/sys/kernel/tracing/instances/safe-modprobe"
     with open(f"{instance}/trace_pipe"):
         done = guest.sh("safe-modprobectl disable")
-    said = f"kernel.modprobe is /sbin/modprobe now, and this failed: {instance}: Device or resource busy\n"
+    said = f"kernel.modprobe is now /sbin/modprobe, but this failed: {instance}: Device or resource busy\n"
     assert (done.returncode, done.stderr) == (1, f"safe-modprobectl: {said}"), done
     assert guest.sh("safe-modprobectl disable").returncode == 0
     assert not os.path.exists(instance)
@@ -231,13 +231,13 @@ def test_disable_works_with_half_of_the_package(guest: Guest) -> None:
 
 def test_safe_modprobectl_names_the_missing_part(guest: Guest) -> None:
     rows = (
-        (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is not there for this Python; install the package anew"),
+        (f"{CODE}/kmod.*.so", "safe_modprobe.kmod is missing for this version of Python; reinstall the package"),
         (
             f"{CODE}/admin/commands",
-            "its own files are not all there (ModuleNotFoundError: No module named 'safe_modprobe.admin.commands'); install the package"
-            " anew",
+            "files of the package are missing or damaged (ModuleNotFoundError: No module named 'safe_modprobe.admin.commands'); reinstall"
+            " the package",
         ),
-        (TOMLI, "Python's module tomli is not installed, which this needs; Debian's python3-tomli has it"),
+        (TOMLI, "the Python module tomli is missing; install it (Debian package python3-tomli)"),
     )
     for path, said in rows:
         with Hidden(path):

@@ -104,7 +104,7 @@ def test_an_unprivileged_user_is_told_to_run_status_as_root(guest: Guest) -> Non
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
         "",
-        "safe-modprobectl: status: tracing and what is in /run/safe-modprobe are root's alone to see; run it as root\n",
+        "safe-modprobectl: status: only root can read tracefs and /run/safe-modprobe; run it as root\n",
     )
 
 

@@ -25,7 +25,7 @@ def setup(guest: Guest) -> None:
 
 def begin_trial(guest: Guest) -> None:
     said = ctl(guest, "enable --runtime --trial")
-    assert f"a trial is on: nothing is refused, what would be is recorded [{TRIAL}]\n" in said, said
+    assert f"a trial is on: nothing is refused, and would-be refusals are recorded [{TRIAL}]\n" in said, said
 
 
 def let_through(guest: Guest) -> str:
@@ -108,7 +108,7 @@ def test_a_trial_continues_when_the_policy_breaks(guest: Guest) -> None:
     assert got(guest, 1000, MARKED, "smp_marked")
     let_through(guest)
     assert "policy error, the trial goes on: " in guest.log()[-2], guest.log()[-2:]
-    assert refused(guest, "enable --runtime").endswith("so this is not TOML; the trial goes on")
+    assert refused(guest, "enable --runtime").endswith("so this is not TOML; the trial continues")
     assert got(guest, 1000, MARKED, "smp_marked")
 
 
@@ -116,7 +116,7 @@ def test_a_trial_can_start_with_a_broken_policy(guest: Guest) -> None:
     os.unlink(TRIAL)
     guest.write(SITE, "nonsense")
     done = guest.sh("safe-modprobectl enable --runtime --trial")
-    assert done.returncode == 0 and f"{SITE}:1: " in done.stderr and "until it is mended" in done.stderr, done
+    assert done.returncode == 0 and f"{SITE}:1: " in done.stderr and "until you mend it" in done.stderr, done
     assert got(guest, 1000, MARKED, "smp_marked")
     let_through(guest)
 
@@ -143,12 +143,12 @@ def test_enable_names_the_file_or_line_that_would_prevent_a_trial(guest: Guest) 
     guest.sh(f"ln -s /dev/null {ETC}/00-trial.toml")
     said = refused(guest, "enable --runtime --trial")
     assert said == (
-        f"{ETC}/00-trial.toml: it takes the place of {TRIAL}, so a trial would not hold; nothing was changed, remove it"
+        f"{ETC}/00-trial.toml: it replaces {TRIAL}, so a trial would have no effect; nothing was changed; remove it"
     ), said
     guest.sh(f"rm {ETC}/00-trial.toml")
     guest.write(f"{ETC}/00-a.toml", "[settings]\ntrial = false\n")
     said = refused(guest, "enable --runtime --trial")
-    assert said == f"00-a.toml:2: it says trial = false before {TRIAL} can; remove that line", said
+    assert said == f"00-a.toml:2: trial = false here overrides {TRIAL}; remove that line", said
     assert not os.path.exists(TRIAL)
     assert not got(guest, 1000, MARKED, "smp_marked")
 
@@ -157,7 +157,7 @@ def test_a_trial_in_the_administrators_policy_continues_after_enable(guest: Gues
     os.unlink(TRIAL)
     guest.write(SITE, "[settings]\ntrial = true\n")
     said = ctl(guest, "enable --runtime")
-    assert "a trial goes on: 10-site.toml:2 says trial = true" in said, said
+    assert "a trial continues: 10-site.toml:2 says trial = true" in said, said
     assert got(guest, 1000, MARKED, "smp_marked")
     let_through(guest)
 

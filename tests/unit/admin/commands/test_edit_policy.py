@@ -1,4 +1,4 @@
-"""`mark`, `unmark`, `allow` on an image below a folder: what they write, what they say, and what they refuse to do."""
+"""`mark`, `unmark` and `allow` on an image in a folder: what they write, print and refuse."""
 
 import json
 import os
@@ -33,7 +33,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class Image:
-    """A system below a folder: its modules, accounts and policy."""
+    """A system in a folder: its modules, accounts and policy."""
 
     def __init__(self, root: Path, tree: Path) -> None:
         self.root = root
@@ -50,7 +50,7 @@ class Image:
         return self.etc / "10-site.toml"
 
     def state(self) -> list[tuple[str, bytes]]:
-        """Every file and link of the policy."""
+        """Return every file and link of the policy, with its content."""
         files = [
             Path(folder, name)
             for top in ("etc", "run", "usr")
@@ -66,7 +66,7 @@ def image(tmp_path: Path, tree: Path) -> Image:
 
 
 def ctl(image: Image, capsys: pytest.CaptureFixture[str], *command: str, code: int = 0) -> str:
-    """Standard output, or the error without the program's name."""
+    """Run a subcommand. Return its output, or its error without the program's name."""
     assert main([command[0], "-d", str(image.root), "-S", VERSION, *command[1:]]) == code
     out, err = capsys.readouterr()
     if code == 0:
@@ -80,7 +80,7 @@ SITE = "/etc/safe-modprobe/policy.d/10-site.toml"
 NO_CAP = "the caller holds no capability that suffices (CAP_SYS_MODULE)"
 
 
-def test_mark_and_back(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+def test_mark_and_unmark(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     assert ctl(image, capsys, "mark", "plain-one", "--reason", "nobody needs it") == (
         f"{SITE}:1: written\n"
         "  [[mark]]\n"
@@ -96,7 +96,7 @@ def test_mark_and_back(image: Image, capsys: pytest.CaptureFixture[str]) -> None
         f"plain_one: denied to a user without privilege: nobody needs it; {NO_CAP} [10-site.toml:1]\n"
     )
     assert ctl(image, capsys, "unmark", "plain_one", "--reason", "x") == (
-        f"{SITE}: plain_one taken out of an earlier mark\n"
+        f"{SITE}: plain_one removed from an earlier mark\n"
         "plain_one: allowed to a user without privilege: not marked [built-in]\n"
         f"to undo: safe-modprobectl mark plain_one --root  --kernel {VERSION} --reason 'nobody needs it'\n"
     )
@@ -115,7 +115,7 @@ def test_mark_and_back(image: Image, capsys: pytest.CaptureFixture[str]) -> None
         (("unmark", "bad", "--reason", "open"), ("mark", "bad")),
     ],
 )
-def test_what_undoes_it_does(
+def test_the_printed_undo_command_restores_the_marks(
     image: Image, capsys: pytest.CaptureFixture[str], before: tuple[str, ...], command: tuple[str, ...]
 ) -> None:
     ctl(image, capsys, *before)
@@ -130,13 +130,13 @@ def test_what_undoes_it_does(
 
 
 def marks(image: Image) -> list[tuple[str, str, str]]:
-    """What the drop-ins of /etc and /run say of each module."""
+    """Return (module, privileged, reason) for each mark in /etc and /run."""
     files = [*image.etc.glob("*.toml"), *image.run.glob("*.toml")]
     rows = [row for file in files for row in tomli.loads(file.read_text()).get("mark", ())]
     return sorted((name, str(row["privileged"]), row["reason"]) for row in rows for name in row["modules"])
 
 
-def test_allow_below_run(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+def test_allow_until_reboot_writes_to_run(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     path = "/run/safe-modprobe/policy.d/09-until-reboot.toml"
     said = ctl(image, capsys, "allow", "bad", "--user", "asterisk", "--unit", "asterisk.service", "--until-reboot")
     assert said == (
@@ -148,12 +148,12 @@ def test_allow_below_run(image: Image, capsys: pytest.CaptureFixture[str]) -> No
         '  action = "allow"\n'
         '  reason = "until the next boot"\n'
         "bad: allowed to uid 1001 of asterisk.service: until the next boot [09-until-reboot.toml:1]\n"
-        f"to undo: remove the row at {path}:1; a boot does it, too\n"
+        f"to undo: remove the row at {path}:1; the next boot undoes it too\n"
     )
     assert not image.etc.exists()
 
 
-def test_what_is_named_twice_is_written_once(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_name_given_twice_is_written_once(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     who = (
         "--uid",
         "7",
@@ -177,7 +177,7 @@ def test_what_is_named_twice_is_written_once(image: Image, capsys: pytest.Captur
     assert tomli.loads(image.site.read_text())["mark"][0]["modules"] == ["plain_one"]
 
 
-def test_comments_stay_and_the_row_stands_before_what_would_decide_first(
+def test_comments_stay_and_the_new_row_precedes_rows_that_would_match_first(
     image: Image, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image.etc.mkdir(parents=True)
@@ -202,7 +202,7 @@ def test_comments_stay_and_the_row_stands_before_what_would_decide_first(
         ("deny", ("--uid", "1002", "--cap", "CAP_SYS_MODULE"), 0),
     ],
 )
-def test_explain_knows_the_groups_of_a_user(image: Image, action: str, who: tuple[str, ...], code: int) -> None:
+def test_explain_uses_the_groups_of_a_user(image: Image, action: str, who: tuple[str, ...], code: int) -> None:
     image.etc.mkdir(parents=True)
     image.site.write_text(f'[[rule]]\nmodules = ["bad"]\ngroups = ["telephony"]\naction = "{action}"\n')
     (image.root / "etc/group").write_text("root:x:0:\ntelephony:x:44:alice,asterisk\n")
@@ -246,11 +246,11 @@ def test_json(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("setting", "note"),
     [
-        ("trial = true", "note: a trial is on, so nobody is refused anything yet [05-a.toml:2]\n"),
-        ('mismatch = "log"', "note: mismatch is log, so nobody is refused for a mark [05-a.toml:2]\n"),
+        ("trial = true", "note: a trial is on, so nothing is refused yet [05-a.toml:2]\n"),
+        ('mismatch = "log"', "note: mismatch is log, so a mark refuses nothing [05-a.toml:2]\n"),
     ],
 )
-def test_what_keeps_a_mark_from_counting_is_said(
+def test_a_note_says_which_setting_makes_a_mark_ineffective(
     image: Image, capsys: pytest.CaptureFixture[str], setting: str, note: str
 ) -> None:
     image.etc.mkdir(parents=True)
@@ -258,12 +258,12 @@ def test_what_keeps_a_mark_from_counting_is_said(
     assert note in ctl(image, capsys, "mark", "plain_one", "--reason", "x")
 
 
-def test_what_this_kernel_has_not_is_written_by_force(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
+def test_force_writes_a_module_that_this_kernel_lacks(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("nosuch", "built_in"):
         assert f'modules = ["{name}"]' in ctl(image, capsys, "mark", name, "--reason", "x", "--force")
 
 
-def nothing(image: Image) -> None:
+def unchanged(image: Image) -> None:
     pass
 
 
@@ -293,22 +293,22 @@ def linked(image: Image) -> None:
     image.site.symlink_to("../elsewhere")
 
 
-def somebodys(image: Image) -> None:
+def writable_by_others(image: Image) -> None:
     image.etc.mkdir(parents=True)
     image.site.write_text("")
     image.site.chmod(0o666)
 
 
-def somebodys_folder(image: Image) -> None:
+def folder_writable_by_others(image: Image) -> None:
     image.etc.mkdir(parents=True)
     image.etc.chmod(0o777)
 
 
-def empty(image: Image) -> None:
+def no_drop_in(image: Image) -> None:
     (image.lib / "50-d.toml").unlink()
 
 
-def earlier(image: Image) -> None:
+def earlier_mark(image: Image) -> None:
     image.etc.mkdir(parents=True)
     (image.etc / "05-a.toml").write_text('[[mark]]\nmodules = ["plain_one"]\nprivileged = false\n')
 
@@ -319,49 +319,49 @@ def replaced(image: Image) -> None:
 
 
 WHY = ("--reason", "x")
-NAMES = "which has up to 55 letters, digits, - and _; patterns and aliases are for policy files"
+NAMES = "which has up to 55 letters, digits, - and _; patterns and aliases belong in policy files"
 
 
 @pytest.mark.parametrize(
     ("spoil", "command", "sentence"),
     [
-        (nothing, ("mark", "plain_one", "--reason", "é" * 501), "--reason: it has 501 characters; it may have 500"),
-        (nothing, ("mark", "plain_one", "--reason", "x" * 100_000), "--reason: it has 100000 characters; it may have 500"),
-        (nothing, ("mark", "palin_one", *WHY), "palin_one: no such module in this kernel; did you mean plain_one?; --force writes the row all the same"),
-        (nothing, ("mark", "nosuch", *WHY), "nosuch: no such module in this kernel; --force writes the row all the same"),
-        (nothing, ("mark", "built-in", *WHY), "built_in: it is built in, so no policy keeps anybody from it; --force writes the row all the same"),
-        (nothing, ("mark", "../bad", *WHY), f"'../bad' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "bad*", *WHY), f"'bad*' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "b" * 56, *WHY), f"'{'b' * 56}' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "", *WHY), f"'' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "a\nb", *WHY), rf"'a\nb' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "b\udcff", *WHY, "--force"), rf"'b\udcff' is not a module's name, {NAMES}"),
-        (nothing, ("mark", "bäd", *WHY, "--force"), rf"'b\xe4d' is not a module's name, {NAMES}"),
-        (nothing, ("unmark", "bad"), "--reason: say why, for whoever reads the policy next; or give --until-reboot"),
-        (nothing, ("unmark", "bad", "--reason", " \t"), "--reason: it is empty; say why, for whoever reads the policy next"),
-        (nothing, ("unmark", "bad", "--reason", "", "--until-reboot"), "--reason: it is empty; say why, for whoever reads the policy next"),
-        (nothing, ("unmark", "bad", "--reason", "a\x1b[31m"), r"--reason: 'a\x1b[31m' holds what is no printable character; a reason is one line of text"),
-        (nothing, ("unmark", "bad", "--reason", "a\n[[rule]]"), r"--reason: 'a\n[[rule]]' holds what is no printable character; a reason is one line of text"),
-        (nothing, ("unmark", "bad", "--reason", "\udcff"), r"--reason: '\udcff' holds what is no printable character; a reason is one line of text"),
-        (nothing, ("allow", "bad", *WHY), "allow: nobody is named; give --user, --uid or --unit, or 'unmark' it for everyone"),
-        (nothing, ("allow", "bad", *WHY, "--user", "nobody\udcff"), r"--user: 'nobody\udcff' is not in /etc/passwd; give --uid instead"),
-        (nothing, ("allow", "bad", *WHY, "--unit", "cron"), "--unit: 'cron' is no unit's name; it ends in its type, as in 'cron.service'"),
-        (nothing, ("allow", "bad", *WHY, "--unit", ".service"), "--unit: '.service' is no unit's name; it ends in its type, as in 'cron.service'"),
-        (nothing, ("allow", "bad", *WHY, "--unit", "a\n.service"), r"--unit: 'a\n.service' is no unit's name; it ends in its type, as in 'cron.service'"),
-        (nothing, ("allow", "bad", *WHY, "--unit", "[a].service"), "--unit: '[a].service' holds a '['; only * and ? may stand for a part of a name"),
+        (unchanged, ("mark", "plain_one", "--reason", "é" * 501), "--reason: it has 501 characters; the limit is 500"),
+        (unchanged, ("mark", "plain_one", "--reason", "x" * 100_000), "--reason: it has 100000 characters; the limit is 500"),
+        (unchanged, ("mark", "palin_one", *WHY), "palin_one: no such module in this kernel (did you mean plain_one?); --force writes the row anyway"),
+        (unchanged, ("mark", "nosuch", *WHY), "nosuch: no such module in this kernel; --force writes the row anyway"),
+        (unchanged, ("mark", "built-in", *WHY), "built_in: it is built in, so no policy can refuse it; --force writes the row anyway"),
+        (unchanged, ("mark", "../bad", *WHY), f"'../bad' is not a module name, {NAMES}"),
+        (unchanged, ("mark", "bad*", *WHY), f"'bad*' is not a module name, {NAMES}"),
+        (unchanged, ("mark", "b" * 56, *WHY), f"'{'b' * 56}' is not a module name, {NAMES}"),
+        (unchanged, ("mark", "", *WHY), f"'' is not a module name, {NAMES}"),
+        (unchanged, ("mark", "a\nb", *WHY), rf"'a\nb' is not a module name, {NAMES}"),
+        (unchanged, ("mark", "b\udcff", *WHY, "--force"), rf"'b\udcff' is not a module name, {NAMES}"),
+        (unchanged, ("mark", "bäd", *WHY, "--force"), rf"'b\xe4d' is not a module name, {NAMES}"),
+        (unchanged, ("unmark", "bad"), "--reason: say why, for the next reader of the policy, or give --until-reboot"),
+        (unchanged, ("unmark", "bad", "--reason", " \t"), "--reason: it is empty; say why, for the next reader of the policy"),
+        (unchanged, ("unmark", "bad", "--reason", "", "--until-reboot"), "--reason: it is empty; say why, for the next reader of the policy"),
+        (unchanged, ("unmark", "bad", "--reason", "a\x1b[31m"), r"--reason: 'a\x1b[31m' contains an unprintable character; a reason is one line of text"),
+        (unchanged, ("unmark", "bad", "--reason", "a\n[[rule]]"), r"--reason: 'a\n[[rule]]' contains an unprintable character; a reason is one line of text"),
+        (unchanged, ("unmark", "bad", "--reason", "\udcff"), r"--reason: '\udcff' contains an unprintable character; a reason is one line of text"),
+        (unchanged, ("allow", "bad", *WHY), "allow: name callers with --user, --uid or --unit, or 'unmark' the module for everyone"),
+        (unchanged, ("allow", "bad", *WHY, "--user", "nobody\udcff"), r"--user: 'nobody\udcff' is not in /etc/passwd; give --uid instead"),
+        (unchanged, ("allow", "bad", *WHY, "--unit", "cron"), "--unit: 'cron' is not a unit name; it must end in a unit type, as in 'cron.service'"),
+        (unchanged, ("allow", "bad", *WHY, "--unit", ".service"), "--unit: '.service' is not a unit name; it must end in a unit type, as in 'cron.service'"),
+        (unchanged, ("allow", "bad", *WHY, "--unit", "a\n.service"), r"--unit: 'a\n.service' is not a unit name; it must end in a unit type, as in 'cron.service'"),
+        (unchanged, ("allow", "bad", *WHY, "--unit", "[a].service"), "--unit: '[a].service' contains a '['; only * and ? are wildcards here"),
         (broken, ("mark", "plain_one", *WHY), f"{SITE}:2: Expected '=' after a key in a key/value pair, so this is not TOML; nothing was changed"),
         (not_text, ("mark", "plain_one", *WHY), f"{SITE}:1: byte 0xff is not UTF-8; TOML is UTF-8 throughout; nothing was changed"),
         (other_broken, ("mark", "plain_one", *WHY), "/etc/safe-modprobe/policy.d/20-x.toml:1: rule: 'action' is missing; it is one of 'allow', 'log', 'deny'; nothing was changed"),
         (masked, ("mark", "plain_one", *WHY), f"{SITE}: it is a link to /dev/null, and links are not followed; nothing was changed; remove the link or edit its target"),
         (linked, ("mark", "plain_one", *WHY), f"{SITE}: it is a link to ../elsewhere, and links are not followed; nothing was changed; remove the link or edit its target"),
-        (somebodys, ("mark", "plain_one", *WHY), f"{SITE}: others may write it (mode 0666); chmod it to 0644; nothing was changed"),
-        (somebodys_folder, ("mark", "plain_one", *WHY), "/etc/safe-modprobe/policy.d: others may write it (mode 0777); chmod it to 0755; nothing was changed"),
-        (empty, ("mark", "plain_one", *WHY), "/usr/lib/safe-modprobe/policy.d: no drop-in is in force, so the built-in policy is, in which every module needs privilege, and a row of yours would replace it; nothing was changed, install the default policy first"),
-        (earlier, ("mark", "plain_one", *WHY), "05-a.toml:1: plain_one: marked; that decides first, so change it there; nothing was changed"),
-        (replaced, ("mark", "plain_one", "--until-reboot"), "/etc/safe-modprobe/policy.d/09-until-reboot.toml: it takes the place of /run/safe-modprobe/policy.d/09-until-reboot.toml; nothing was changed, remove it"),
+        (writable_by_others, ("mark", "plain_one", *WHY), f"{SITE}: others may write it (mode 0666); chmod it to 0644; nothing was changed"),
+        (folder_writable_by_others, ("mark", "plain_one", *WHY), "/etc/safe-modprobe/policy.d: others may write it (mode 0777); chmod it to 0755; nothing was changed"),
+        (no_drop_in, ("mark", "plain_one", *WHY), "/usr/lib/safe-modprobe/policy.d: no drop-in is in force, so the built-in policy is: every module needs privilege; your row would replace it; nothing was changed; install the default policy first"),
+        (earlier_mark, ("mark", "plain_one", *WHY), "05-a.toml:1: plain_one: marked; that decides first, so change it there; nothing was changed"),
+        (replaced, ("mark", "plain_one", "--until-reboot"), "/etc/safe-modprobe/policy.d/09-until-reboot.toml: it replaces /run/safe-modprobe/policy.d/09-until-reboot.toml; nothing was changed; remove it"),
     ],
 )  # fmt: skip
-def test_one_sentence_and_nothing_is_changed(
+def test_an_error_is_one_sentence_and_changes_nothing(
     image: Image,
     capsys: pytest.CaptureFixture[str],
     spoil: Callable[[Image], None],
@@ -374,7 +374,7 @@ def test_one_sentence_and_nothing_is_changed(
     assert image.state() == before
 
 
-def test_two_admins_at_once_lose_no_row(image: Image) -> None:
+def test_edits_at_the_same_time_lose_no_row(image: Image) -> None:
     command = [
         sys.executable,
         "-c",
@@ -387,12 +387,12 @@ def test_two_admins_at_once_lose_no_row(image: Image) -> None:
     assert sorted(min(rule.users or ()) for rule in rules) == [1, 2, 3, 4]
 
 
-def test_a_library_that_is_missing_is_named(image: Image) -> None:
+def test_a_missing_library_is_named(image: Image) -> None:
     code = "import sys; sys.modules['tomlkit'] = None; from safe_modprobe.admin.commands.main import main; sys.exit(main(sys.argv[1:]))"
     command = [sys.executable, "-c", code, "mark", "bad", "-d", str(image.root), "-S", VERSION, "--reason", "x"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stdout, done.stderr) == (
         1,
         "",
-        "safe-modprobectl: Python's module tomlkit is not installed, which this needs; Debian's python3-tomlkit has it\n",
+        "safe-modprobectl: the Python module tomlkit is missing; install it (Debian package python3-tomlkit)\n",
     )

@@ -1,4 +1,4 @@
-"""The admin's tool as a whole: each subcommand by itself, and what is missing said in one sentence."""
+"""safe-modprobectl as a whole: subcommands load separately, and every failure is one sentence."""
 
 import os
 import pty
@@ -23,24 +23,24 @@ def ctl(*arguments: str, before: str = "") -> tuple[int, str, str]:
     return done.returncode, done.stdout, done.stderr
 
 
-def test_every_command_is_a_file_of_its_own() -> None:
+def test_every_subcommand_has_its_own_file() -> None:
     folder = TOP / "safe_modprobe/admin/commands"
     assert {path.stem for path in folder.glob("*.py") if "def add_parser" in path.read_text()} == set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_a_command_alone_is_the_one_among_all(command: str) -> None:
+def test_a_subcommand_loaded_alone_has_the_same_help(command: str) -> None:
     (every,) = [action.choices for action in parser()._actions if action.choices]
     (alone,) = [action.choices for action in parser([command])._actions if action.choices]
     assert every[command].format_help() == alone[command].format_help()
 
 
 SIZES = ["", "x", "-3", "0", "1", "60", "\u0663", "\u00b2", "9" * 5000]
-"""What COLUMNS and LINES may be: numbers, what str.isdigit() takes for one, and more digits than int() does."""
+"""Values of COLUMNS and LINES: numbers, characters that str.isdigit() accepts, and more digits than int() accepts."""
 
 
 @pytest.mark.parametrize("columns", SIZES)
-def test_any_width_of_a_terminal_is_one(columns: str) -> None:
+def test_help_works_with_any_value_of_columns(columns: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{CODE}", "enable", "--help"],
         cwd=TOP, capture_output=True, text=True, env={"COLUMNS": columns, "PATH": "/usr/bin"},
@@ -52,11 +52,11 @@ def test_any_width_of_a_terminal_is_one(columns: str) -> None:
 
 @pytest.mark.parametrize("terminal", [True, False])
 @pytest.mark.parametrize("size", SIZES)
-def test_a_table_is_shown_on_a_terminal_of_any_size(size: str, terminal: bool) -> None:
+def test_a_table_is_shown_for_any_terminal_size(size: str, terminal: bool) -> None:
     code = "from safe_modprobe.admin.commands.output import print_table; print_table(('module',), [('af_alg',)])"
-    ours, its = pty.openpty()
-    with open(ours, "rb", 0) as screen, open(its, "wb", 0) as tty:
-        os.set_blocking(ours, False)
+    master, slave = pty.openpty()
+    with open(master, "rb", 0) as screen, open(slave, "wb", 0) as tty:
+        os.set_blocking(master, False)
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=TOP, stdin=tty, stdout=tty if terminal else subprocess.PIPE,
             stderr=subprocess.PIPE, env={"COLUMNS": size, "LINES": size, "PATH": "/usr/bin", "TERM": "xterm"},
@@ -65,7 +65,7 @@ def test_a_table_is_shown_on_a_terminal_of_any_size(size: str, terminal: bool) -
     assert (done.returncode, done.stderr) == (0, b"") and b"af_alg" in b"".join((shown or b"").split())
 
 
-def test_a_command_works_while_another_is_broken() -> None:
+def test_a_subcommand_works_while_another_is_broken() -> None:
     broken = "sys.modules['safe_modprobe.admin.commands.surface'] = None"
     code, out, err = ctl("disable", "--help", before=broken)
     assert (code, err) == (0, "") and out.startswith("usage: safe-modprobectl disable")
@@ -78,11 +78,11 @@ STARTS = {
     "status": {"elftools", "hashlib", "json", "rich", "shutil", "tomli", "typing"},
     "explain": {"elftools", "hashlib", "json", "rich", "shutil", "tomli"},
 }
-"""What each does not wait for before it does anything; what a later step needs, that one imports."""
+"""Modules that a subcommand must not import at its start. A later step imports what it needs."""
 
 
 @pytest.mark.parametrize("command", STARTS)
-def test_a_command_starts_without_what_not_every_call_needs(command: str) -> None:
+def test_a_subcommand_does_not_import_rarely_needed_modules_at_start(command: str) -> None:
     arguments = {"explain": ["net-pf-38"]}.get(command, [])
     code = f"""if True:
         import sys
@@ -92,8 +92,8 @@ def test_a_command_starts_without_what_not_every_call_needs(command: str) -> Non
     """
     done = subprocess.run(["/usr/bin/python3", "-IBS", "-c", f"import sys; sys.path.append({str(TOP)!r})\n{code}"],
         capture_output=True, text=True, check=True)  # fmt: skip
-    there = set(done.stdout.split())
-    assert f"safe_modprobe.admin.commands.{command}" in there and there & STARTS[command] == set()
+    imported = set(done.stdout.split())
+    assert f"safe_modprobe.admin.commands.{command}" in imported and imported & STARTS[command] == set()
 
 
 ROWS = [
@@ -105,13 +105,13 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("arguments", "status", "says"), ROWS)
-def test_wrong_usage(arguments: tuple[str, ...], status: int, says: str) -> None:
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], status: int, says: str) -> None:
     code, out, err = ctl(*arguments)
     assert (code, out) == (status, "") and says in err and "Traceback" not in err, err
 
 
 @pytest.mark.parametrize("there", [True, False])
-def test_a_policy_that_was_remembered_hides_no_missing_parser(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
+def test_a_missing_toml_parser_is_found_despite_the_policy_cache(monkeypatch: pytest.MonkeyPatch, there: bool) -> None:
     if there:
         check_parser_installed()
     else:
@@ -123,9 +123,7 @@ def test_a_policy_that_was_remembered_hides_no_missing_parser(monkeypatch: pytes
 def test_a_missing_library_is_named() -> None:
     code, out, err = ctl("reload", before="sys.modules['tomli'] = None")
     assert (code, out) == (1, "")
-    assert err == (
-        "safe-modprobectl: Python's module tomli is not installed, which this needs; Debian's python3-tomli has it\n"
-    )
+    assert err == ("safe-modprobectl: the Python module tomli is missing; install it (Debian package python3-tomli)\n")
 
 
 FULL = "safe-modprobectl: No space left on device\n"
@@ -146,7 +144,7 @@ STREAMS = [
 
 
 @pytest.mark.parametrize(("arguments", "streams", "status", "says"), STREAMS)
-def test_closed_and_full_streams(tmp_path: Path, arguments: str, streams: str, status: int, says: str) -> None:
+def test_closed_and_full_standard_streams(tmp_path: Path, arguments: str, streams: str, status: int, says: str) -> None:
     command = f'exec "$0" -c "$1" {arguments.format(empty=tmp_path)} {streams}'
     done = subprocess.run(
         ["sh", "-c", command, sys.executable, f"import sys\n{CODE}"], cwd=TOP, capture_output=True, text=True
@@ -154,7 +152,7 @@ def test_closed_and_full_streams(tmp_path: Path, arguments: str, streams: str, s
     assert (done.returncode, done.stdout, done.stderr) == (status, "", says)
 
 
-def test_what_a_locale_cannot_write_is_escaped(tmp_path: Path) -> None:
+def test_characters_that_the_locale_lacks_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "ж.toml").write_text("[[rule]]\n")
     done = subprocess.run(
         [sys.executable, "-c", f"import sys\n{CODE}", "check", str(tmp_path)],
@@ -165,7 +163,7 @@ def test_what_a_locale_cannot_write_is_escaped(tmp_path: Path) -> None:
     ), done
 
 
-def test_no_file_of_ours_gets_a_standard_stream_s_number() -> None:
+def test_no_opened_file_gets_the_number_of_a_standard_stream() -> None:
     code = "import sys; from safe_modprobe.admin.commands.main import main; main(['check', '--root', '/nosuch'])"
     code += "; sys.exit(open('/dev/zero').fileno() < 3)"
     done = subprocess.run(["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code], cwd=TOP)

@@ -1,4 +1,4 @@
-"""`status`: what is printed and what programs get, from facts and recorded verdicts that rows give."""
+"""`status`: the printed text and the JSON, for given facts and recorded verdicts."""
 
 import json
 from datetime import UTC, datetime
@@ -33,17 +33,17 @@ def test_a_good_machine_fits_on_a_few_lines(capsys: pytest.CaptureFixture[str]) 
         "safe-modprobe is on and protects",
         "kernel    6.1",
         "at boot   switched on",
-        "mode      marked [50-test.toml:2]; a mismatch: deny [built-in]",
+        "mode      marked [50-test.toml:2]; on a mismatch: deny [built-in]",
         "sources   tracefs in use, proc stands by",
-        "          kernel-args not: this kernel passes none",
-        "          bpf not: this version has no BPF program that records callers",
+        "          kernel-args unused: this kernel passes none",
+        "          bpf unused: this version has no BPF program that records callers",
         "policy    no rules, no marks, no call sites; sha256 0123456789abcdef…",
         "          p/: 50-test.toml",
         "verdicts  none yet",
     ]
 
 
-def test_problems_come_with_their_mends(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_problem_is_shown_with_its_remedy(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(
         capsys, GOOD._replace(modules_disabled=True, tracing=Tracing(there=False)), [], "there is no journal"
     )
@@ -64,7 +64,7 @@ def test_problems_come_with_their_mends(capsys: pytest.CaptureFixture[str]) -> N
         ({}, "safe-modprobe is on and protects"),
         ({"ours": False, "current": "/sbin/modprobe"}, "safe-modprobe is off: kernel.modprobe is /sbin/modprobe"),
         ({"ours": False, "current": ""}, "safe-modprobe is off: kernel.modprobe is empty"),
-        ({"ours": False, "current": None}, "safe-modprobe is off: kernel.modprobe is not there"),
+        ({"ours": False, "current": None}, "safe-modprobe is off: kernel.modprobe is missing"),
         ({"ours": False, "current": "/a\x1b[2Jb"}, "safe-modprobe is off: kernel.modprobe is /a\\x1b[2Jb"),
         (
             {"policy": policy("[settings]\ntrial = true\n")},
@@ -83,7 +83,7 @@ def test_the_first_line_is_the_answer(
     assert printed(capsys, GOOD._replace(**changed), [])[0] == first  # type: ignore[arg-type]
 
 
-def test_names_from_outside_do_nothing_to_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+def test_untrusted_names_cannot_control_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
     lines = printed(capsys, GOOD._replace(policy_error="a\x1b[2Jb\nmoot  forged"), [EVENT, EVENT])
     shown = [line for line in lines if "af_alg" in line]
     assert [line[:9].strip() for line in shown] == ["verdicts", ""]
@@ -91,13 +91,13 @@ def test_names_from_outside_do_nothing_to_a_terminal(capsys: pytest.CaptureFixtu
         0
     ]
     assert all(line.isprintable() for line in lines), lines
-    assert "policy    broken, so the built-in one: no rules, no marks, no call sites" in lines
+    assert "policy    broken, so the built-in policy is in force: no rules, no marks, no call sites" in lines
 
 
-def test_json_has_the_same_keys_always() -> None:
+def test_json_always_has_the_same_keys() -> None:
     facts = GOOD._replace(tracing=Tracing(there=False))
-    said = json.loads(json.dumps(status.as_json(facts, assess(facts), [EVENT], "")))
-    assert said == {
+    found = json.loads(json.dumps(status.as_json(facts, assess(facts), [EVENT], "")))
+    assert found == {
         "state": "on",
         "protects": True,
         "kernel": "6.1",
@@ -149,25 +149,25 @@ def test_json_has_the_same_keys_always() -> None:
     }
     less = GOOD._replace(policy=BUILTIN_POLICY, policy_error="why", digest="", current=None, ours=False)
     other = status.as_json(less, assess(less), [], "no journal")
-    assert other.keys() == said.keys()
+    assert other.keys() == found.keys()
     assert other["policy"] | {"files": []} == {
         "files": [], "digest": None, "error": "why", "rules": 0, "marks": 0, "call_sites": 3,
     }  # fmt: skip
     assert (other["verdicts"], other["verdicts_missing"]) == ([], "no journal")
 
 
-def test_the_whole_way_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whose kernel asks another program, if any."""
+def test_status_runs_on_this_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    """This machine's kernel runs another helper, or none."""
     assert main(["status", "--json"]) == 3
-    said = json.loads(capsys.readouterr().out)
-    assert (said["state"], said["protects"]) == ("off", False)
-    assert {"no-modules", "no-helper", "other-helper"} & {each["key"] for each in said["problems"]}
+    found = json.loads(capsys.readouterr().out)
+    assert (found["state"], found["protects"]) == ("off", False)
+    assert {"no-modules", "no-helper", "other-helper"} & {each["key"] for each in found["problems"]}
     assert main(["status"]) == 3
     assert capsys.readouterr().out.startswith("safe-modprobe is off: kernel.modprobe is ")
 
 
 @pytest.mark.parametrize("arguments", [["status", "--root", "/"], ["status", "--kernel", "6.1"], ["status", "x"]])
-def test_there_is_no_image_to_ask(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_takes_no_image_and_no_argument(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(arguments)
     assert ended.value.code == 2

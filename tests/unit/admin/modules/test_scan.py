@@ -297,5 +297,5 @@ def test_wrong_root_and_kernel(capsys: pytest.CaptureFixture[str], arguments: li
 
 def test_missing_pyelftools_is_one_sentence(root: Path) -> None:
     done = ctl("scan", "--root", root, before="sys.modules['elftools'] = None")
-    message = "Python's module elftools is not installed, which this needs; Debian's python3-pyelftools has it"
+    message = "the Python module elftools is missing; install it (Debian package python3-pyelftools)"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {message}\n")

@@ -1,4 +1,4 @@
-"""The trial's switch, below a folder of the test's; what the kernel then sees is tests/vm/scenarios/trial.py's."""
+"""The switch of a trial, in a temporary folder. tests/vm/scenarios/trial.py tests a trial with a kernel."""
 
 from pathlib import Path
 
@@ -16,15 +16,15 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     run, etc = tmp_path / "run", tmp_path / "etc"
     etc.mkdir()
     monkeypatch.setattr(trial, "PATH", str(run / "00-trial.toml"))
-    monkeypatch.setattr(trial, "_REPLACES", str(etc / "00-trial.toml"))
+    monkeypatch.setattr(trial, "_OVERRIDE", str(etc / "00-trial.toml"))
     return [run, etc]
 
 
-def test_the_last_resort_looks_where_the_switch_is() -> None:
+def test_the_last_resort_knows_the_path_of_the_switch() -> None:
     assert last_resort.TRIAL == trial.PATH == "/run/safe-modprobe/policy.d/00-trial.toml"
 
 
-def test_on_and_off(folders: list[Path]) -> None:
+def test_a_trial_begins_and_ends(folders: list[Path]) -> None:
     assert not trial.is_on() and not trial.end()
     assert trial.start()
     assert trial.is_on() and not trial.start()
@@ -33,14 +33,16 @@ def test_on_and_off(folders: list[Path]) -> None:
     assert trial.end() and not trial.is_on()
 
 
-@pytest.mark.parametrize("what", ["/dev/null", "nowhere"])
-def test_what_takes_its_place_is_named_even_if_it_leads_nowhere(folders: list[Path], what: str) -> None:
+@pytest.mark.parametrize("link", ["/dev/null", "nowhere"])
+def test_a_file_that_overrides_the_switch_is_named_even_if_it_is_a_dangling_link(
+    folders: list[Path], link: str
+) -> None:
     run, etc = folders
-    (etc / "00-trial.toml").symlink_to(what)
+    (etc / "00-trial.toml").symlink_to(link)
     with pytest.raises(SafeModprobeError) as caught:
         trial.start()
     assert str(caught.value) == (
-        f"{etc}/00-trial.toml: it takes the place of {run}/00-trial.toml, so a trial would not hold;"
-        " nothing was changed, remove it"
+        f"{etc}/00-trial.toml: it replaces {run}/00-trial.toml, so a trial would have no effect;"
+        " nothing was changed; remove it"
     )
     assert not run.exists()
