@@ -287,7 +287,7 @@ def test_nothing_new_needs_nothing(state: TargetState) -> None:
 
 def test_nothing_answers() -> None:
     verdict = decide(policy(""), parse(["x"]).request, USER, Plan("x"))
-    assert (verdict.action, verdict.reason) == ("allow", "no module answers")
+    assert (verdict.action, verdict.reason) == ("allow", "no module matches this alias")
 
 
 @pytest.mark.parametrize(
@@ -367,6 +367,6 @@ def test_a_quiet_mark_quiets_its_refusals_alone(text: str, who: Caller, steps: P
 def test_reason_names_the_capability() -> None:
     verdict = decide(policy(""), parse(["x"]).request, USER, MNET)
     assert verdict.reason == (
-        "m: its marker is privileged=CAP_NET_ADMIN; the caller holds no capability that suffices (CAP_NET_ADMIN or CAP_SYS_MODULE)"
+        "m: its marker is privileged=CAP_NET_ADMIN; the caller lacks the required capability (CAP_NET_ADMIN or CAP_SYS_MODULE)"
     )
     assert cap("CAP_NET_ADMIN") == verdict.targets[0].steps[0].need

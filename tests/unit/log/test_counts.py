@@ -325,7 +325,7 @@ def test_a_count_is_written_by_whoever_comes_next(log: Path, monkeypatch: pytest
     monkeypatch.setattr(act, "_now", lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME)) + SECONDS + 1)
     act.record_verdict(verdict("x", ROOT, plan(step("m", Y))._replace(targets=())))
     assert log.read_text().splitlines()[MAX_RECORDS:] == [
-        f"7 more requests of uid 1000 were denied within {SECONDS} s; they were only counted"
+        f"7 more requests by uid 1000 were denied within {SECONDS} s; they were only counted, to limit the rate of records"
     ]
     assert read_counts(act.COUNTS).windows == {}
 
@@ -341,7 +341,7 @@ def test_a_count_is_written_when_nobody_comes(log: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(act, "_now", lambda: int(time.clock_gettime(time.CLOCK_BOOTTIME)) + SECONDS + 1)
     left, due = act.write_due()
     assert [each.times for each in due] == [8] and left.windows == {}
-    assert log.read_text().splitlines()[-1].startswith("8 more requests of unknown callers were denied within")
+    assert log.read_text().splitlines()[-1].startswith("8 more requests by unknown callers were denied within")
     assert act.write_due()[1] == ()
 
 

@@ -199,7 +199,7 @@ def test_rule_for_a_user_lets_that_user_through_and_nobody_else(guest: Guest) ->
 def test_the_refusals_own_line_mends_it(guest: Guest) -> None:
     asks(guest, 1000, MARKED)
     message = guest.log()[-1]
-    fix = message.partition("to let it through: ")[2].partition(" in /etc/")[0]
+    fix = message.partition("to allow it, add ")[2].partition(" in the new file /etc/")[0]
     assert fix, message
     guest.write("/etc/safe-modprobe/policy.d/10-site.toml", fix + "\n")
     try:
