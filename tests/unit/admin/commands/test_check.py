@@ -98,7 +98,7 @@ def test_errors_come_first_then_warnings_then_notes(
     code, lines = check(capsys, "--root", image, good, bad)
     assert code == 1
     assert lines == [
-        f"{bad}:2: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number",
+        f"{bad}:2: users: 'bob' is not a user in /etc/passwd; name services are not queried, so give the number",
         f"{bad}:3: action: 'alow' is not one of 'allow', 'log', 'deny'",
         f"{good}:7: warning: users: no user here has the number 42",
         f"{good}:2: note: trial: with true nothing is refused: what would be is recorded and let through",
@@ -143,7 +143,7 @@ def test_names_are_made_harmless(image: Path, tmp_path: Path, capsys: pytest.Cap
     code, lines = check(capsys, "--root", image, path)
     assert code == 1
     assert lines == [
-        f"{tmp_path}/a\\x1b[2J\\x0a.toml:2: modules: '\\x1b' holds a control character, which no name or reason needs",
+        f"{tmp_path}/a\\x1b[2J\\x0a.toml:2: modules: '\\x1b' contains a control character; remove it",
         f"{tmp_path}/a\\x1b[2J\\x0a.toml:3: privileged: '\\xe9\\u202e' is not a capability such as 'CAP_NET_ADMIN', see"
         " capabilities(7)",
         "2 errors, no warnings, no notes; the policy does not hold",
@@ -236,7 +236,7 @@ def test_what_keeps_a_policy_from_being_in_force(image: Path, capsys: pytest.Cap
         1,
         [
             f"{image}/{SITE}/10-a.toml: others may write it (mode 0666); chmod it to 0644",
-            f"{image}/{SITE}/20-b.toml: No such file or directory; mend or remove it",
+            f"{image}/{SITE}/20-b.toml: No such file or directory; fix or remove it",
             f"{image}/{SITE}/30-c.toml:1: mark: it names nothing; give 'modules' or 'aliases'",
             "3 errors, no warnings, no notes; the policy does not hold",
         ],

@@ -269,7 +269,7 @@ ERRORS = [
     (row("caller = { uid = -1 }"), ":2: uid: -1 is not a user's number, which is from 0 to 4294967294"),
     (
         row('caller = { uid = "nobody-here" }'),
-        ":2: uid: 'nobody-here' is not a user in /etc/passwd; name services are not asked, so give the number",
+        ":2: uid: 'nobody-here' is not a user in /etc/passwd; name services are not queried, so give the number",
     ),
     (
         row('caller = { uid = 5, capabilities = ["net_admin"] }'),

@@ -38,7 +38,7 @@ SEVERAL = [
         [
             "0.toml:2: modules: 'x' is not a list; write ['x']",
             "0.toml:3: action: 'alow' is not one of 'allow', 'log', 'deny'",
-            "0.toml:4: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number",
+            "0.toml:4: users: 'bob' is not a user in /etc/passwd; name services are not queried, so give the number",
         ],
     ),
     # a row as a whole is judged where each key is right
@@ -62,7 +62,7 @@ SEVERAL = [
     # names are the whole policy's
     (
         ["rule = [{ name = 'a', users = [1], action = 'deny' }]", "rule = [{ name = 'a', users = [1], action = 'deny' }]"],
-        ["1.toml:1: name: 'a' is the name of 0.toml:1 already"],
+        ["1.toml:1: name: 'a' is already the name of the rule at 0.toml:1"],
     ),
     # from top to bottom, whatever order the tables have
     (
