@@ -95,7 +95,7 @@ cdef struct deferred:  # a module to be freed when libkmod is idle
 
 @cython.final
 cdef class _Inside:
-    """A context manager that lets one thread at a time into libkmod, and raises what its log callback raised at the end.
+    """Let one thread at a time into libkmod, and raise at the end what its log callback raised.
 
     A Module may end during a call: in another thread, in the garbage collector or in the callback. libkmod still uses
     it then, and waiting would be a deadlock. So the thread that leaves libkmod frees it.
