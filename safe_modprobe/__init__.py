@@ -1,3 +1,3 @@
-"""safe-modprobe: the kernel's module helper that asks who wants a module before it loads it."""
+"""safe-modprobe: the kernel's module helper that checks the caller before it loads a module."""
 
 __version__ = "0.1.0"

@@ -55,27 +55,27 @@ NAMES = (
 )
 
 SYS_MODULE = Capability(16)
-"""Always suffices: who holds it may load any module by hand."""
+"""CAP_SYS_MODULE. It always suffices, since its holder may call finit_module(2) directly."""
 
 ALL = (1 << len(NAMES)) - 1
-"""The mask of a task that holds every capability we know by name."""
+"""The mask of a task that holds every capability of NAMES."""
 
 
 def parse_capability(name: str) -> Capability | None:
-    """The capability of this name, exactly as the kernel's header spells it; None if unknown."""
+    """Return the capability of this name, spelt as in the kernel's header; None if unknown."""
     return Capability(NAMES.index(name)) if name in NAMES else None
 
 
 def name_of(capability: Capability) -> str:
-    """The header's name, or `capability N` for one that is newer than this table."""
+    """Return the header's name, or `capability N` for one that is newer than NAMES."""
     return NAMES[capability] if capability < len(NAMES) else f"capability {capability}"
 
 
 def names_of(mask: int) -> list[str]:
-    """The names of all capabilities in an effective set, as far as they have one."""
+    """Return the names of all capabilities in a mask, without those newer than NAMES."""
     return [name for bit, name in enumerate(NAMES) if mask >> bit & 1]
 
 
 def holds(mask: int, capability: Capability) -> bool:
-    """Whether the capability's bit is set in an effective set."""
+    """Return whether the capability is in a mask."""
     return bool(mask >> capability & 1)

@@ -1,4 +1,4 @@
-"""The decision: three questions (Kees Cook, LKML, 29 Nov 2017), answered without looking at anything.
+"""The decision: answer three questions (Kees Cook, LKML, 29 Nov 2017) from the arguments alone. Pure.
 
 Was this load considered privileged? Is this module marked privileged-only? What are we configured
 to do in the case of mismatches?
@@ -38,29 +38,29 @@ from safe_modprobe.policy.match import (
 
 MODULE_FILE = "the module's .modinfo"
 
-IN_DOUBT = "too little is known of the caller to say that it is not meant"
-"""How the reason ends of what a rule refuses to somebody of whom too little is known."""
+IN_DOUBT = "details about the caller are missing, so this deny rule applies"
+"""Suffix of the reason when a deny rule matches only because details about the caller are missing."""
 
-IN_TRIAL = "it would be refused, but for the trial"
-"""How the reason ends of what a trial let through."""
+IN_TRIAL = "it would be denied without the trial"
+"""Suffix of the reason when only the trial lets a step through."""
 
 
 def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verdict:
-    """First matching rule wins; then the mismatch. Silence is a refusal.
+    """Return the verdict on a request: the first matching rule decides, otherwise the mismatch setting.
 
-    The request's action is that of its worst target, since the kernel asked for all of them; the
-    reason and the origin are those of the step that made it so.
+    The request gets the strictest action of its targets, since the kernel asked for all of them. The
+    reason and the origin are those of the step that caused this action.
     """
-    asking = principals(policy, request, caller)
-    if asking != (caller,):
-        return combine(tuple(decide(policy, request, asker, plan) for asker in asking))
+    on_behalf_of = principals(policy, request, caller)
+    if on_behalf_of != (caller,):
+        return combine(tuple(decide(policy, request, principal, plan) for principal in on_behalf_of))
     site = call_site(policy, request.alias)
     targets = tuple(_judge_target(policy, request, caller, target, site) for target in plan.targets)
-    action = _worst(tuple(target.action for target in targets))
+    action = _strictest(tuple(target.action for target in targets))
     steps = [step for target in targets if target.action is action for step in target.steps if step.action is action]
-    # What a person wants to read about: of what was granted, what asked for most; else what is not noise.
-    telling = [step for step in steps if (step.need is not None if action is Action.ALLOW else not step.quiet)]
-    deciding = next(iter(telling or steps), None)
+    # The reason shown is that of an allowed step which needed privilege, or of a refused step which is not quiet.
+    relevant = [step for step in steps if (step.need is not None if action is Action.ALLOW else not step.quiet)]
+    deciding = next(iter(relevant or steps), None)
     if deciding is None:
         reason, origin = _reason_without_steps(plan), policy.settings.origin("mode")
         return Verdict(action, reason, origin, request, caller, targets)
@@ -76,19 +76,19 @@ def decide(policy: Policy, request: Request, caller: Caller, plan: Plan) -> Verd
 
 
 def combine(verdicts: tuple[Verdict, ...]) -> Verdict:
-    """The verdict to act on when several tasks wait.
+    """Return the verdict to act on when several tasks wait.
 
-    All for this very alias: each might have asked alone, so the most permissive. By /proc alone nobody knows who
-    asked for what, so the strictest.
+    If all wait for this alias, each could have asked alone, so the most permissive verdict counts. The source
+    `proc` cannot tell which task wants this alias, so there the strictest counts.
     """
     ordered: list[Verdict] = sorted(verdicts, key=_sort_key)
     return ordered[-1 if any(verdict.caller.source is Source.PROC for verdict in verdicts) else 0]
 
 
 def _sort_key(verdict: Verdict) -> tuple[int, int, int]:
-    """Of two that let the target in: which skips more soft dependencies, and whose caller holds less.
+    """Order verdicts from permissive to strict: action, skipped soft dependencies, then the caller's capabilities.
 
-    The latter since the caller is also the one for whom the modules' own inits are judged.
+    The capabilities count because requests of a module's init are judged for the verdict's caller.
     """
     skipped = sum(step.action is Action.DENY for target in verdict.targets for step in target.steps)
     caller = verdict.caller
@@ -97,14 +97,15 @@ def _sort_key(verdict: Verdict) -> tuple[int, int, int]:
 
 
 def principals(policy: Policy, request: Request, caller: Caller) -> tuple[Caller, ...]:
-    """For whom the caller asks: for itself, or at a deputy's call site, as a kernel thread, for those behind it.
+    """Return the principals behind a caller: the caller itself, or the tasks that a deputy kernel thread works for.
 
-    Its own uid and capabilities are the kernel's and say nothing, to rules either. Each behind it might have
-    asked alone, so one that may is enough; where nobody waits, nobody is known. Whoever the kernel says nothing of may
-    be a kernel thread, but for the deputy that asks as who it works for.
+    A deputy's uid and capabilities are the kernel's, so neither rules nor markers may use them. If no task is known
+    to wait for the deputy, the principal is an unknown caller.
     """
-    silent = caller.source is Source.KERNEL_ARGS and holds(caller.capabilities, SYS_MODULE)
-    deputy = caller.kernel_thread or (silent and not crypto_asks_as_user(request.alias))
+    # Without kernel arguments the caller may be a kernel thread. The exception is the crypto deputy of a patched
+    # kernel, which passes on its principal's credentials.
+    unnamed = caller.source is Source.KERNEL_ARGS and holds(caller.capabilities, SYS_MODULE)
+    deputy = caller.kernel_thread or (unnamed and not crypto_asks_as_user(request.alias))
     site = call_site(policy, request.alias) if deputy else None
     if site is None or not site.deputy:
         return (caller,)
@@ -112,7 +113,7 @@ def principals(policy: Policy, request: Request, caller: Caller) -> tuple[Caller
 
 
 def caller_query(policy: Policy, request: Request) -> CallerQuery:
-    """Return what the search for this request's callers must know of the policy."""
+    """Return the parts of the policy that the search for this request's callers needs."""
     answer = claimed_caller(request.claim) if request.claim.unprivileged else UNNAMED_CALLER
     return CallerQuery(
         policy.settings.sources,
@@ -123,9 +124,9 @@ def caller_query(policy: Policy, request: Request) -> CallerQuery:
 
 
 def needs_details(policy: Policy, request: Request, caller: Caller) -> bool:
-    """Return whether a rule for this alias could decide otherwise if everything were known about the caller.
+    """Return whether a rule for this alias could decide differently if every detail of the caller were known.
 
-    A caller with CAP_SYS_MODULE is allowed anyway: for it an allow rule matters only above a row that says otherwise.
+    A caller with CAP_SYS_MODULE is allowed by default. For it an allow rule matters only above a different rule.
     """
     alias = normalize(request.alias)
     needs_no_grant = bool(caller.initial_user_namespace) and holds(caller.capabilities, SYS_MODULE)
@@ -149,20 +150,20 @@ def _is_undecided(rule: Rule, caller: Caller) -> bool:
 _SEVERITY = (Action.ALLOW, Action.LOG, Action.DENY)
 
 
-def _worst(actions: tuple[Action, ...]) -> Action:
+def _strictest(actions: tuple[Action, ...]) -> Action:
     return max(actions, key=_SEVERITY.index, default=Action.ALLOW)
 
 
 def _reason_without_steps(plan: Plan) -> str:
     if not plan.targets:
-        return "no module answers"
+        return "no module matches this alias"
     return ", ".join(f"{target.module} is {target.state}" for target in plan.targets)
 
 
 def _judge_target(
     policy: Policy, request: Request, caller: Caller, target: Target, site: CallSite | None
 ) -> TargetVerdict:
-    """Every step by itself; a step without which the target cannot load refuses the target."""
+    """Judge every step on its own. A refused step refuses the steps that need it, and so possibly the target."""
     if target.state is not TargetState.NEW:
         return TargetVerdict(target, Action.ALLOW)
     judged: list[StepVerdict] = []
@@ -170,10 +171,9 @@ def _judge_target(
     for step in target.steps:
         verdict = _judge_step(policy, request, caller, step, target, site)
         if policy.settings.trial and verdict.action is Action.DENY:
-            # The one place that every refusal comes through, whoever said it: mode, rule, mismatch, the kernel's
-            # argument. Not `mismatch = "log"`, above which the first two and the last would still stand; and before
-            # a refused dependency takes others with it, since in a trial none does. Never quiet: whoever is refused
-            # without a word today has to be seen once, and what no module answers is not recorded in any case.
+            # All refusals pass here: by mode, rule, mismatch and kernel argument. The setting `mismatch = "log"` would
+            # cover only one of them. This comes before refusals spread to other steps, because a trial has none.
+            # A trial also records what is quiet, so that the administrator sees each refusal to come.
             verdict = verdict._replace(action=Action.LOG, reason=f"{verdict.reason}; {IN_TRIAL}", quiet=False)
         blocker = next((refused[name] for name in step.needs if name in refused), None)
         if verdict.action is not Action.DENY and blocker is not None:
@@ -185,7 +185,7 @@ def _judge_target(
     if target.module in refused:
         return TargetVerdict(target, Action.DENY, tuple(judged))
     kept = tuple(verdict.action for verdict in judged if verdict.action is not Action.DENY)
-    return TargetVerdict(target, _worst(kept), tuple(judged))
+    return TargetVerdict(target, _strictest(kept), tuple(judged))
 
 
 def _judge_step(
@@ -198,41 +198,40 @@ def _judge_step(
 ) -> StepVerdict:
     settings = policy.settings
     if settings.mode is Mode.DISABLED:
-        return _refuse(step, "mode is disabled, for everyone", settings.origin("mode"), "the mode")
+        return _refuse(step, "mode is disabled, so no caller may load a module", settings.origin("mode"), "the mode")
     if request.claim.netdev:
-        return _refuse(
-            step, "the kernel asks for netdev-NAME with CAP_NET_ADMIN instead", KERNEL, "the name that is asked for"
-        )
+        reason = "a network device is requested by its bare name; only netdev-NAME with CAP_NET_ADMIN may load it"
+        return _refuse(step, reason, KERNEL, "the requested name")
     if request.claim.filesystem and step.module == target.module and not step.registers_filesystem:
-        return _refuse(step, "asked for as a file system, and registers none", KERNEL, "the module")
+        return _refuse(step, "requested as a file system, but the module registers none", KERNEL, "the module")
     rule = first_rule(policy, request, caller, step.module)
     if rule is not None:
-        why = rule.reason or (f"rule {rule.name}" if rule.name else f"a rule says {rule.action}")
-        why = why if matches_caller(rule, caller) else f"{why}; {IN_DOUBT}"
+        reason = rule.reason or (f"rule {rule.name}" if rule.name else f"a rule says {rule.action}")
+        reason = reason if matches_caller(rule, caller) else f"{reason}; {IN_DOUBT}"
         barred = "that rule" if rule.action is Action.DENY else ""
-        return StepVerdict(step, rule.action, why, rule.origin, None, rule.quiet, barred)
-    need, why, origin, quiet = _need(policy, request, step)
+        return StepVerdict(step, rule.action, reason, rule.origin, None, rule.quiet, barred)
+    need, reason, origin, quiet = _need(policy, request, step)
     if need is None:
-        return StepVerdict(step, Action.ALLOW, why, origin)
+        return StepVerdict(step, Action.ALLOW, reason, origin)
     if suffices(policy, caller, need, site):
-        return StepVerdict(step, Action.ALLOW, f"{why}; the caller may", origin, need)
-    enough = " or ".join(name_of(each) for each in _sufficient(need, site))
-    why = f"{why}; the caller holds no capability that suffices ({enough})"
-    return StepVerdict(step, settings.mismatch, why, origin, need, quiet)
+        return StepVerdict(step, Action.ALLOW, f"{reason}; the caller has sufficient privilege", origin, need)
+    sufficient = " or ".join(name_of(each) for each in _sufficient(need, site))
+    reason = f"{reason}; the caller lacks the required capability ({sufficient})"
+    return StepVerdict(step, settings.mismatch, reason, origin, need, quiet)
 
 
 KERNEL = Origin("grsecurity's kernel argument")
 
 
-def _refuse(step: Step, why: str, origin: Origin, barred: str) -> StepVerdict:
-    return StepVerdict(step, Action.DENY, why, origin, barred=barred)
+def _refuse(step: Step, reason: str, origin: Origin, barred: str) -> StepVerdict:
+    return StepVerdict(step, Action.DENY, reason, origin, barred=barred)
 
 
 class _Need(NamedTuple):
-    """The capability that a step asks for, if any, with the reason and its place."""
+    """The capability that a step requires, None for no privilege, and the row or marker that requires it."""
 
     capability: Capability | None
-    why: str
+    reason: str
     origin: Origin
     quiet: bool = False
 
@@ -248,19 +247,22 @@ def _need(policy: Policy, request: Request, step: Step) -> _Need:
         origin = Origin(step.path) if step.path else Origin(MODULE_FILE)
         return _Need(step.marker.capability, f"its marker is privileged={step.marker.written}", origin)
     if mode is Mode.PRIVILEGED:
-        return _Need(SYS_MODULE, "mode is privileged, for all modules", mode_origin)
+        return _Need(SYS_MODULE, "mode is privileged, so every module needs privilege", mode_origin)
     if mark is not None:
-        return _Need(None, mark.reason or "left to its marker, and it has none", mark.origin)
+        return _Need(
+            None, mark.reason or "the mark defers to the module's marker, and the module has none", mark.origin
+        )
     return _Need(None, "not marked", mode_origin)
 
 
 def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | None) -> bool:
-    """Whether the caller holds CAP_SYS_MODULE, the capability needed, or the call site's.
+    """Return whether the caller holds CAP_SYS_MODULE, the needed capability, or the call site's.
 
-    Only in the initial user namespace (capable(), not ns_capable()). For a deputy ask for its principals().
+    Capabilities count only in the initial user namespace (capable(), not ns_capable()). For a deputy, call this
+    for each of its principals().
     """
     if not caller.known:
-        # A kernel argument that we do not understand is an answer, and the answer is no.
+        # A kernel argument that the helper cannot parse still means that the kernel found no privilege.
         return policy.settings.unknown_caller_privileged and caller.source is not Source.KERNEL_ARGS
     if not caller.initial_user_namespace:
         return False
@@ -268,6 +270,6 @@ def suffices(policy: Policy, caller: Caller, need: Capability, site: CallSite | 
 
 
 def _sufficient(need: Capability, site: CallSite | None) -> list[Capability]:
-    """Any of these, each once: the one needed, the call site's, and CAP_SYS_MODULE always."""
+    """Return the capabilities of which one suffices: the needed one, the call site's and CAP_SYS_MODULE."""
     others = [] if site is None or site.capability is None else [site.capability]
     return list(dict.fromkeys([need, *others, SYS_MODULE]))

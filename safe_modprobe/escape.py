@@ -1,8 +1,8 @@
-"""Untrusted text made fit for one line of a log or a terminal."""
+"""Escape untrusted text for one line of a log or a terminal."""
 
 
 def escape(text: str) -> str:
-    r"""Untrusted text for one line that people and parsers read: ASCII, with \xNN for the rest."""
+    r"""Return untrusted text as printable ASCII on one line, with \xNN for each other byte, quote and backslash."""
     return "".join(
         chr(byte) if 32 <= byte < 127 and byte not in b"\\\"'" else f"\\x{byte:02x}"
         for byte in text.encode(errors="surrogateescape")

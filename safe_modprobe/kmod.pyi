@@ -1,4 +1,4 @@
-"""libkmod for Python; kmod.pyx has the documentation."""
+"""Type hints of the libkmod bindings. kmod.pyx has the documentation."""
 
 from collections.abc import Callable, Sequence
 

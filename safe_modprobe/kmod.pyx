@@ -1,9 +1,9 @@
 # cython: language_level=3
-"""libkmod for Python, with python-kmod's class and method names, and what the helper needs beyond them.
+"""Python bindings of libkmod, with python-kmod's class and method names and what else the helper needs.
 
 Every call that may block (indexes, files, the kernel) runs without the GIL. A libkmod context is not
-thread-safe, so each Kmod has a lock that its modules share. Names are str (surrogateescape), since they are
-whatever bytes somebody chose.
+thread-safe, so each Kmod has a lock that its modules share. Names are str (surrogateescape), since they may be any
+bytes.
 """
 
 import os
@@ -34,15 +34,15 @@ MODULE_INIT_COMPRESSED_FILE = 4
 
 
 class KmodError(OSError):
-    """libkmod said no; `errno` is its reason."""
+    """libkmod failed with this `errno`."""
 
 
 class BlacklistedError(KmodError):
-    """The module is blacklisted, under the KMOD_PROBE_APPLY_BLACKLIST* flag that was given; `errno` is EPERM."""
+    """The module is blacklisted and a KMOD_PROBE_APPLY_BLACKLIST* flag was given; `errno` is EPERM."""
 
 
 cdef bytes _bytes(object text):
-    """A C string. Raises ValueError for an embedded NUL, which would cut it."""
+    """Return a C string. Raises ValueError for an embedded NUL, which would cut it."""
     cdef bytes raw = os.fsencode(text)
     if b"\0" in raw:
         raise ValueError("a name must not hold a NUL byte")
@@ -50,9 +50,9 @@ cdef bytes _bytes(object text):
 
 
 cdef bytes _name(object text):
-    """A C string for libkmod's buffers of PATH_MAX. Raises KmodError for a longer one, ValueError as above.
+    """Return a C string for libkmod's buffers of PATH_MAX. Raises KmodError for a longer one, ValueError for a NUL.
 
-    libkmod would cut it, or, for an alias with an open bracket, write on behind the buffer on its stack
+    libkmod would cut a longer one. For an alias with an open bracket it would overflow a buffer on its stack
     (alias_normalize() in shared/util.c, up to kmod 34 at least).
     """
     cdef bytes raw = _bytes(text)
@@ -62,7 +62,7 @@ cdef bytes _name(object text):
 
 
 cdef const char *_or_null(bytes raw):
-    """The C string of bytes that the caller keeps alive, NULL for None."""
+    """Return the C string of bytes that the caller keeps alive, NULL for None."""
     if raw is None:
         return NULL
     return raw
@@ -79,7 +79,7 @@ cdef object _error(int err, str what):
 cdef void _deliver(void *owner, int priority, const char *file, int line, const char *function,
                    const char *message) noexcept with gil:
     inside = <_Inside>owner
-    # After an exception nobody is called any more. No callback: the garbage collector has taken it.
+    # After an exception the callback is not called any more. The garbage collector may have cleared it.
     if inside.callback is None or inside.error is not None:
         return
     try:
@@ -88,23 +88,23 @@ cdef void _deliver(void *owner, int priority, const char *file, int line, const 
         inside.error = error
 
 
-cdef struct late:
+cdef struct deferred:  # a module to be freed when libkmod is idle
     kmod_module *module
-    late *next
+    deferred *next
 
 
 @cython.final
 cdef class _Inside:
-    """`with inside:` one thread at a time in libkmod, and what its log callback raised is raised on the way out.
+    """Let one thread at a time into libkmod, and raise at the end what its log callback raised.
 
-    A Module may end at any moment: in another thread, or in the middle of a call by way of the garbage collector or
-    the callback. libkmod must not lose it just then, and to wait would be a deadlock; so who leaves frees it.
+    A Module may end during a call: in another thread, in the garbage collector or in the callback. libkmod still uses
+    it then, and waiting would be a deadlock. So the thread that leaves libkmod frees it.
     All fields are read and written under the GIL.
     """
 
     cdef PyThread_type_lock lock
     cdef unsigned long holder
-    cdef late *ended
+    cdef deferred *ended
     cdef log log
     cdef object callback
     cdef object error
@@ -125,7 +125,7 @@ cdef class _Inside:
             raise RuntimeError("a Kmod cannot be used from within its own call")
         while got != PY_LOCK_ACQUIRED:
             with nogil:
-                # Not for ever: a signal just before the wait would interrupt nothing.
+                # The wait has a timeout (0.1 s), because a signal just before it would not interrupt it.
                 got = PyThread_acquire_lock_timed(self.lock, 100000, 1)
             if got != PY_LOCK_ACQUIRED:
                 PyErr_CheckSignals()
@@ -138,7 +138,7 @@ cdef class _Inside:
             raise error
 
     cdef void leave(self) noexcept:
-        cdef late *each
+        cdef deferred *each
         while self.ended is not NULL:
             each = self.ended
             self.ended = each.next
@@ -148,32 +148,32 @@ cdef class _Inside:
         PyThread_release_lock(self.lock)
 
     cdef void unref(self, kmod_module *module) noexcept:
-        """Without a word to the callback: it could not raise anything, and would let other threads run."""
+        """Drop a reference without logging. The callback could not raise here, and would let other threads run."""
         deliver = self.log.deliver
         self.log.deliver = NULL
         kmod_module_unref(module)
         self.log.deliver = deliver
 
     cdef void drop(self, kmod_module *module) noexcept:
-        """Give a reference back, now or at the end of the call that is under way."""
-        cdef late *each
+        """Drop a reference now, or at the end of the current call."""
+        cdef deferred *each
         if PyThread_acquire_lock_timed(self.lock, 0, 0) == PY_LOCK_ACQUIRED:
             self.unref(module)
             self.leave()
             return
-        each = <late *>malloc(sizeof(late))
-        if each is not NULL:  # without memory it leaks
+        each = <deferred *>malloc(sizeof(deferred))
+        if each is not NULL:  # without memory the module leaks
             each.module = module
             each.next = self.ended
             self.ended = each
 
 
-@cython.no_gc_clear  # a Module that ends needs `_inside`; a cycle leads over its callback, which can be cleared
+@cython.no_gc_clear  # a Module needs `_inside` when it ends; the collector breaks a cycle at the callback instead
 cdef class Kmod:
-    """A libkmod context: the modules of one kernel, and the configuration that goes with them.
+    """A libkmod context: the modules of one kernel and their configuration.
 
-    `mod_dir` is a folder such as /lib/modules/6.1.0 (default: the running kernel's); `config`, a list of paths,
-    replaces the usual modprobe.d folders. Raises KmodError, ValueError for a NUL.
+    `mod_dir` is a folder such as /lib/modules/6.1.0 (default: the running kernel's). `config` is a list of paths
+    that replace the usual modprobe.d folders. Raises KmodError, and ValueError for a NUL.
     """
 
     cdef kmod_ctx *_ctx
@@ -209,30 +209,30 @@ cdef class Kmod:
             ctx = quiet_new(c_folder, <const char * const *>c_paths)
         free(<void *>c_paths)
         set_log(ctx, &self._inside.log)
-        if ctx is NULL or kmod_get_dirname(ctx) is NULL:  # before kmod 34 it crashes later on for want of a folder
+        if ctx is NULL or kmod_get_dirname(ctx) is NULL:  # before kmod 34, libkmod would crash later without a folder
             kmod_unref(ctx)
-            raise KmodError(ENOENT, "libkmod could not make a context, for want of memory or of a current folder")
+            raise KmodError(ENOENT, "libkmod could not create a context; memory or the current folder is missing")
         if old is not NULL:
             kmod_set_log_priority(ctx, kmod_get_log_priority(old))
         self._ctx = ctx
         kmod_unref(old)
 
     def set_mod_dir(self, mod_dir):
-        """Look at another folder from now on, with the same `config`. Modules that were made before keep the old one.
+        """Use another folder from now on, with the same `config`. Existing Module objects keep the old one.
 
-        Raises KmodError, ValueError, and then nothing has changed.
+        Raises KmodError and ValueError; the folder stays the same then.
         """
         with self._inside:
             self._open(mod_dir)
 
     @property
     def dirname(self):
-        """The folder that is looked at."""
+        """The folder of the modules."""
         return _text(kmod_get_dirname(self._ctx))
 
     @property
     def log_priority(self):
-        """syslog(3)'s level up to which libkmod says something."""
+        """The syslog(3) priority up to which libkmod logs."""
         return kmod_get_log_priority(self._ctx)
 
     @log_priority.setter
@@ -240,16 +240,16 @@ cdef class Kmod:
         kmod_set_log_priority(self._ctx, priority)
 
     def set_log(self, callback):
-        """Call callback(priority, file, line, function, message) for libkmod's messages; None: say nothing.
+        """Call callback(priority, file, line, function, message) for each log message of libkmod; None drops them.
 
-        What it raises is raised by the call that it was told of, when that has ended. It cannot use this Kmod
-        (RuntimeError). It never hears what libkmod says of modprobe.d, since that is read before, nor of freed modules.
+        If the callback raises, the call that logged raises the same when it ends. The callback cannot use this Kmod
+        (RuntimeError). It gets no messages about modprobe.d, which is read earlier, nor about freed modules.
         """
         self._inside.callback = callback
         self._inside.log.deliver = NULL if callback is None else &_deliver
 
     def load_resources(self):
-        """Keep the indexes open, for many look-ups. Raises KmodError."""
+        """Keep the indexes open, which speeds up many look-ups. Raises KmodError."""
         cdef int err
         with self._inside, nogil:
             err = kmod_load_resources(self._ctx)
@@ -257,21 +257,21 @@ cdef class Kmod:
             raise _error(err, "the indexes could not be read")
 
     def unload_resources(self):
-        """The other direction."""
+        """Close the indexes."""
         with self._inside, nogil:
             kmod_unload_resources(self._ctx)
 
     def validate_resources(self):
-        """0 when indexes and configuration are as on disk, 1 when the indexes, 2 when all must be read anew."""
+        """Return 0 if indexes and configuration are current, 1 to reload the indexes, 2 to create a new context."""
         cdef int state
         with self._inside, nogil:
             state = kmod_validate_resources(self._ctx)
         return state
 
     def lookup(self, alias, int flags=0):
-        """All modules that an alias or a name stands for. `flags`: KMOD_FILTER_*.
+        """Return all modules that match an alias or name, which may be none. `flags` are KMOD_FILTER_*.
 
-        Nothing answers: an empty list. Raises KmodError for what cannot be an alias, ValueError for a NUL.
+        Raises KmodError for an invalid alias, and ValueError for a NUL.
         """
         cdef bytes raw = _name(alias)
         cdef const char *c_alias = raw
@@ -292,7 +292,7 @@ cdef class Kmod:
             return _modules(self, found)
 
     def module_from_name(self, name):
-        """The module of this very name, which need not exist. Raises KmodError, ValueError."""
+        """Return the module of this name, which need not exist. Raises KmodError, ValueError."""
         cdef bytes raw = _name(name)
         cdef const char *c_name = raw
         cdef kmod_module *module = NULL
@@ -305,7 +305,7 @@ cdef class Kmod:
             return _module(self, module)
 
     def module_from_path(self, path):
-        """The module in this file; /proc/self/fd/N is one. Raises KmodError, ValueError."""
+        """Return the module in this file, such as /proc/self/fd/N. Raises KmodError, ValueError."""
         cdef bytes raw = _name(path)
         cdef const char *c_path = raw
         cdef kmod_module *module = NULL
@@ -318,7 +318,7 @@ cdef class Kmod:
             return _module(self, module)
 
     def loaded(self):
-        """The modules in /proc/modules. Raises KmodError."""
+        """Return the modules in /proc/modules. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
         with self._inside:
@@ -333,10 +333,10 @@ cdef class Kmod:
         return self.loaded()
 
     def modprobe(self, name, quiet=False, int flags=0, extra_options=None):
-        """Insert all that a name or alias stands for. Raises KmodError; with `quiet` not for an unknown one."""
+        """Insert all modules that match a name or alias. Raises KmodError, except for no match with `quiet`."""
         modules = self.lookup(name)
         if not modules and not quiet:
-            raise KmodError(ENOENT, f"no module answers {ascii(name)}")
+            raise KmodError(ENOENT, f"no module matches {ascii(name)}")
         for module in modules:
             module.insert(flags, extra_options)
 
@@ -345,7 +345,7 @@ cdef class Kmod:
         self.module_from_name(module_name).remove(flags)
 
     def config(self):
-        """modprobe.d and the kernel command line: {"blacklists": [(module, "")], "options": [(module, text)], …}."""
+        """Return the lines of modprobe.d and of the kernel command line: {"options": [(module, text)], …}."""
         with self._inside:
             return {
                 "blacklists": _config(kmod_config_get_blacklists(self._ctx)),
@@ -358,7 +358,7 @@ cdef class Kmod:
 
 
 cdef list _config(kmod_config_iter *each):
-    """[(key, value)] of one kind of line; "" where libkmod has no value."""
+    """Return [(key, value)] of one kind of line; the value is "" if libkmod has none."""
     cdef list found = []
     if each is NULL:
         raise MemoryError
@@ -372,10 +372,10 @@ cdef list _config(kmod_config_iter *each):
 
 
 cdef Module _module(Kmod kmod, kmod_module *module):
-    """Take over a reference, in failure too; the caller is inside. Raises KmodError for a name that no file could have.
+    """Wrap a module and take over its reference, even on failure. The caller holds `_inside`.
 
-    libkmod 30 puts names into buffers of PATH_MAX together with /sys/module/ and writes behind what is cut
-    (kmod_module_get_initstate()).
+    Raises KmodError for a name that is too long for a file. libkmod 30 would put it into a buffer of PATH_MAX together
+    with /sys/module/, and write past its end (kmod_module_get_initstate()).
     """
     cdef size_t length = strlen(kmod_module_get_name(module))
     try:
@@ -391,7 +391,7 @@ cdef Module _module(Kmod kmod, kmod_module *module):
 
 
 cdef list _modules(Kmod kmod, kmod_list *found):
-    """The modules of a list, which is freed, in failure too; the caller is inside."""
+    """Wrap the modules of a list and free it, even on failure. The caller holds `_inside`."""
     cdef list made = []
     cdef kmod_list *each = found
     try:
@@ -404,7 +404,7 @@ cdef list _modules(Kmod kmod, kmod_list *found):
 
 
 class Action:
-    """A step of the dry run: the module, whether its `install` command would run, and its options."""
+    """An action of the dry run: the module, whether its `install` command would run, and its options."""
 
     __slots__ = ("install", "module", "options")
 
@@ -417,16 +417,16 @@ class Action:
 cdef object _BY_A_KMOD = object()
 
 
-@cython.no_gc_clear  # its end needs its Kmod
+@cython.no_gc_clear  # __dealloc__() needs the Kmod
 cdef class Module:
-    """A module of a Kmod's kernel, which it keeps alive."""
+    """A module of a Kmod, which it keeps alive."""
 
     cdef Kmod _kmod
     cdef kmod_module *_module
 
     def __cinit__(self, made=None):
         if made is not _BY_A_KMOD:
-            raise TypeError("a Module comes from a Kmod")
+            raise TypeError("only a Kmod can create a Module")
 
     def __dealloc__(self):
         if self._module is not NULL:
@@ -442,7 +442,7 @@ cdef class Module:
 
     @property
     def path(self):
-        """The file, None for what is built in or does not exist."""
+        """The file, None for a module that is built in or does not exist."""
         cdef const char *path
         with self._kmod._inside, nogil:
             path = kmod_module_get_path(self._module)
@@ -450,7 +450,7 @@ cdef class Module:
 
     @property
     def options(self):
-        """modprobe.d's options and the kernel command line's, None without any."""
+        """The options in modprobe.d and on the kernel command line, None without any."""
         with self._kmod._inside:
             return _text(kmod_module_get_options(self._module))
 
@@ -476,7 +476,7 @@ cdef class Module:
 
     @property
     def refcount(self):
-        """How many use it. Raises KmodError when it is not loaded."""
+        """The number of its users. Raises KmodError if it is not loaded."""
         cdef int count
         with self._kmod._inside, nogil:
             count = kmod_module_get_refcnt(self._module)
@@ -484,7 +484,7 @@ cdef class Module:
 
     @property
     def size(self):
-        """Bytes in the kernel. Raises KmodError when it is not loaded."""
+        """Its size in the kernel, in bytes. Raises KmodError if it is not loaded."""
         cdef long size
         with self._kmod._inside, nogil:
             size = kmod_module_get_size(self._module)
@@ -492,7 +492,7 @@ cdef class Module:
 
     @property
     def dependencies(self):
-        """All modules that must be in before it, their own included (modules.dep)."""
+        """All modules that must be loaded before it, dependencies of dependencies included (modules.dep)."""
         cdef kmod_list *found
         with self._kmod._inside:
             with nogil:
@@ -501,7 +501,7 @@ cdef class Module:
 
     @property
     def softdeps(self):
-        """(pre, post): the soft dependencies to be tried before and after it. Raises KmodError."""
+        """(pre, post): the soft dependencies to try before and after it. Raises KmodError."""
         cdef kmod_list *pre = NULL
         cdef kmod_list *post = NULL
         cdef int err
@@ -519,7 +519,7 @@ cdef class Module:
 
     @property
     def weakdeps(self):
-        """What it may ask for by itself, for initramfs makers; empty before libkmod 33. Raises KmodError."""
+        """The modules that it may request itself, for initramfs tools; empty before libkmod 33. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
         with self._kmod._inside:
@@ -540,7 +540,7 @@ cdef class Module:
 
     @property
     def info(self):
-        """[(key, value)] of .modinfo in the file's order, then what libkmod says of a signature. Raises KmodError."""
+        """[(key, value)] of .modinfo in the file's order, then libkmod's pairs about a signature. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
         with self._kmod._inside, nogil:
@@ -559,7 +559,7 @@ cdef class Module:
 
     @property
     def versions(self):
-        """[(symbol, CRC)] that it was built against. Raises KmodError."""
+        """[(symbol, CRC)] of the symbols that it was built against. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
         with self._kmod._inside, nogil:
@@ -578,7 +578,7 @@ cdef class Module:
 
     @property
     def symbols(self):
-        """[(symbol, CRC)] that it exports. Raises KmodError."""
+        """[(symbol, CRC)] of the symbols that it exports. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
         with self._kmod._inside, nogil:
@@ -597,7 +597,7 @@ cdef class Module:
 
     @property
     def dependency_symbols(self):
-        """The symbols that it needs from elsewhere. Raises KmodError."""
+        """The symbols that it needs from other modules or the kernel. Raises KmodError."""
         cdef kmod_list *found = NULL
         cdef int err
         with self._kmod._inside, nogil:
@@ -615,10 +615,10 @@ cdef class Module:
         return names
 
     def plan(self, unsigned int flags=0, extra_options=None):
-        """[Action]: what an insertion would do, in order, by libkmod's own dry run (modprobe -n).
+        """Return [Action] in the order of an insertion, from libkmod's own dry run (modprobe -n).
 
-        Modules that are live or built in are not in it. Raises BlacklistedError under a KMOD_PROBE_APPLY_BLACKLIST* flag,
-        and KmodError.
+        Live and built-in modules are left out. Raises KmodError, and BlacklistedError under a
+        KMOD_PROBE_APPLY_BLACKLIST* flag.
         """
         cdef bytes raw = None if extra_options is None else _bytes(extra_options)
         cdef const char *c_options = _or_null(raw)
@@ -650,7 +650,7 @@ cdef class Module:
                 free_actions(&found)
 
     def insert(self, unsigned int flags=0, extra_options=None):
-        """Insert it and what it needs, as modprobe does, `install` commands too. Raises BlacklistedError, KmodError."""
+        """Insert it as modprobe does, with dependencies and `install` commands. Raises BlacklistedError, KmodError."""
         cdef bytes raw = None if extra_options is None else _bytes(extra_options)
         cdef const char *c_options = _or_null(raw)
         cdef int err
@@ -675,7 +675,7 @@ cdef object _checked(long result, str what):
 
 
 def finit_module(int fd, params, int flags):
-    """finit_module(2): load the module that is open at `fd`. Raises OSError, ValueError for a NUL in `params`."""
+    """Load the module that is open at `fd` by finit_module(2). Raises OSError, and ValueError for a NUL in `params`."""
     cdef bytes raw = _bytes(params)
     cdef const char *c_params = raw
     cdef int err

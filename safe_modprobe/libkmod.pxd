@@ -1,4 +1,4 @@
-# libkmod.h, as far as kmod.pyx uses it; and the few lines of C that Cython cannot say.
+# The declarations of libkmod.h that kmod.pyx uses, and C code that Cython cannot express.
 
 from libc.stdint cimport uint64_t
 
@@ -109,7 +109,7 @@ cdef extern from *:
     #include <unistd.h>
     #include <libkmod.h>
 
-    /* libkmod 33 has it, Debian 12's 30 does not: one build runs on both. */
+    /* libkmod 33 has this function, Debian 12's libkmod 30 lacks it. With a weak symbol one build runs on both. */
     extern int kmod_module_get_weakdeps(const struct kmod_module *, struct kmod_list **)
         __attribute__((weak));
 
@@ -119,7 +119,7 @@ cdef extern from *:
         return kmod_module_get_weakdeps ? kmod_module_get_weakdeps(mod, list) : 0;
     }
 
-    /* The dry run's print_action gets no pointer of ours, so the list stands beside it. */
+    /* libkmod passes no user pointer to print_action, so a thread-local variable points to the list. */
     struct action { struct kmod_module *module; char *options; bool install; };
     struct actions { struct action *each; size_t count; bool no_memory; };
     static __thread struct actions *collecting;
@@ -143,7 +143,7 @@ cdef extern from *:
                        struct actions *into)
     {
         int err;
-        /* The log's callback may be in a dry run of another context. */
+        /* The log callback may start a dry run of another context inside this one. */
         struct actions *outer = collecting;
         collecting = into;
         err = kmod_module_probe_insert_module(mod, flags | KMOD_PROBE_DRY_RUN, extra, NULL, NULL,
@@ -161,7 +161,7 @@ cdef extern from *:
         free(list->each);
     }
 
-    /* libkmod's messages: formatted here, since Cython has no va_list. */
+    /* Format libkmod's messages here, since Cython has no va_list. */
     typedef void (*deliver_fn)(void *, int, const char *, int, const char *, const char *);
     struct log { deliver_fn deliver; void *owner; };
 
@@ -181,9 +181,9 @@ cdef extern from *:
         kmod_set_log_fn(ctx, log_message, log);
     }
 
-    /* kmod_new() reads modprobe.d, and complains of it, before anyone can give it a function for that: it writes to
-       what `stderr` is just then (libkmod.c). glibc's is a variable that can be set; so it is another stream
-       meanwhile, which passes on what other threads write. */
+    /* kmod_new() reads modprobe.d and writes its warnings to `stderr` (libkmod.c), before a log function can be set.
+       glibc's `stderr` is a variable, so it points to another stream meanwhile. That stream drops what this thread
+       writes in kmod_new(), and passes on what other threads write. */
     static __thread bool in_kmod_new;
 
     static ssize_t write_quiet(void *unused, const char *text, size_t size)

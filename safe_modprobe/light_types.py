@@ -1,45 +1,45 @@
-"""typing.NamedTuple and enum.StrEnum at a part of their cost, since every module request pays for our types.
+"""Cheap replacements for typing.NamedTuple and enum.StrEnum, since each module request pays for their definition.
 
-To a type checker they are just those. At run time a NamedTuple costs some 60 µs instead of 250 µs: no source is
-compiled for a constructor, and no annotation is checked. What it can do is what we use: defaults, properties,
-`_fields`, `_replace()` and `_asdict()`; like any tuple it is frozen, compares and hashes by its values. And `import
-enum` alone brings functools and collections along, together half of what the interpreter needs to start; a StrEnum
-here is its members, by name, by value and in their order.
+A type checker sees the originals. At run time a NamedTuple class costs about 60 µs instead of 250 µs, because it
+compiles no constructor and checks no annotation. It supports defaults, properties, `_fields`, `_replace()` and
+`_asdict()`, and behaves like a tuple otherwise. A StrEnum supports its members by name, by value and in order.
+`import enum` would load functools and collections, which adds half of the interpreter's start-up time.
 """
 
-TYPE_CHECKING = False  # to a type checker it is true; `import typing` alone costs a third of what the interpreter does
+# A type checker takes this for true. `import typing` would add a third of the interpreter's start-up time.
+TYPE_CHECKING = False
 
 if TYPE_CHECKING:
     from enum import StrEnum as StrEnum
     from typing import NamedTuple as NamedTuple
 else:
-    from _collections import _tuplegetter as field_getter  # what collections.namedtuple() itself uses
+    from _collections import _tuplegetter as field_getter  # collections.namedtuple() uses it, too
 
-    class _Made(type):
-        """Gives a class that is derived from NamedTuple its fields."""
+    class _NamedTupleMeta(type):
+        """Give a class derived from NamedTuple its fields."""
 
         def __new__(cls, name, bases, body):
             body["__slots__"] = ()
-            made = super().__new__(cls, name, bases, body)
-            fields = tuple(made.__annotations__) if bases != (tuple,) else ()
-            made._fields = fields
-            made._defaults = {each: body[each] for each in fields if each in body}
+            created = super().__new__(cls, name, bases, body)
+            fields = tuple(created.__annotations__) if bases != (tuple,) else ()
+            created._fields = fields
+            created._defaults = {each: body[each] for each in fields if each in body}
             for index, each in enumerate(fields):
-                setattr(made, each, field_getter(index, None))
-            return made
+                setattr(created, each, field_getter(index, None))
+            return created
 
-    class NamedTuple(tuple, metaclass=_Made):
-        """The base of all our types."""
+    class NamedTuple(tuple, metaclass=_NamedTupleMeta):
+        """The base of all named tuples of this package."""
 
-        def __new__(cls, *values, **named):  # noqa: D102
-            if not named and len(values) == len(cls._fields):
+        def __new__(cls, *values, **keywords):  # noqa: D102
+            if not keywords and len(values) == len(cls._fields):
                 return tuple.__new__(cls, values)
-            left = cls._fields[len(values) :]
-            if len(values) > len(cls._fields) or not named.keys() <= set(left):
+            remaining = cls._fields[len(values) :]
+            if len(values) > len(cls._fields) or not keywords.keys() <= set(remaining):
                 raise TypeError(f"{cls.__name__} has the fields {', '.join(cls._fields)}, and each takes one value")
-            rest = cls._defaults | named
+            named_values = cls._defaults | keywords
             try:
-                return tuple.__new__(cls, (*values, *[rest[each] for each in left]))
+                return tuple.__new__(cls, (*values, *[named_values[each] for each in remaining]))
             except KeyError as missing:
                 raise TypeError(f"{cls.__name__} needs a value for {missing}") from None
 
@@ -48,30 +48,30 @@ else:
             return f"{type(self).__name__}({pairs})"
 
         def __getnewargs__(self):
-            return tuple(self)  # for pickle and copy: a process pool hands values over
+            return tuple(self)  # for pickle and copy, which a process pool uses
 
         def _asdict(self):
             return dict(zip(self._fields, self, strict=True))
 
-        def _replace(self, **named):
-            made = tuple.__new__(type(self), map(named.pop, self._fields, self))
-            if named:
-                raise TypeError(f"{type(self).__name__} has no field {', '.join(named)}")
-            return made
+        def _replace(self, **changes):
+            replaced = tuple.__new__(type(self), map(changes.pop, self._fields, self))
+            if changes:
+                raise TypeError(f"{type(self).__name__} has no field {', '.join(changes)}")
+            return replaced
 
-    class _Words(type):
-        """Makes members of the texts of a class that is derived from StrEnum."""
+    class _StrEnumMeta(type):
+        """Turn the string attributes of a class derived from StrEnum into its members."""
 
         def __new__(cls, name, bases, body):
-            words = {key: value for key, value in body.items() if type(value) is str and not key.startswith("_")}
-            made = super().__new__(cls, name, bases, {key: body[key] for key in body if key not in words})
+            texts = {key: value for key, value in body.items() if type(value) is str and not key.startswith("_")}
+            created = super().__new__(cls, name, bases, {key: body[key] for key in body if key not in texts})
             members = {}
-            for key, value in words.items():
-                members[value] = member = str.__new__(made, value)
+            for key, value in texts.items():
+                members[value] = member = str.__new__(created, value)
                 member.__dict__.update(name=key, value=value)
-                type.__setattr__(made, key, member)
-            type.__setattr__(made, "_value2member_map_", members)
-            return made
+                type.__setattr__(created, key, member)
+            type.__setattr__(created, "_value2member_map_", members)
+            return created
 
         def __call__(cls, value):
             try:
@@ -86,18 +86,18 @@ else:
             return len(cls._value2member_map_)
 
         def __setattr__(cls, name, value):
-            raise AttributeError(f"{cls.__name__} is what it was made as")
+            raise AttributeError(f"{cls.__name__} cannot be changed")
 
-    class StrEnum(str, metaclass=_Words):
-        """The base of all our words."""
+    class StrEnum(str, metaclass=_StrEnumMeta):
+        """The base of all string enumerations of this package."""
 
         def __repr__(self):
             return f"<{type(self).__name__}.{self.name}: {self.value!r}>"
 
         def __setattr__(self, name, value):
-            raise AttributeError(f"{self!r} is what it was made as")
+            raise AttributeError(f"{self!r} cannot be changed")
 
         __delattr__ = __setattr__
 
         def __reduce_ex__(self, protocol):
-            return type(self), (self.value,)  # the very member, also in another process
+            return type(self), (self.value,)  # unpickling returns the same member

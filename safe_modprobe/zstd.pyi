@@ -1,3 +1,3 @@
-"""zstd for `.ko.zst`."""
+"""Type hints of the zstd binding. zstd.pyx has the documentation."""
 
 def decompress(source_fd: int, target_fd: int) -> int: ...

@@ -1,5 +1,5 @@
 # cython: language_level=3
-"""zstd for `.ko.zst`: Python's standard library has none before 3.14, and libkmod2 brings libzstd anyway."""
+"""Decompress zstd for `.ko.zst`. Python's standard library lacks zstd before 3.14, and libkmod2 depends on libzstd."""
 
 import os
 
@@ -27,13 +27,13 @@ cdef enum:
 
 
 def decompress(int source_fd, int target_fd):
-    """Decompress all frames from one descriptor to the other; the bytes written.
+    """Decompress all frames from one descriptor to the other. Return the number of bytes written.
 
-    Raises OSError, and ValueError for what is no zstd or ends in the middle.
+    Raises OSError, and ValueError if the data is not zstd or ends in the middle of a frame.
     """
     cdef ZSTD_DStream *stream = ZSTD_createDStream()
     cdef char *buffer = <char *>malloc(CHUNK)
-    cdef size_t left = 1  # until a first frame has ended
+    cdef size_t left = 1  # ZSTD_decompressStream()'s result, which is 0 at the end of a frame
     cdef ZSTD_inBuffer src
     cdef ZSTD_outBuffer out
     cdef bytes chunk
@@ -47,7 +47,7 @@ def decompress(int source_fd, int target_fd):
                 break
             src.src, src.size, src.pos = <const char *>chunk, len(chunk), 0
             out.pos = out.size = CHUNK
-            # A full output buffer may mean that there is more to come without any more input.
+            # After a full output buffer there may be more output without more input.
             while src.pos < src.size or out.pos == out.size:
                 out.dst, out.size, out.pos = buffer, CHUNK, 0
                 with nogil:

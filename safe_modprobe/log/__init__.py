@@ -1,1 +1,1 @@
-"""What is recorded about a request, and where."""
+"""What the helper records about a request, and where."""

@@ -1,10 +1,10 @@
-"""What helpers count together: requests, for the metrics, and the records that would be too many. Pure.
+"""The rate limit of records, and the counts of requests for the metrics; all helpers share them. Pure.
 
-Each kind of record has, for each user, a budget of MOST in SECONDS. What exceeds it is counted, and once that time is
-over one record says how many there were. The budgets are those of real user ids in the initial user namespace, and a
-user with subordinate ids (subuid(5)) has 65,536 of them: so only some ids of a block of 65,536 have budgets of their
-own, and the others of that block share one. The ids below the first block are accounts, which no user can take, and
-have their own place, so that nobody's subordinate ids ever keep an account's records, or root's, from being written.
+Each user has a budget of MAX_RECORDS in SECONDS for each kind of record. Further records are only counted, and once the
+time is over one record reports how many there were. A budget belongs to a real uid in the initial user namespace.
+A user with subordinate ids (subuid(5)) has 65,536 uids. So only some uids of a block of 65,536 have their own budget,
+and the others of the block share one. The uids below BLOCK belong to accounts and are never subordinate ids.
+Their budgets are kept apart, so that subordinate ids cannot suppress the records of an account.
 """
 
 from _collections_abc import Mapping
@@ -14,51 +14,50 @@ from safe_modprobe.light_types import NamedTuple
 from safe_modprobe.model import UID_MAX, Action, Origin, Source
 
 MAX_RECORDS, SECONDS = 30, 60
-"""Records of a kind for each budget in as many seconds. A login or a container that starts asks for less; one every two
-seconds is what a journal bears for days. No settings: nothing that the policy decides depends on it, and a policy
-that is broken must not take it away."""
+"""Each budget has MAX_RECORDS per SECONDS. A login or a container's start needs fewer, and a journal bears one record
+every two seconds for days. They are constants so that the limit holds under a broken policy, too."""
 
 BLOCK = 1 << 16
 USERS_PER_BLOCK = 4
-"""Ids of a block that may have budgets of their own: in a directory service's block of users those who ask first."""
+"""Uids of a block that may have their own budget: those that make a request first."""
 
 ACCOUNTS, OTHERS = 192, 96
-"""Budgets at a time for the ids below BLOCK, and for those from there on; whoever comes later shares one.
+"""Budgets at a time for the uids below BLOCK, and for the uids from BLOCK on. Later uids share one for each kind.
 
-A user's subordinate ids lie in two blocks, in each of which a kind of record has OF_A_BLOCK and one: ten of a kind. So
-a few users who work together can use OTHERS up, and then all ids from BLOCK on that come later in that minute share one
-for each kind: their records are counted, and no account's is kept back. More would make every request dearer.
+A user's subordinate ids lie in two blocks, each with USERS_PER_BLOCK + 1 budgets: ten for each kind of record. So
+a few cooperating users can use up OTHERS for a minute. Then further uids from BLOCK on share one budget for each kind,
+while accounts keep theirs. Larger limits would slow down every request.
 """
 
 MAX_SUMMARIES = 8
-"""Records of counts that one helper writes on behalf of others: somebody waits for it."""
+"""Summaries that one helper writes at most, since its caller waits in the kernel meanwhile."""
 
 LOAD, POLICY, FAILURE, LEFT = "load", "policy", "failure", "left"
-"""Kinds of records besides the verdicts: a load that failed, a broken policy, a broken helper that refused, or that
-left the request to modprobe."""
+"""Kinds of records besides the verdicts: a failed load, a broken policy, a failed helper that refused the request,
+and a failed helper that left the request to modprobe."""
 
 KINDS = (*map(str, Action), LOAD, POLICY, FAILURE, LEFT)
 
 NOTHING = "none"
-"""The verdict, and the origin, of a request for which nothing had to be loaded."""
+"""The verdict and origin that are counted for a request which needed no new module."""
 
 MAX_TOTALS = 128
 OTHER = "other"
 _LONGEST = 64
 _DIGITS = 19
 SIZE = 1 << 16
-"""Bytes that dump() never exceeds."""
+"""The largest result of dump(), in bytes."""
 
 _HEAD = "safe-modprobe counts 1"
 _UNKNOWN = -1
 
 
 Total = tuple[str, str, str]
-"""What requests are counted by: an Action or NOTHING, the source of the caller, and origin_label()."""
+"""The key of a request counter: an Action or NOTHING, the source of the caller, and origin_label()."""
 
 
 class Budget(NamedTuple):
-    """Who shares one: this kind of record, for the user ids from `first` to `last`; -1 for callers nobody knows."""
+    """A budget's key: the kind of record, and the uids from `first` to `last`, both -1 for unknown callers."""
 
     kind: str
     first: int
@@ -66,7 +65,7 @@ class Budget(NamedTuple):
 
 
 class Window(NamedTuple):
-    """`start` is in seconds after boot; how many records were written since, and how many only counted."""
+    """A budget's use: records `written` and only `counted` since `start`, in seconds after boot."""
 
     start: int
     written: int
@@ -74,7 +73,10 @@ class Window(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """All counts. `suppressed`: records of each kind that were only counted. `refused_at`: seconds since the epoch."""
+    """All counts since boot. `suppressed`: records of each kind that were only counted.
+
+    `refused_at`: the time of the last refusal, in seconds since the epoch.
+    """
 
     totals: Mapping[Total, int] = {}
     suppressed: Mapping[str, int] = {}
@@ -83,25 +85,25 @@ class Counts(NamedTuple):
 
 
 class Repeats(NamedTuple):
-    """What one record has to say: so many more of this kind, for those users, in SECONDS."""
+    """A summary to be recorded: how many records of this budget were only counted."""
 
     budget: Budget
     times: int
 
 
 Admitted = tuple[Counts, bool, tuple[Repeats, ...]]
-"""The new counts, whether the record is to be written, and which records of counts are due before it."""
+"""The new counts, whether to write the record, and the summaries to write before it."""
 
 
 def origin_label(origin: Origin) -> str:
-    """Of a policy file its name, without the line; `marker` for what stands in a module."""
+    """Return a policy file's name without the line, or `marker` for a module's marker."""
     if origin.file.startswith("/") or origin.file == "the module's .modinfo":
         return "marker"
     return escape(origin.file).replace(" ", "\\x20")[:_LONGEST] or OTHER
 
 
 def count_request(counts: Counts, total: Total, now: int) -> Counts:
-    """One more request; `now` in seconds of the epoch."""
+    """Return the counts with one more request; `now` is in seconds since the epoch."""
     if total not in counts.totals and len(counts.totals) >= MAX_TOTALS:
         total = (*total[:2], OTHER)
     refused_at = now if total[0] == Action.DENY else counts.refused_at
@@ -110,7 +112,7 @@ def count_request(counts: Counts, total: Total, now: int) -> Counts:
 
 
 def admit(counts: Counts, kind: str, uid: int | None, now: int) -> Admitted:
-    """A record of this kind for this user, None for one whom nobody knows; `now` in seconds after boot."""
+    """Charge a record to a user's budget. `uid` is None for an unknown caller, `now` in seconds after boot."""
     budget = budget_of(counts.windows, kind, uid)
     counts, due = close_windows(counts, now, MAX_SUMMARIES, budget)
     window = counts.windows.get(budget, Window(now, 0, 0))
@@ -125,51 +127,52 @@ def admit(counts: Counts, kind: str, uid: int | None, now: int) -> Admitted:
 
 
 def budget_of(windows: Mapping[Budget, Window], kind: str, uid: int | None) -> Budget:
-    """Whose budget it is."""
+    """Return the budget for a user's record: the user's own, or one that is shared."""
     if uid is None:
         return Budget(kind, _UNKNOWN, _UNKNOWN)
     own = Budget(kind, uid, uid)
     if uid == 0 or own in windows:
         return own
     account = uid < BLOCK
-    beside = [each for each in windows if each.first > 0 and (each.first < BLOCK) is account]
-    if len(beside) >= (ACCOUNTS if account else OTHERS):
+    in_use = [each for each in windows if each.first > 0 and (each.first < BLOCK) is account]
+    if len(in_use) >= (ACCOUNTS if account else OTHERS):
         return Budget(kind, 1, BLOCK - 1) if account else Budget(kind, BLOCK, UID_MAX)
     first = uid // BLOCK * BLOCK
-    of_block = [each for each in beside if each.kind == kind and first <= each.first == each.last < first + BLOCK]
+    of_block = [each for each in in_use if each.kind == kind and first <= each.first == each.last < first + BLOCK]
     return own if account or len(of_block) < USERS_PER_BLOCK else Budget(kind, first, first + BLOCK - 1)
 
 
 def close_windows(
-    counts: Counts, now: int, most: int | None = None, certainly: Budget | None = None
+    counts: Counts, now: int, limit: int | None = None, first: Budget | None = None
 ) -> tuple[Counts, tuple[Repeats, ...]]:
-    """Without the windows that are over, and what is to be recorded of them: at most so many, and `certainly` this.
+    """Remove the windows that are over; return the remaining counts and the summaries to record.
 
-    A window that begins in the future was written by nobody of ours, and would not end.
+    There are at most `limit` summaries, starting with the budget `first`. The other windows stay for the next call.
     """
+    # A window that starts in the future is damaged and would never end, so it counts as over.
     over = [budget for budget, window in counts.windows.items() if not 0 <= now - window.start < SECONDS]
     if not over:
         return counts, ()
-    left = dict(counts.windows)
+    remaining = dict(counts.windows)
     due: list[Repeats] = []
-    for budget in sorted(over, key=lambda each: each != certainly):
-        counted = left[budget].counted
-        if counted and most is not None and len(due) >= most:
+    for budget in sorted(over, key=lambda each: each != first):
+        counted = remaining[budget].counted
+        if counted and limit is not None and len(due) >= limit:
             continue
-        del left[budget]
+        del remaining[budget]
         if counted:
             due.append(Repeats(budget, counted))
-    return counts._replace(windows=left), tuple(due)
+    return counts._replace(windows=remaining), tuple(due)
 
 
 def seconds_until_due(counts: Counts, now: int) -> int | None:
-    """Seconds until the next count can be recorded; None where there is none."""
+    """Return the seconds until the next summary is due; None if no record was only counted."""
     ends = [window.start + SECONDS - now for window in counts.windows.values() if window.counted]
     return min(max(0, min(ends)), SECONDS) if ends else None
 
 
 def dump(counts: Counts) -> bytes:
-    """A line for each number."""
+    """Return the counts as text, a line for each number."""
     lines = [_HEAD, f"refused-at {counts.refused_at}"]
     lines += [f"counted {kind} {number}" for kind, number in counts.suppressed.items()]
     lines += [f"request {number} {' '.join(total)}" for total, number in counts.totals.items()]
@@ -180,8 +183,7 @@ def dump(counts: Counts) -> bytes:
 
 
 def parse(untrusted_text: bytes) -> Counts:
-    """The other direction, up to the first NUL. Whatever is not as dump() writes it is left out: then less is counted,
-    and more is recorded."""
+    """Parse what dump() wrote, up to the first NUL. Skip invalid lines, which only lets more records be written."""
     text = untrusted_text.partition(b"\0")[0].decode("ascii", "replace")
     head, *lines = text.split("\n")
     totals: dict[Total, int] = {}

@@ -1,4 +1,4 @@
-"""The counts as helpers left them, in /run."""
+"""Read and lock the file in /run that holds the helpers' counts."""
 
 import fcntl
 import os
@@ -9,14 +9,14 @@ from safe_modprobe.runtime import RUN
 
 COUNTS = f"{RUN}/counts"
 PENDING = f"{RUN}/counts.pending"
-"""It is there from the first count that nobody has recorded yet: what safe-modprobe-counts.path waits for."""
+"""This file exists while summaries are still to be written. safe-modprobe-counts.path waits for it."""
 
-_PATIENCE_S, _PAUSE_S = 0.5, 0.001
-"""Who holds the lock is a helper at work, for some hundred microseconds; 50 of them may stand in line."""
+_LOCK_TIMEOUT_S, _PAUSE_S = 0.5, 0.001
+"""A helper holds the lock for some hundred microseconds, and the kernel may run 50 helpers at a time."""
 
 
 def read_counts(path: str = COUNTS) -> Counts:
-    """As they are now; none where nobody has counted. Raises OSError."""
+    """Return the current counts, which are empty if the file does not exist. Raises OSError."""
     try:
         fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except FileNotFoundError:
@@ -29,8 +29,8 @@ def read_counts(path: str = COUNTS) -> Counts:
 
 
 def lock(fd: int, how: int) -> None:
-    """Until the descriptor is closed. Raises BlockingIOError where somebody else has it all the time."""
-    end = time.monotonic() + _PATIENCE_S
+    """Take a lock of flock(2) until the descriptor is closed. Raises BlockingIOError after _LOCK_TIMEOUT_S."""
+    end = time.monotonic() + _LOCK_TIMEOUT_S
     while True:
         try:
             fcntl.flock(fd, how | fcntl.LOCK_NB)

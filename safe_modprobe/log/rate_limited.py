@@ -1,7 +1,7 @@
-"""Count requests and records together with all other helpers, and write the records that are not too many.
+"""Count requests and records together with all other helpers, and write the records within the rate limit.
 
-The file in /run has its size from the beginning, so that it can be written where /run is full later. Whatever fails
-(the lock, the file, its content): then nothing is counted, and the record is written.
+The file in /run is allocated in full at first, so that later writes succeed even if /run is full. If the lock or
+the file fails, the helper counts nothing and writes the record.
 """
 
 import fcntl
@@ -38,23 +38,23 @@ from safe_modprobe.runtime import make_run_folder
 
 
 def record_verdict(verdict: Verdict) -> None:
-    """Count a request, and record its verdict if that is worth it and there are not too many. Never raises."""
-    worth = needs_record(verdict)
+    """Count a request, and record its verdict if needs_record() and the rate limit allow it. Never raises."""
+    recordable = needs_record(verdict)
     total = count_key(verdict)
 
     def count(counts: Counts) -> Admitted:
         counts = count_request(counts, total, int(time.time()))
-        if worth:
+        if recordable:
             return admit(counts, str(verdict.action), verdict.caller.uid, _now())
-        left, due = close_windows(counts, _now(), MAX_SUMMARIES)
-        return left, False, due
+        remaining, due = close_windows(counts, _now(), MAX_SUMMARIES)
+        return remaining, False, due
 
-    if _admitted(worth, count):
+    if _admitted(recordable, count):
         record(line(verdict), priority(verdict), fields(verdict))
 
 
 def record_trouble(kind: str, uid: int | None, message: str, priority: int, fields: Mapping[str, str]) -> None:
-    """Record what is no verdict, if there are not too many of that kind. Never raises."""
+    """Write a record other than a verdict, within the rate limit of its kind. Never raises."""
 
     def count(counts: Counts) -> Admitted:
         return admit(counts, kind, uid, _now())
@@ -64,28 +64,29 @@ def record_trouble(kind: str, uid: int | None, message: str, priority: int, fiel
 
 
 def write_due() -> tuple[Counts, tuple[Repeats, ...]]:
-    """Record all counts whose time is over; they, and the rest. Raises OSError."""
+    """Record all summaries that are due; return the remaining counts and these summaries. Raises OSError."""
     try:
-        os.unlink(PENDING)  # before the look: who counts first after it makes it anew
+        os.unlink(PENDING)  # before the counts are read: a helper that counts afterwards creates it again
     except FileNotFoundError:
         pass
 
-    def settle(counts: Counts) -> Admitted:
-        left, due = close_windows(counts, _now())
-        return left, False, due
+    def close_all(counts: Counts) -> Admitted:
+        remaining, due = close_windows(counts, _now())
+        return remaining, False, due
 
-    left, _, due = _changed(settle)
+    remaining, _, due = _update_counts(close_all)
     _record_repeats(due)
-    return left, due
+    return remaining, due
 
 
-def _admitted(worth: bool, count: Callable[[Counts], Admitted]) -> bool:
+def _admitted(recordable: bool, count: Callable[[Counts], Admitted]) -> bool:
+    """Count, write the summaries that are due, and return whether to write the record itself."""
     try:
-        _, write, due = _changed(count)
+        _, write, due = _update_counts(count)
     except (OSError, ValueError, MemoryError):
-        return worth
+        return recordable
     _record_repeats(due)
-    if worth and not write:
+    if recordable and not write:
         _mark_pending()
     return write
 
@@ -95,8 +96,8 @@ def _record_repeats(due: tuple[Repeats, ...]) -> None:
         record(repeats_line(each), repeats_priority(each), repeats_fields(each))
 
 
-def _changed(change: Callable[[Counts], Admitted]) -> Admitted:
-    """Change the counts, alone at it. Raises OSError."""
+def _update_counts(change: Callable[[Counts], Admitted]) -> Admitted:
+    """Replace the counts by those that `change` returns, under the lock. Raises OSError."""
     make_run_folder(os.path.dirname(COUNTS))
     fd = os.open(COUNTS, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK, 0o600)
     try:

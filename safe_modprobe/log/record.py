@@ -1,4 +1,4 @@
-"""Say what was decided: to the journal where it listens, to syslog otherwise, to the kernel's log where neither is."""
+"""Write a record to the journal, without one to syslog, and without either to the kernel log."""
 
 import os
 from _collections_abc import Mapping
@@ -9,24 +9,27 @@ KMSG = "/dev/kmsg"
 
 _IDENTIFIER = "safe-modprobe"
 _FACILITY = 10 << 3  # LOG_AUTHPRIV, syslog(3)
-_KMSG_LINE = 960  # the kernel cuts a record at 1024 - PREFIX_MAX bytes (kernel/printk/printk.c)
+_KMSG_LINE = 960  # bytes; the kernel cuts a record at 1024 - PREFIX_MAX (kernel/printk/printk.c)
 
 
 def record(message: str, priority: int, fields: Mapping[str, str] = {}) -> None:  # noqa: B006
-    """Write one record to the first place that takes it. Never raises: a full log must refuse no module."""
+    """Write one record to the first log that accepts it. Never raises, so that a full log stops no load."""
     for write in (_journal, _syslog, _kmsg):
         try:
             write(message, priority, fields)
             return
-        except (OSError, ImportError, MemoryError):  # the library may be under way to another version just now
+        except (OSError, ImportError, MemoryError):  # an upgrade may be replacing Python's library just now
             continue
 
 
 def journal_datagram(message: str, priority: int, fields: Mapping[str, str]) -> bytes:
-    """The native protocol: `KEY=value` lines, a value with a newline as a length and bytes (systemd's docs)."""
-    every = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": _IDENTIFIER, **fields}
+    """Return a record in the journal's native protocol (systemd's docs/JOURNAL_NATIVE_PROTOCOL.md).
+
+    A field is a `KEY=value` line; a value with a newline is written as its length and bytes.
+    """
+    all_fields = {"MESSAGE": message, "PRIORITY": str(priority), "SYSLOG_IDENTIFIER": _IDENTIFIER, **fields}
     data = bytearray()
-    for key, value in every.items():
+    for key, value in all_fields.items():
         raw = value.encode(errors="surrogateescape")
         if b"\n" in raw:
             data += key.encode() + b"\n" + len(raw).to_bytes(8, "little") + raw + b"\n"
@@ -48,19 +51,19 @@ def _kmsg(message: str, priority: int, fields: Mapping[str, str]) -> None:
     fd = os.open(KMSG, os.O_WRONLY | os.O_CLOEXEC)
     try:
         text = f"<{priority}>{_IDENTIFIER}: {message}".encode(errors="surrogateescape")
-        # Without the newline the kernel waits for more, and shows the record only with the next one.
+        # Without a newline the kernel waits for the rest of the line and shows it only with the next record.
         os.write(fd, text[:_KMSG_LINE] + b"\n")
     finally:
         os.close(fd)
 
 
 def _send(path: str, datagram: bytes) -> None:
-    """To a listening datagram socket. The file is looked for first: without one the kernel may not even have
-    AF_UNIX, and asking it for a socket would be a module request."""
+    """Send to a listening datagram socket. Raises OSError."""
+    # If no such file exists, AF_UNIX itself may be a module, and socket(2) would be a module request.
     os.stat(path)
-    import socket  # costs as much as the decision, and a dry run or a quiet rule needs none
+    import socket  # takes as long as the decision, and a dry run or a quiet rule needs none
 
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        sock.setblocking(False)  # a full journal must not hold the requester
+        sock.setblocking(False)  # a full journal must not block the requester
         sock.connect(path)
         sock.send(datagram)

@@ -1,4 +1,4 @@
-"""A verdict in words: one line that a person can read and act on, and the journal's fields. Pure."""
+"""Describe a verdict as one log line that an administrator can act on, and as journal fields. Pure."""
 
 from _collections_abc import Mapping
 
@@ -12,7 +12,7 @@ from safe_modprobe.policy.text import rule_line
 ADMIN_FILE = f"{FOLDERS[-1]}/{SITE_FILE}"
 
 MOST_GROUPS = 256
-"""A caller may have 65,536 groups (NGROUPS_MAX); more than these are not recorded, and a cut list would be a lie."""
+"""Groups recorded at most. A caller may have 65,536 (NGROUPS_MAX). A longer list is left out, not cut."""
 
 _IDS = {Action.ALLOW: message_ids.ALLOWED, Action.LOG: message_ids.LOGGED, Action.DENY: message_ids.DENIED}
 _DONE = {Action.ALLOW: "allowed", Action.LOG: "allowed (log)", Action.DENY: "denied"}
@@ -21,13 +21,16 @@ _PRIORITY = {Action.ALLOW: 6, Action.LOG: 5, Action.DENY: 4}  # LOG_INFO, LOG_NO
 
 
 def module_names(verdict: Verdict) -> list[str]:
-    """The modules to be inserted, each once, in order."""
+    """Return the modules of all steps, each once, in order."""
     steps = (judged.step.module for target in verdict.targets for judged in target.steps)
     return list(dict.fromkeys(steps))
 
 
 def refused_modules(verdict: Verdict) -> list[str]:
-    """The modules that an admin would have to allow, each once, in order: soft ones that were skipped, too."""
+    """Return the modules that the administrator would have to allow, each once, in order.
+
+    Skipped soft dependencies are among them.
+    """
     return list(
         dict.fromkeys(
             judged.step.module
@@ -39,7 +42,7 @@ def refused_modules(verdict: Verdict) -> list[str]:
 
 
 def skipped_modules(verdict: Verdict) -> list[str]:
-    """The refused soft dependencies of targets that go on without them."""
+    """Return the refused soft dependencies of targets that load without them."""
     return [
         judged.step.module
         for target in verdict.targets
@@ -49,16 +52,16 @@ def skipped_modules(verdict: Verdict) -> list[str]:
 
 
 def barred(verdict: Verdict) -> str:
-    """What would have to be changed, where no new rule can help; "" where one can."""
+    """Return what must change because no new rule can allow the request; "" if a rule can."""
     return next((judged.barred for target in verdict.targets for judged in target.steps if judged.barred), "")
 
 
 def describe_caller(caller: Caller) -> str:
-    """The caller in a few words."""
+    """Return the caller in a few words."""
     if not caller.known:
         return f"an unknown caller ({caller.source})"
-    person = "somebody with CAP_SYS_MODULE" if caller.uid is None else f"uid {caller.uid}"
-    words = ["a kernel thread" if caller.kernel_thread else person]
+    user = "a caller with CAP_SYS_MODULE" if caller.uid is None else f"uid {caller.uid}"
+    words = ["a kernel thread" if caller.kernel_thread else user]
     if caller.euid not in (caller.uid, None):
         words.append(f"euid {caller.euid}")
     if caller.tid is not None:
@@ -73,40 +76,42 @@ def describe_caller(caller: Caller) -> str:
 
 
 def user_namespace(caller: Caller) -> str | None:
-    """`initial` or `other`, as a rule has it; None where nobody could say."""
+    """Return `initial` or `other`, as in a rule's `user_namespace`; None if unknown."""
     return None if caller.initial_user_namespace is None else "initial" if caller.initial_user_namespace else "other"
 
 
 def headline(verdict: Verdict) -> str:
-    """What was decided for whom, why, and where that is written."""
+    """Return the action, the request, the caller, the reason and the origin as one line."""
     names = module_names(verdict)
-    what = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
-    return f"{_DONE[verdict.action]} {what} to {describe_caller(verdict.caller)}: {verdict.reason} [{verdict.origin}]"
+    requested = f"'{escape(verdict.request.alias)}'" + (f" ({', '.join(map(escape, names))})" if names else "")
+    caller = describe_caller(verdict.caller)
+    return f"{_DONE[verdict.action]} {requested} to {caller}: {verdict.reason} [{verdict.origin}]"
 
 
 def line(verdict: Verdict) -> str:
-    """The headline, and the line that would change it."""
+    """Return the log line: the headline, and how to allow a refused request."""
     text = headline(verdict)
     if verdict.action is Action.DENY:
-        return f"{text}; to let it through: {_remedy(verdict)}"
-    left_out = skipped_modules(verdict)
-    return f"{text}; without its soft dependencies {', '.join(map(escape, left_out))}" if left_out else text
+        return f"{text}; to allow it, {_remedy(verdict)}"
+    skipped = skipped_modules(verdict)
+    return f"{text}; without its soft dependencies {', '.join(map(escape, skipped))}" if skipped else text
 
 
 def _remedy(verdict: Verdict) -> str:
-    """The line that would let it through and where it goes, or what to change where no new rule can help."""
-    if bar := barred(verdict):
-        return f"change {bar}"
-    return f"{rule_line(refused_modules(verdict), verdict.caller)} in {FOLDERS[-1]}/10-NAME.toml, a file of its own"
+    """Return the rule that would allow the request and its file, or what must change because no rule can."""
+    if obstacle := barred(verdict):
+        return f"change {obstacle}"
+    # A file may set `rule = [...]` once, so each such line needs its own file.
+    return f"add {rule_line(refused_modules(verdict), verdict.caller)} in the new file {FOLDERS[-1]}/10-NAME.toml"
 
 
 def needs_record(verdict: Verdict) -> bool:
-    """Whether anything was to be decided: a new module, and a policy that does not want it quiet."""
+    """Return whether the verdict is on a new module and the policy does not make it quiet."""
     return _anything_new(verdict) and not verdict.quiet
 
 
 def count_key(verdict: Verdict) -> tuple[str, str, str]:
-    """What the request is counted by: see counts.Total."""
+    """Return the counter that this request increases, a counts.Total."""
     if not _anything_new(verdict):
         return NOTHING, str(verdict.caller.source), NOTHING
     return str(verdict.action), str(verdict.caller.source), origin_label(verdict.origin)
@@ -117,14 +122,14 @@ def _anything_new(verdict: Verdict) -> bool:
 
 
 def priority(verdict: Verdict) -> int:
-    """syslog(3)'s level."""
+    """Return the priority of syslog(3)."""
     return _PRIORITY[verdict.action]
 
 
 def fields(verdict: Verdict) -> Mapping[str, str]:
-    """The journal's fields of a verdict; names and values that came from outside are escaped."""
+    """Return the journal fields of a verdict; untrusted names and values are escaped, empty values left out."""
     caller = verdict.caller
-    named = {
+    values = {
         "MESSAGE_ID": _IDS[verdict.action],
         "SAFE_MODPROBE_VERDICT": str(verdict.action),
         "SAFE_MODPROBE_ALIAS": escape(verdict.request.alias),
@@ -148,7 +153,7 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
         "SAFE_MODPROBE_CALL_SITE": escape(caller.call_site or ""),
     }
     if caller.known:
-        named |= {
+        values |= {
             "SAFE_MODPROBE_CALLER_CAPS": f"{caller.capabilities:016x}",
             "SAFE_MODPROBE_CALLER_USERNS": user_namespace(caller) or "",
             "SAFE_MODPROBE_CALLER_NO_NEW_PRIVS": "" if caller.no_new_privs is None else _YES_NO[caller.no_new_privs],
@@ -156,19 +161,19 @@ def fields(verdict: Verdict) -> Mapping[str, str]:
             if caller.seen or caller.kernel_thread
             else "",
         }
-    return {key: value for key, value in named.items() if value}
+    return {key: value for key, value in values.items() if value}
 
 
-def load_failure(verdict: Verdict, module: str, why: str) -> Mapping[str, str]:
-    """The journal's fields of a module that was let through and did not get in."""
-    named = {
+def load_failure(verdict: Verdict, module: str, reason: str) -> Mapping[str, str]:
+    """Return the journal fields of a module that was allowed and could not be loaded."""
+    values = {
         "MESSAGE_ID": message_ids.NOT_LOADED,
         "SAFE_MODPROBE_ALIAS": escape(verdict.request.alias),
         "SAFE_MODPROBE_MODULES": escape(module),
-        "SAFE_MODPROBE_REASON": why,
+        "SAFE_MODPROBE_REASON": reason,
         "SAFE_MODPROBE_CALLER_UID": _text(verdict.caller.uid),
     }
-    return {key: value for key, value in named.items() if value}
+    return {key: value for key, value in values.items() if value}
 
 
 def _numbers(gids: frozenset[int] | None) -> str:
@@ -180,29 +185,30 @@ def _text(number: int | None) -> str:
 
 
 _REPEATED: Mapping[str, tuple[int, str]] = {
-    **{str(action): (_PRIORITY[action], f"more requests of {{}} were {done}") for action, done in _DONE.items()},
+    **{str(action): (_PRIORITY[action], f"more requests by {{}} were {done}") for action, done in _DONE.items()},
     LOAD: (4, "more loads for {} failed"),
     POLICY: (3, "more times the policy was found broken"),
-    FAILURE: (3, "more times safe-modprobe failed and refused"),
-    LEFT: (3, "more times safe-modprobe failed and left it to modprobe"),
+    FAILURE: (3, "more times safe-modprobe failed and refused the request"),
+    LEFT: (3, "more times safe-modprobe failed and left the request to modprobe"),
 }
+"""Kind of record -> (priority, what happened so many times; {} is the budget's users)."""
 
 
 def repeats_line(repeats: Repeats) -> str:
-    """How many were not recorded one by one."""
-    what = _REPEATED[repeats.budget.kind][1].format(describe_budget(repeats.budget))
-    return f"{repeats.times} {what} within {SECONDS} s; they were only counted"
+    """Return the log line for the records that were only counted."""
+    event = _REPEATED[repeats.budget.kind][1].format(describe_budget(repeats.budget))
+    return f"{repeats.times} {event} within {SECONDS} s; they were only counted, to limit the rate of records"
 
 
 def repeats_priority(repeats: Repeats) -> int:
-    """That of what was counted."""
+    """Return the syslog(3) priority of the counted records."""
     return _REPEATED[repeats.budget.kind][0]
 
 
 def repeats_fields(repeats: Repeats) -> Mapping[str, str]:
-    """The journal's fields of such a record."""
+    """Return the journal fields of such a record."""
     kind, first, last = repeats.budget
-    named = {
+    values = {
         "MESSAGE_ID": message_ids.REPEATED,
         "SAFE_MODPROBE_KIND": kind,
         "SAFE_MODPROBE_VERDICT": kind if kind in list(Action) else "",
@@ -211,11 +217,11 @@ def repeats_fields(repeats: Repeats) -> Mapping[str, str]:
         "SAFE_MODPROBE_CALLER_UID": str(first) if 0 <= first == last else "",
         "SAFE_MODPROBE_CALLER_UIDS": f"{first}-{last}" if first < last else "",
     }
-    return {key: value for key, value in named.items() if value}
+    return {key: value for key, value in values.items() if value}
 
 
 def describe_budget(budget: Budget) -> str:
-    """Whose budget it is, in a few words."""
+    """Return the users of a budget in a few words."""
     if budget.first < 0:
         return "unknown callers"
     return f"uid {budget.first}" if budget.first == budget.last else f"uids from {budget.first} to {budget.last}"

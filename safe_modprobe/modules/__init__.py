@@ -1,1 +1,1 @@
-"""What answers the alias: the plan, module files, and loading them."""
+"""Find the modules for an alias, read their files and load them."""

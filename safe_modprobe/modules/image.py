@@ -1,6 +1,6 @@
-"""A module's file -> the descriptor that the kernel is to load, decompressed where it must be.
+"""Turn a module's file into the descriptor that the kernel loads, decompressed if the kernel cannot do that.
 
-What is inspected is what is loaded: a file is opened once, and a decompressed copy is sealed before it is read.
+The helper loads what it inspected: it opens a file once, and seals a decompressed copy before reading it.
 """
 
 import fcntl
@@ -16,13 +16,13 @@ _CHUNK = 1 << 20
 
 
 def compression(fd: int) -> str | None:
-    """`xz`, `zstd` or `gzip` (the kernel's own words) by the file's first bytes, None for none of them."""
+    """Return `xz`, `zstd` or `gzip` (the kernel's names) by the file's first bytes, None for any other content."""
     start = os.pread(fd, 6, 0)
     return next((name for magic, name in _MAGIC.items() if start.startswith(magic)), None)
 
 
 def kernel_decompresses() -> str | None:
-    """The one compression that this kernel's finit_module(2) takes (MODULE_INIT_COMPRESSED_FILE), if any."""
+    """Return the one compression that this kernel's finit_module(2) accepts (MODULE_INIT_COMPRESSED_FILE), if any."""
     try:
         return read(_KERNEL_KNOWS).decode("ascii", "replace").strip()
     except OSError:
@@ -30,15 +30,15 @@ def kernel_decompresses() -> str | None:
 
 
 def sealed_copy(fd: int, kind: str) -> int:
-    """A descriptor on the decompressed module in memory that nobody can change any more.
+    """Decompress the module into sealed memory, which cannot change any more, and return its descriptor.
 
-    Raises OSError; UntrustedInputError when the file is not what its first bytes say.
+    Raises OSError, and UntrustedInputError if the content does not have the format `kind`.
     """
     writable = os.memfd_create("module", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         _DECOMPRESS[kind](fd, writable)
         fcntl.fcntl(writable, fcntl.F_ADD_SEALS, _SEALS)
-        # finit_module(2) refuses a file that somebody has open for writing (ETXTBSY).
+        # finit_module(2) refuses a file that is open for writing (ETXTBSY).
         return os.open(f"/proc/self/fd/{writable}", os.O_RDONLY | os.O_CLOEXEC)
     finally:
         os.close(writable)
@@ -51,18 +51,18 @@ def _write(fd: int, data: bytes) -> None:
 
 
 def _xz(source: int, target: int) -> None:
-    import lzma  # only a kernel that cannot decompress needs it
+    import lzma  # needed only if the kernel cannot decompress
 
     try:
-        _write(target, lzma.decompress(_whole(source)))
+        _write(target, lzma.decompress(_read_all(source)))
     except (lzma.LZMAError, EOFError) as error:
         raise UntrustedInputError(f"the xz file is broken: {error}") from None
 
 
 def _gzip(source: int, target: int) -> None:
-    import zlib  # as above; and Debian's libkmod does not read gzip
+    import zlib  # needed only if the kernel cannot decompress; Debian's libkmod cannot read gzip either
 
-    data = _whole(source)
+    data = _read_all(source)
     try:
         while data:
             member = zlib.decompressobj(wbits=31)
@@ -75,7 +75,7 @@ def _gzip(source: int, target: int) -> None:
 
 
 def _zstd(source: int, target: int) -> None:
-    from safe_modprobe.zstd import decompress  # as above
+    from safe_modprobe.zstd import decompress  # needed only if the kernel cannot decompress
 
     os.lseek(source, 0, os.SEEK_SET)
     try:
@@ -87,7 +87,7 @@ def _zstd(source: int, target: int) -> None:
 _DECOMPRESS = {"xz": _xz, "zstd": _zstd, "gzip": _gzip}
 
 
-def _whole(fd: int) -> bytes:
+def _read_all(fd: int) -> bytes:
     os.lseek(fd, 0, os.SEEK_SET)
     chunks = []
     while chunk := os.read(fd, _CHUNK):

@@ -1,4 +1,4 @@
-"""Insert what was allowed, in the plan's order, from the descriptors that were read."""
+"""Insert the allowed steps in the plan's order, from the descriptors that the plan read. It decides nothing."""
 
 import errno
 import os
@@ -11,20 +11,20 @@ from safe_modprobe.modules.modprobe import ENVIRONMENT, MODPROBE
 
 
 class Tree(NamedTuple):
-    """modprobe's -d and -S, for the modules that are left to it."""
+    """modprobe's -d and -S, for modules with an `install` command, which modprobe loads."""
 
     directory: str | None = None
     version: str | None = None
 
 
 RUNNING = Tree()
-"""The running kernel's modules, where neither is given."""
+"""The running kernel's modules, without -d and -S."""
 
 
 def load(verdict: Verdict, extra_options: str = "", tree: Tree = RUNNING) -> dict[str, OSError | None]:
-    """Every step's outcome by module name, None for success; refused ones are not in it.
+    """Load all allowed steps. Return each tried module's error, None for success.
 
-    A module that is in already counts as loaded (EEXIST). `extra_options` goes to the targets alone, as kmod does.
+    A module that is in the kernel already counts as loaded (EEXIST). Only targets get `extra_options`, as in kmod.
     """
     outcome: dict[str, OSError | None] = {}
     for target in verdict.targets:
@@ -34,12 +34,12 @@ def load(verdict: Verdict, extra_options: str = "", tree: Tree = RUNNING) -> dic
 
 
 def all_loaded(verdict: Verdict, outcome: dict[str, OSError | None]) -> bool:
-    """Whether all that the alias needs is in the kernel: at least one target, and none refused or failed."""
-    wanted = [each for each in verdict.targets if each.target.state is not TargetState.BLACKLISTED]
-    return bool(wanted) and all(
+    """Return whether the alias has a target and every target that is not blacklisted is in the kernel."""
+    required = [each for each in verdict.targets if each.target.state is not TargetState.BLACKLISTED]
+    return bool(required) and all(
         each.target.state is not TargetState.NEW
         or (each.action is not Action.DENY and outcome.get(each.target.module, _NOT_TRIED) is None)
-        for each in wanted
+        for each in required
     )
 
 
@@ -58,8 +58,8 @@ def _load_target(target: TargetVerdict, extra_options: str, tree: Tree, outcome:
         if any(outcome.get(name) is not None for name in step.needs):
             outcome[step.module] = _NOT_TRIED
         else:
-            more = extra_options if step.module == target.target.module else ""
-            outcome[step.module] = _insert(step, more, tree)
+            options = extra_options if step.module == target.target.module else ""
+            outcome[step.module] = _insert(step, options, tree)
         if outcome[step.module] is not None and step.module in required:
             return
 
@@ -79,7 +79,7 @@ def _insert(step: Step, extra_options: str, tree: Tree) -> OSError | None:
 
 
 def _modprobe(module: str, tree: Tree) -> OSError | None:
-    """The module as a whole, `install` command and all, by the program that knows what that means."""
+    """Load a module by modprobe(8), which runs its `install` command."""
     command = [MODPROBE, "-q"]
     command += ["-d", tree.directory] if tree.directory else []
     command += ["-S", tree.version] if tree.version else []

@@ -1,18 +1,18 @@
-"""modprobe(8), the kernel's usual helper: it serves everybody."""
+"""Run modprobe(8), the kernel's usual helper, which loads modules for any caller."""
 
 import os
 from _collections_abc import Sequence
 
 MODPROBE = "/sbin/modprobe"
 ENVIRONMENT = {"HOME": "/", "TERM": "linux", "PATH": "/sbin:/usr/sbin:/bin:/usr/bin"}
-"""The kernel's own for its helpers (kernel/module/kmod.c); a caller's MODPROBE_OPTIONS must not count."""
+"""The environment that the kernel gives its helpers (kernel/module/kmod.c), without a caller's MODPROBE_OPTIONS."""
 
 
 def looks_like_path(alias: str) -> bool:
-    """Whether modprobe would load it as a file (kmod 29 and later), which no request of the kernel means."""
+    """Return whether modprobe (kmod 29 and later) would load the alias as a file. The kernel never requests a file."""
     return alias.startswith(("/", "."))
 
 
-def exec_modprobe(alias: str, words: Sequence[str] = ()) -> None:
-    """Serve the kernel's request as modprobe does, a patched kernel's words included. Never returns; raises OSError."""
-    os.execve(MODPROBE, [MODPROBE, "-q", "--", alias, *words], ENVIRONMENT)
+def exec_modprobe(alias: str, kernel_args: Sequence[str] = ()) -> None:
+    """Replace this process by modprobe with the kernel's request. Raises OSError; otherwise it does not return."""
+    os.execve(MODPROBE, [MODPROBE, "-q", "--", alias, *kernel_args], ENVIRONMENT)

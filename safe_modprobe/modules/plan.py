@@ -1,4 +1,4 @@
-"""alias -> Plan: every target module and every step towards it, by libkmod, with the markers read."""
+"""Make the plan for an alias: all targets and steps, as libkmod finds them, with the modules' markers."""
 
 import os
 from _collections_abc import Sequence
@@ -20,7 +20,7 @@ _FOLDERS = ("lib/modules", "usr/lib/modules")
 
 
 def modules_folder(directory: str | None, version: str | None) -> str | None:
-    """The folder that modprobe's -d and -S mean; None, libkmod's own choice, where neither is given."""
+    """Return the folder that modprobe's -d and -S select; None, for libkmod's default, without both."""
     if directory is None and version is None:
         return None
     release = version or os.uname().release
@@ -29,29 +29,28 @@ def modules_folder(directory: str | None, version: str | None) -> str | None:
 
 
 def read_plan(request: Request, folder: str | None = None, config: Sequence[str] | None = None) -> Plan:
-    """What modprobe(8) would do for the alias, step by step, with every file opened and its marker read.
+    """Return what modprobe(8) would do for the alias, step by step, with every file opened and its marker read.
 
-    `config` are the folders of modprobe.d, None for this system's.
-    The descriptors stay open for the load; the process ends soon after. Raises OSError (KmodError) when
-    libkmod cannot read its indexes, UsageError when the folder is not there.
+    `config` are the folders of modprobe.d, None for this system's. The descriptors stay open for the load.
+    Raises OSError (KmodError) if libkmod cannot read its indexes, and UsageError if the folder does not exist.
     """
     return PlanReader(request, kmod_of(folder, config)).plan()
 
 
 def kmod_of(folder: str | None, config: Sequence[str] | None) -> Kmod:
-    """libkmod on these folders. Raises OSError, UsageError as read_plan() does."""
+    """Return libkmod's context for these folders. Raises OSError and UsageError like read_plan()."""
     if folder is not None and not os.path.isdir(folder):
         raise UsageError(f"{folder}: no such folder of modules; give the right -d and -S")
     if folder is not None and not any(
         os.path.exists(f"{folder}/{name}") for name in ("modules.dep.bin", "modules.dep")
     ):
-        # libkmod would find nothing at all, and what no module answers is granted.
-        raise UsageError(f"{folder}: it lacks modules.dep; give the right -d and -S, or let depmod index the modules")
+        # libkmod would find no module at all, and the helper allows an alias that no module matches.
+        raise UsageError(f"{folder}: modules.dep is missing; give the right -d and -S, or run depmod")
     return Kmod(folder, config)
 
 
 class PlanReader:
-    """Plans for one request; a subclass may look at modules with other eyes."""
+    """Make the plan for one request. A subclass may override how a module's state and file are read."""
 
     def __init__(self, request: Request, kmod: Kmod) -> None:
         self.request = request
@@ -59,7 +58,7 @@ class PlanReader:
         self.steps: dict[str, Step] = {}
 
     def plan(self) -> Plan:
-        """Every target, with its steps. Raises OSError (KmodError) where an index cannot be read."""
+        """Return every target with its steps. Raises OSError (KmodError) if an index cannot be read."""
         try:
             found = self.kmod.lookup(self.request.alias)
         except (KmodError, ValueError) as error:
@@ -89,15 +88,15 @@ class PlanReader:
         return Target(module.name, TargetState.NEW, tuple(steps), weak)
 
     def state_of(self, module: Module) -> str | None:
-        """What it is in the kernel, see Module.initstate."""
+        """Return the module's state in the kernel, see Module.initstate."""
         return module.initstate
 
     def actions_of(self, module: Module) -> list[Action]:
-        """What would have to be done for it, in order. Raises BlacklistedError."""
+        """Return the actions that load the module, in order. Raises BlacklistedError and KmodError."""
         return module.plan(KMOD_PROBE_APPLY_BLACKLIST_ALIAS_ONLY)
 
     def step_of(self, module: Module, options: str, install: bool) -> Step:
-        """The module with its file opened and its marker read; one that cannot be read is in doubt."""
+        """Return the step with its file opened and its marker read. An unreadable marker counts as privileged."""
         needs = tuple(other.name for other in module.dependencies)
         step = Step(module.name, module.path, options, install, needs=needs)
         if module.path is not None:
@@ -106,8 +105,8 @@ class PlanReader:
             except (OSError, UntrustedInputError) as error:
                 return step._replace(marker=doubtful_marker(f"unreadable ({_text(error)})"))
         if install:
-            # A shell command of modprobe.d: what it would load as root cannot be inspected.
-            return step._replace(marker=doubtful_marker("unknown, it has an install command"))
+            # The helper cannot inspect what a shell command of modprobe.d would load as root.
+            return step._replace(marker=doubtful_marker("unknown, because it has an install command"))
         return step
 
     def _opened(self, step: Step, path: str) -> Step:
@@ -126,7 +125,7 @@ class PlanReader:
             except KmodError:
                 if kind is None:
                     raise
-            # The kernel can decompress it, and this libkmod cannot: read a copy, load the file.
+            # The kernel can decompress it, but this libkmod cannot. Read the marker in a copy and load the file.
             copy = sealed_copy(fd, kind)
             try:
                 return step._replace(fd=fd, image=fd, marker=self._marker(copy))
@@ -143,7 +142,7 @@ class PlanReader:
         return parse_marker(self.kmod.module_from_path(f"/proc/self/fd/{fd}").info)
 
     def _with_filesystem(self, step: Step, target: str) -> Step:
-        """Whether the target registers a file system, by its symbols as grsecurity's simplify_symbols() does."""
+        """Set the target's `registers_filesystem` by its undefined symbols, like grsecurity's simplify_symbols()."""
         if step.module != target:
             return step
         try:
@@ -153,16 +152,16 @@ class PlanReader:
         return step._replace(registers_filesystem="register_filesystem" in symbols)
 
 
-_NO_ALIAS = (2, 22, 36)  # ENOENT, EINVAL, ENAMETOOLONG: libkmod's words for what is no alias
+_NO_ALIAS = (2, 22, 36)  # ENOENT, EINVAL, ENAMETOOLONG: libkmod's errors for an invalid alias
 
 
-def doubtful_marker(why: str) -> Marker:
-    """Doubt is privilege."""
-    return Marker(why, SYS_MODULE)
+def doubtful_marker(reason: str) -> Marker:
+    """Return a marker that requires CAP_SYS_MODULE, because the module's own is unreadable or invalid."""
+    return Marker(reason, SYS_MODULE)
 
 
 def parse_marker(info: list[tuple[str, str]]) -> Marker:
-    """The marker of all .modinfo pairs: "Y", "N" or a capability's name; anything else counts as Y."""
+    """Return the marker in .modinfo's pairs: "Y", "N" or a capability's name. Any other value counts as "Y"."""
     values = sorted({value for key, value in info if key == "privileged"})
     if not values:
         return UNMARKED

@@ -1,1 +1,1 @@
-"""Floor 1, pure: the policy language. Order of files, text -> rows, rows -> answer, rows -> text."""
+"""The policy: find, parse and cache its files, match its rows, and write rows as text."""

@@ -1,7 +1,6 @@
-"""Names of users and groups, from /etc/passwd and /etc/group alone.
+"""Look up users and groups in /etc/passwd and /etc/group alone.
 
-Name services must not be asked from inside a module request: the one that answers may
-itself be waiting for a module.
+The helper must not query a name service during a module request, since that service may itself wait for a module.
 """
 
 from safe_modprobe.runtime import read
@@ -11,27 +10,27 @@ _DIGITS = 10  # of 2**32 - 1
 
 
 class Accounts:
-    """The two files, each read when the first name of its kind is asked for. Raises OSError then."""
+    """The two files, each read by the first query that needs it. Every query raises OSError if it cannot read."""
 
     def __init__(self, passwd: str = "/etc/passwd", group: str = "/etc/group") -> None:
         self._paths = (passwd, group)
         self._numbers: dict[str, dict[bytes, int]] = {}
 
     def uid(self, name: str) -> int | None:
-        """The user's number, None for nobody of that name."""
+        """Return the user's uid, None for an unknown name."""
         return self._known(self._paths[0]).get(name.encode(errors="surrogateescape"))
 
     def gid(self, name: str) -> int | None:
-        """The group's number, None for no group of that name."""
+        """Return the group's gid, None for an unknown name."""
         return self._known(self._paths[1]).get(name.encode(errors="surrogateescape"))
 
     def user_name(self, uid: int) -> str | None:
-        """The first name of this number, None for a number without one."""
+        """Return the first user name with this uid, None if there is none."""
         known = self._known(self._paths[0])
         return next((name.decode(errors="surrogateescape") for name, number in known.items() if number == uid), None)
 
     def gids(self, uid: int) -> frozenset[int]:
-        """The groups of whoever logs in with this number: passwd(5)'s own, and those of group(5) that list the name."""
+        """Return the groups of a login with this uid: the primary one of passwd(5) and those of group(5)."""
         passwd, group = (_rows(read(path, _MAX_BYTES)) for path in self._paths)
         users = [fields for fields in passwd if fields[2] == b"%d" % uid]
         names = {fields[0] for fields in users}
@@ -46,7 +45,7 @@ class Accounts:
 
 
 def parse_numbers(text: bytes) -> dict[bytes, int]:
-    """`name:password:number:…` lines; passwd(5) and group(5) agree so far. The first of a name wins."""
+    """Return {name: number} of `name:password:number:…` lines (passwd(5), group(5)). A name's first line wins."""
     numbers: dict[bytes, int] = {}
     for fields in _rows(text):
         if fields[0] and fields[2].isdigit() and len(fields[2]) <= _DIGITS:

@@ -1,4 +1,4 @@
-"""The policy where there is none, or a broken one: every module needs privilege."""
+"""The policy that applies if there are no policy files, or invalid ones: every module needs privilege."""
 
 from safe_modprobe.capability import parse_capability
 from safe_modprobe.model import BUILT_IN, CallSite, Mode, Policy, Settings

@@ -1,6 +1,6 @@
-"""The policy as it was parsed last, as long as nothing that it was made from has changed since.
+"""Read the cached policy, which is valid as long as its files, folders and accounts are unchanged.
 
-Parsing costs as much as the rest of a decision, and somebody waits for it in the kernel.
+Parsing takes as long as the rest of a decision, while the requester waits in the kernel.
 """
 
 import marshal
@@ -17,14 +17,14 @@ CACHE = "/run/safe-modprobe/policy.cache"
 _ACCOUNTS = ("/etc/passwd", "/etc/group")
 _MAX_BYTES = 8 << 20
 _CLOCK_REALTIME_COARSE = 5
-"""include/uapi/linux/time.h: the clock by which file systems stamp what changes. Python has no name for it."""
+"""CLOCK_REALTIME_COARSE (include/uapi/linux/time.h), the clock of file timestamps. Python has no name for it."""
 
 
 class Snapshot(NamedTuple):
-    """What a policy is made from: the folders, every file in them, and those that give names their numbers.
+    """The state of everything that a policy depends on: the folders, every file in them, /etc/passwd and /etc/group.
 
-    `state` shows any change: no write leaves st_ctime as it was, nobody can set it, and a folder's changes with every
-    name in it. `taken` is when, just before, in nanoseconds of the clock of st_ctime.
+    `state` reveals any change, because each write updates st_ctime and no user can set it. A folder's st_ctime
+    changes with each name in it. `taken` is the time just before, in nanoseconds of the clock of st_ctime.
     """
 
     paths: tuple[str, ...]
@@ -33,26 +33,28 @@ class Snapshot(NamedTuple):
 
 
 def snapshot(folders: Sequence[str]) -> Snapshot:
-    """As it is now. Raises OSError."""
+    """Return the current state of these folders. Raises OSError."""
     taken = time.clock_gettime_ns(_CLOCK_REALTIME_COARSE)
     files = [f"{folder}/{name}" for folder in folders if os.path.isdir(folder) for name in sorted(os.listdir(folder))]
-    return _look((*folders, *_ACCOUNTS, *files), taken)
+    return _snapshot_of((*folders, *_ACCOUNTS, *files), taken)
 
 
 def retake(before: Snapshot) -> Snapshot:
-    """The same paths, as they are now."""
-    return _look(before.paths, before.taken)
+    """Return the current state of the same paths."""
+    return _snapshot_of(before.paths, before.taken)
 
 
 def last_change(folders: Sequence[str]) -> float | None:
-    """When a file of these folders, or which files there are, changed last, in seconds of the epoch. Raises OSError."""
-    taken = snapshot(folders)
-    ours = tuple(folders)
-    found = [state[4] for path, state in zip(taken.paths, taken.state, strict=True) if state and path.startswith(ours)]
-    return max(found) / 1e9 if found else None
+    """Return the time of the last change in these folders, in seconds since the epoch. Raises OSError."""
+    now = snapshot(folders)
+    prefixes = tuple(folders)
+    changes = [
+        state[4] for path, state in zip(now.paths, now.state, strict=True) if state and path.startswith(prefixes)
+    ]
+    return max(changes) / 1e9 if changes else None
 
 
-def _look(paths: tuple[str, ...], taken: int) -> Snapshot:
+def _snapshot_of(paths: tuple[str, ...], taken: int) -> Snapshot:
     return Snapshot(paths, tuple(map(_state, paths)), taken)
 
 
@@ -67,10 +69,10 @@ def _state(path: str) -> tuple[int, ...] | None:
 
 
 def cached_policy(folders: Sequence[str], cache: str = CACHE) -> Policy | None:
-    """The policy of these folders if it was remembered and is still true; None otherwise, and in any doubt."""
+    """Return the policy of these folders if the cache has it and nothing changed since; otherwise None."""
     try:
         about = os.lstat(cache)
-        # What marshal reads can do anything: only root may have written it, in a folder that only root may change.
+        # marshal trusts its input, so only root may have written the file, in a folder that only root may change.
         if about.st_uid not in (0, os.geteuid()) or about.st_mode & 0o022:
             return None
         shape, paths, state, packed = marshal.loads(read(cache, _MAX_BYTES))

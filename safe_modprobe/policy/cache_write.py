@@ -1,4 +1,4 @@
-"""Keep a parsed policy for the requests to come."""
+"""Write a parsed policy to the cache for later requests."""
 
 import marshal
 import os
@@ -11,12 +11,12 @@ from safe_modprobe.policy.packed import SHAPE, pack
 from safe_modprobe.runtime import make_run_folder
 
 _FINE_NS, _WHOLE_NS = 10_000_000, 2_000_000_000
-"""In these steps file systems count st_ctime at most: where it is no multiple of the first, and where it is one (the
-full seconds of an old ext4, the two of FAT)."""
+"""The coarsest steps of st_ctime on any file system, in nanoseconds. _FINE_NS holds if st_ctime is no multiple of it.
+Otherwise the file system may count whole seconds (an old ext4) or two seconds (FAT)."""
 
 
 def read_and_cache() -> Policy:
-    """The files' policy, parsed, and remembered as far as that can be. Raises PolicyError, OSError."""
+    """Parse the policy files and try to cache the result. Raises PolicyError, OSError."""
     before = snapshot(FOLDERS)
     policy = read_policy()
     save(policy, before)
@@ -24,28 +24,28 @@ def read_and_cache() -> Policy:
 
 
 def save(policy: Policy, before: Snapshot, cache: str = CACHE) -> bool:
-    """Keep it, if all that it was made from is as it was `before` that was read. False where it was not kept.
+    """Cache a policy if its files are unchanged since `before`, which was taken before they were read.
 
-    Never raises: without the cache, a request only takes longer.
+    Returns whether it was cached. Never raises, since without the cache a request only takes longer.
     """
     if retake(before).state != before.state or not all(
-        _settled(each[4], before.taken) for each in before.state if each
+        _next_change_shows(each[4], before.taken) for each in before.state if each
     ):
         return False
-    part = f"{cache}.{os.getpid()}"
+    temporary = f"{cache}.{os.getpid()}"
     try:
         make_run_folder(os.path.dirname(cache))
-        _write(part, marshal.dumps((SHAPE, before.paths, before.state, pack(policy))))
-        os.rename(part, cache)
+        _write(temporary, marshal.dumps((SHAPE, before.paths, before.state, pack(policy))))
+        os.rename(temporary, cache)
         return True
     except (OSError, ValueError):
-        _drop(part)
+        _remove(temporary)
         return False
 
 
-def _settled(changed: int, taken: int) -> bool:
-    """Whether a file with that st_ctime will have another one after any change from `taken` on."""
-    return changed < taken - (_FINE_NS if changed % _FINE_NS else _WHOLE_NS)
+def _next_change_shows(st_ctime: int, taken: int) -> bool:
+    """Return whether any change from `taken` on gives the file a different st_ctime, both in nanoseconds."""
+    return st_ctime < taken - (_FINE_NS if st_ctime % _FINE_NS else _WHOLE_NS)
 
 
 def _write(path: str, data: bytes) -> None:
@@ -57,7 +57,7 @@ def _write(path: str, data: bytes) -> None:
         os.close(fd)
 
 
-def _drop(path: str) -> None:
+def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except OSError:

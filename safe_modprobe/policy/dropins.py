@@ -1,4 +1,4 @@
-"""Which drop-in files count, and in what order: systemd's rule over several folders."""
+"""Select the drop-in files that count, and their order, over several folders as systemd does. Pure."""
 
 from _collections_abc import Sequence
 
@@ -7,28 +7,28 @@ FOLDERS = (
     "/run/safe-modprobe/policy.d",
     "/etc/safe-modprobe/policy.d",
 )
-"""Ours, this boot's, the admin's: a name in a later one replaces the same name in an earlier one."""
+"""The folders of the package, of this boot and of the administrator. A later folder's file replaces its namesakes."""
 
 SUFFIX = ".toml"
 
 MAX_BYTES = 1 << 20
-"""Of one drop-in."""
+"""The largest size of one drop-in."""
 
 TRIAL_FILE = "00-trial.toml"
-"""In /run: what `safe-modprobectl enable --trial` writes. While it is there, nobody is refused anything."""
+"""In /run, written by `safe-modprobectl enable --trial`. While it exists, the helper refuses no request."""
 
 SITE_FILE = "10-site.toml"
-"""In /etc: the admin's own rows, by hand or by `safe-modprobectl mark`, `unmark` and `allow`."""
+"""In /etc: the administrator's rows, written by hand or by `safe-modprobectl mark`, `unmark` and `allow`."""
 
 UNTIL_REBOOT_FILE = "09-until-reboot.toml"
-"""In /run: what those write with --until-reboot. Just before the admin's own, so that it counts while it lasts."""
+"""In /run: what these commands write with --until-reboot. It sorts before SITE_FILE, so its rows match first."""
 
 
 def effective_files(folders: Sequence[Sequence[str]]) -> list[tuple[str, int]]:
-    """(name, index of its folder) in the order of precedence.
+    """Return (name, index of its folder) of each drop-in that counts, in the order of precedence.
 
-    `folders` are the names in each, the admin's folder last: a name there replaces the same name before it.
-    Hidden files and those without the suffix are no drop-ins.
+    `folders` are the names in each folder, the administrator's last. A later folder's name replaces an earlier one's.
+    Hidden files and files without the suffix are ignored.
     """
     winner: dict[str, int] = {}
     for index, names in enumerate(folders):

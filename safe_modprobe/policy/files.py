@@ -1,4 +1,4 @@
-"""The policy's files on disk -> Policy, each checked on the descriptor that is read."""
+"""Read the policy files. Each file's owner and mode are checked on the descriptor that is read."""
 
 import os
 import stat
@@ -14,43 +14,43 @@ _OPEN = os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY
 
 
 def read_policy(folders: Sequence[str] = FOLDERS, accounts: Accounts | None = None) -> Policy:
-    """All drop-ins as one policy; the built-in one where there is not a single file.
+    """Return all drop-ins as one policy, or the built-in policy if there are no files.
 
-    Raises PolicyError: for a wrong file, one that others may write, one that cannot be read.
+    Raises PolicyError if a file is invalid, unreadable, or writable by other users.
     """
     return parse_policy(read_drop_ins(folders), accounts)
 
 
 def check_parser_installed() -> None:
-    """Raises ModuleNotFoundError where it is gone: the next edit needs it, while a remembered policy does without."""
-    from importlib.util import find_spec  # no request asks
+    """Raise ModuleNotFoundError if tomli is missing. A cached policy works without it, but the next edit needs it."""
+    from importlib.util import find_spec  # no module request needs this
 
     if find_spec("tomli") is None:
         raise ModuleNotFoundError("No module named 'tomli'", name="tomli")
 
 
 def parse_policy(files: Sequence[tuple[str, bytes]], accounts: Accounts | None = None) -> Policy:
-    """What read_policy() makes of the files that read_drop_ins() found. Raises PolicyError."""
-    from safe_modprobe.policy.schema import build  # and tomli, which nobody needs for a policy that was remembered
+    """Return the policy of the files from read_drop_ins(), or the built-in policy without files. Raises PolicyError."""
+    from safe_modprobe.policy.schema import build  # imports tomli, which a cached policy does not need
 
     try:
         return build(files, accounts or Accounts()) if files else BUILTIN_POLICY
-    except OSError as error:  # /etc/passwd or /etc/group, which only a file with names in it asks for
+    except OSError as error:  # from /etc/passwd or /etc/group, which build() reads for a file with names
         raise _unreadable(error) from None
 
 
 def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes] = {}) -> list[tuple[str, bytes]]:
-    """The path and content of every drop-in that counts, in the order of precedence.
+    """Return the path and content of every drop-in that counts, in the order of precedence.
 
-    A path in `instead` counts as if it were there with that content. Raises PolicyError.
+    `instead` maps paths to contents that replace or add files. Raises PolicyError.
     """
     opened: list[int | None] = []
     try:
         opened += [open_folder(path) for path in folders]
         files = []
         names = effective_files(_listings(folders, opened, instead))
-        if opened[0] is None and folders[0] == FOLDERS[0] and _without_a_default(names):
-            raise PolicyError(f"{folders[0]}: the default policy is not there; install the package anew")
+        if opened[0] is None and folders[0] == FOLDERS[0] and _lacks_default_policy(names):
+            raise PolicyError(f"{folders[0]}: the default policy is missing; reinstall the package")
         for name, index in names:
             path = f"{folders[index]}/{name}"
             content = instead[path] if path in instead else read_file(opened[index], name, path)
@@ -65,8 +65,8 @@ def read_drop_ins(folders: Sequence[str] = FOLDERS, instead: Mapping[str, bytes]
                 os.close(fd)
 
 
-def _without_a_default(names: Sequence[tuple[str, int]]) -> bool:
-    """Whether the admin's rows are all there is, as in the middle of an upgrade: they let through what it marks."""
+def _lacks_default_policy(names: Sequence[tuple[str, int]]) -> bool:
+    """Return whether only the administrator's rows exist, as during an upgrade. Alone they would allow too much."""
     return bool(names) and all(index == 2 or name in (TRIAL_FILE, UNTIL_REBOOT_FILE) for name, index in names)
 
 
@@ -83,7 +83,7 @@ def _unreadable(error: OSError) -> PolicyError:
 
 
 def open_folder(path: str) -> int | None:
-    """A descriptor of the folder, None where there is none. Raises OSError, and PolicyError where others may write."""
+    """Return the folder's descriptor, None without a folder. Raises OSError, and PolicyError if others may write."""
     try:
         fd = os.open(path, _OPEN | os.O_DIRECTORY)
     except FileNotFoundError:
@@ -93,11 +93,11 @@ def open_folder(path: str) -> int | None:
 
 
 def read_file(folder: int | None, name: str, path: str) -> bytes | None:
-    """The file's content, None when it is a link to /dev/null: a mask. Raises PolicyError and OSError."""
+    """Return the file's content, None for a mask, which is a link to /dev/null. Raises PolicyError and OSError."""
     try:
         fd = os.open(name, _OPEN, dir_fd=folder)
     except OSError as error:
-        raise PolicyError(f"{_printable(path)}: {error.strerror}; mend or remove it") from None
+        raise PolicyError(f"{_printable(path)}: {error.strerror}; fix or remove it") from None
     try:
         about = os.fstat(fd)
         if is_mask(about):
@@ -116,12 +116,12 @@ def read_file(folder: int | None, name: str, path: str) -> bytes | None:
 
 
 def is_mask(about: os.stat_result) -> bool:
-    """Whether it is /dev/null, which a link to it leads to."""
+    """Return whether an opened file is /dev/null, so that its link masks a drop-in."""
     return stat.S_ISCHR(about.st_mode) and about.st_rdev == os.makedev(1, 3)
 
 
 def _check_owner(about: os.stat_result, path: str) -> None:
-    """Who may write the policy decides over ring 0: root (at a desk, oneself), and nobody else."""
+    """Raise PolicyError unless only root, or the user who runs this command, may write: the policy controls ring 0."""
     if about.st_uid not in (0, os.geteuid()):
         raise PolicyError(f"{_printable(path)}: it belongs to uid {about.st_uid}; chown it to root")
     if about.st_mode & 0o022:

@@ -1,6 +1,6 @@
-"""The line of every table and key of a TOML text, which tomli does not tell.
+"""Find the line of every table and key of a TOML text, which tomli does not report. Pure.
 
-It reads only texts that tomli has accepted, so it needs no errors of its own.
+The text must have been parsed by tomli, so this scanner raises no errors.
 """
 
 import re
@@ -19,7 +19,7 @@ _ESCAPES = {"b": "\b", "t": "\t", "n": "\n", "f": "\f", "r": "\r", '"': '"', "\\
 
 
 def lines_of(text: str) -> Mapping[Path, int]:
-    """{("rule", 0): 3, ("rule", 0, "action"): 5, …}, lines from 1."""
+    """Return the line of each path, from 1: {("rule", 0): 3, ("rule", 0, "action"): 5, …}."""
     return _Scanner(text).scan()
 
 
@@ -37,7 +37,7 @@ class _Scanner:
             end = match.start()
             if not match[0].startswith("#"):
                 self.tokens.append((match[0], line))
-        self.tokens.reverse()  # so that pop() takes the first
+        self.tokens.reverse()  # pop() then returns the first one
         prefix: Path = ()
         while self.tokens:
             token, line = self.tokens.pop()
@@ -48,7 +48,7 @@ class _Scanner:
         return self.found
 
     def _header(self, line: int) -> Path:
-        """The rest of `[a.b]` or `[[a.b]]`: the path of the keys that follow."""
+        """Read the rest of `[a.b]` or `[[a.b]]`; return the path that prefixes the keys below it."""
         array = self.tokens[-1][0] == "["
         keys = self._keys(self.tokens.pop()[0] if not array else self._after_bracket(), "]")
         if array:
@@ -71,7 +71,7 @@ class _Scanner:
         return self.tokens.pop()[0]
 
     def _keys(self, first: str, end: str) -> list[str]:
-        """The parts of a dotted key up to and without the token that ends it."""
+        """Return the parts of a dotted key. Consume the `end` token."""
         keys = [_unquoted(first)]
         while (token := self.tokens.pop()[0]) != end:
             if token != ".":
@@ -86,7 +86,7 @@ class _Scanner:
         self._value(path)
 
     def _value(self, path: Path) -> None:
-        """One value: a plain one, or an array or inline table with all that is in it."""
+        """Read one value: a scalar, an array or an inline table with its contents."""
         token, line = self.tokens.pop()
         self.found.setdefault(path, line)
         if token == "[":
@@ -96,7 +96,7 @@ class _Scanner:
                 if inner[0] not in (",", "\n"):
                     self._pair(path, *inner)
         else:
-            # 1.5 and 1979-05-27 07:32:00 are several tokens; what follows a value is one of these.
+            # 1.5 and 1979-05-27 07:32:00 are several tokens. One of these four tokens ends a value.
             while self.tokens and self.tokens[-1][0] not in (",", "]", "}", "\n"):
                 self.tokens.pop()
 
@@ -115,7 +115,7 @@ class _Scanner:
 
 
 def _unquoted(key: str) -> str:
-    """A key without its quotes; escapes only as far as names of ours may hold them."""
+    """Return a key without its quotes and single-letter escapes. No key of a policy needs other escapes."""
     if key[0] == "'":
         return key[1:-1]
     if key[0] != '"':

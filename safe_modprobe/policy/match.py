@@ -1,24 +1,24 @@
-"""Which row of the policy matches. First match wins."""
+"""Find the first row of the policy that matches. Pure."""
 
 from safe_modprobe.capability import SYS_MODULE, holds
 from safe_modprobe.model import Action, Caller, CallSite, Mark, Policy, Request, Rule
 
 
 def glob(pattern: str, text: str) -> bool:
-    """glob(7) over the whole text, in which * matches anything, newlines too."""
+    """Return whether a pattern of glob(7) matches the whole text. A * matches any characters, newlines too."""
     if "?" not in pattern and "[" not in pattern:
         head, star, tail = pattern.partition("*")
         if not star:
             return text == pattern
         if "*" not in tail:
             return text.startswith(head) and text.endswith(tail) and len(text) >= len(head) + len(tail)
-    from fnmatch import fnmatchcase  # a rare kind of pattern, and it has to compile it
+    from fnmatch import fnmatchcase  # slow, since it compiles the pattern; such patterns are rare
 
     return fnmatchcase(text, pattern)
 
 
 def alias_glob(pattern: str, text: str) -> bool:
-    """glob() for aliases and module names: - is _ outside of brackets, as in libkmod's alias_normalize()."""
+    """Match an alias or module name like glob(), with - as _ outside of brackets (libkmod's alias_normalize())."""
     return _matches_any((pattern,), normalize(text))
 
 
@@ -28,32 +28,35 @@ def normalize(name: str) -> str:
 
 
 def _matches_any(patterns: tuple[str, ...], normal: str) -> bool:
-    """alias_glob() for any of them, of a name that is normalized already."""
+    """Return whether alias_glob() holds for any pattern and a normalized name."""
     names, globs = _split_patterns(patterns)
     return normal in names or (bool(globs) and any(glob(pattern, normal) for pattern in globs))
 
 
 _SPLIT_CACHE: dict[tuple[str, ...], tuple[frozenset[str], tuple[str, ...]]] = {}
 _MAX_CACHED = 1024
-"""Rows: more than a policy has."""
+"""Lists of patterns in the cache at most, which is more than a policy has."""
 
 
 def _split_patterns(patterns: tuple[str, ...]) -> tuple[frozenset[str], tuple[str, ...]]:
-    """(what stands for itself, globs), normalized: a policy names hundreds of modules, and is asked of each anew."""
-    kept = _SPLIT_CACHE.get(patterns)
-    if kept is None:
+    """Return (plain names, globs) of some patterns, normalized.
+
+    The result is cached, since a row may have hundreds of patterns and is matched against every step.
+    """
+    cached = _SPLIT_CACHE.get(patterns)
+    if cached is None:
         names: list[str] = []
         globs: list[str] = []
         for pattern in patterns:
             (globs if "*" in pattern or "?" in pattern or "[" in pattern else names).append(normalize_pattern(pattern))
         if len(_SPLIT_CACHE) >= _MAX_CACHED:
             _SPLIT_CACHE.clear()
-        kept = _SPLIT_CACHE[patterns] = frozenset(names), tuple(globs)
-    return kept
+        cached = _SPLIT_CACHE[patterns] = frozenset(names), tuple(globs)
+    return cached
 
 
 def normalize_pattern(pattern: str) -> str:
-    """A pattern of aliases or module names as alias_glob() reads it: - is _ outside of brackets."""
+    """Return a pattern of aliases or module names with - as _ outside of brackets."""
     if "[" not in pattern:
         return normalize(pattern)
     parts = pattern.split("[")
@@ -64,7 +67,7 @@ def normalize_pattern(pattern: str) -> str:
 
 
 def first_mark(policy: Policy, alias: str, module: str) -> Mark | None:
-    """The mark for a module that would be loaded for this alias."""
+    """Return the first mark for a module that would be loaded for this alias."""
     alias, module = normalize(alias), normalize(module)
     for mark in policy.marks:
         if (not mark.modules or _matches_any(mark.modules, module)) and (
@@ -75,7 +78,7 @@ def first_mark(policy: Policy, alias: str, module: str) -> Mark | None:
 
 
 def call_site(policy: Policy, alias: str) -> CallSite | None:
-    """The row that says which capability suffices for the alias, or that its asker is a deputy."""
+    """Return the first call site row for the alias."""
     alias = normalize(alias)
     for site in policy.call_sites:
         if _matches_any(site.aliases, alias):
@@ -84,15 +87,15 @@ def call_site(policy: Policy, alias: str) -> CallSite | None:
 
 
 def first_rule(policy: Policy, request: Request, caller: Caller, module: str) -> Rule | None:
-    """The rule for a module that would be loaded for this caller.
+    """Return the first rule for a module that would be loaded for this caller.
 
-    One that refuses is for everybody who may be meant; one that lets through is for nobody who is not sure to be.
+    With incomplete information about the caller a deny rule matches, and an allow or log rule does not.
     """
     alias, module = normalize(request.alias), normalize(module)
     for rule in policy.rules:
         if (rule.modules is None or _matches_any(rule.modules, module)) and matches_alias(rule, alias):
-            who = matches_caller(rule, caller)
-            if who or (who is None and rule.action is Action.DENY):
+            matches = matches_caller(rule, caller)
+            if matches or (matches is None and rule.action is Action.DENY):
                 return rule
     return None
 
@@ -101,10 +104,10 @@ _BEYOND_KERNEL_ARGS = ("groups", "units", "executables", "call_sites", "user_nam
 
 
 def keys_beyond_kernel_args(rule: Rule) -> list[str]:
-    """The rule's keys of which a patched kernel's words (kernel_args.py) say too little.
+    """Return the rule's keys that need more than a patched kernel's arguments (kernel_args.py).
 
-    A grant goes by the real uid and the call site's capability. A refusal would have to know that neither the effective
-    uid nor another capability is meant.
+    These arguments have the real uid and the call site's capability, which is enough for an allow rule. A deny rule
+    also depends on the effective uid and on all other capabilities.
     """
     keys = [key for key in _BEYOND_KERNEL_ARGS if getattr(rule, key) is not None]
     if rule.action is Action.DENY:
@@ -119,9 +122,9 @@ def matches_alias(rule: Rule, alias: str) -> bool:
 
 
 def matches_caller(rule: Rule, caller: Caller) -> bool | None:
-    """Whether all keys about the caller match; None where none is known not to, and some are not known.
+    """Return whether all keys about the caller match; None if no key fails but some are undecided.
 
-    Of a caller who is wholly unknown no key about a person is known to match, for a refusal either.
+    For an unknown caller only `callers` can match. A rule with another key does not match, a deny rule either.
     """
     if rule.callers is not None and (rule.callers == "known") is not caller.known:
         return False
@@ -146,9 +149,10 @@ def _caller_keys(rule: Rule) -> tuple[object, ...]:
 
 
 def _matches_users(rule: Rule, caller: Caller) -> bool | None:
-    """A set-user-ID program can neither borrow a grant nor shed a refusal: both uids, or either.
+    """Match both uids for an allow rule and either uid for a deny rule.
 
-    Where the real uid alone is known it is enough for a grant: any task may make it its effective one (setreuid(2)).
+    So a set-user-ID program can neither borrow an allow rule nor escape a deny rule. If only the real uid is known,
+    it is enough for an allow rule, since any task may make it its effective uid (setreuid(2)).
     """
     if rule.users is None:
         return True
@@ -165,9 +169,9 @@ def _matches_groups(rule: Rule, caller: Caller) -> bool | None:
 
 
 def _matches_capabilities(rule: Rule, caller: Caller) -> bool | None:
-    """Only what is held in the initial user namespace counts.
+    """Match capabilities that the caller holds in the initial user namespace.
 
-    Where nobody could see what else is held, CAP_SYS_MODULE counts as any: who has it can have the others as well.
+    If the task was not inspected, CAP_SYS_MODULE counts as every capability, since its holder can gain the others.
     """
     if rule.capabilities is None:
         return True
@@ -179,8 +183,8 @@ def _matches_capabilities(rule: Rule, caller: Caller) -> bool | None:
     return None if any(holds(caller.may_hold, each) for each in rule.capabilities) else False
 
 
-def _equals(wanted: bool | None, found: bool | None) -> bool | None:
-    return True if wanted is None else None if found is None else wanted is found
+def _equals(required: bool | None, found: bool | None) -> bool | None:
+    return True if required is None else None if found is None else required is found
 
 
 def _matches_glob(patterns: tuple[str, ...] | None, text: str | None, seen: bool) -> bool | None:
@@ -192,8 +196,8 @@ def _matches_glob(patterns: tuple[str, ...] | None, text: str | None, seen: bool
 
 
 def _matches_call_site(patterns: tuple[str, ...] | None, site: str | None, seen: bool) -> bool | None:
-    """`name` or `name [module]`, as the kernel's stack has it; "" for a stack that nobody could read."""
+    """Match `name` or `name [module]`, as in /proc/TID/stack; "" stands for an unreadable stack."""
     if patterns is not None and site == "":
         return None
-    whole = _matches_glob(patterns, site, seen)
-    return _matches_glob(patterns, site.partition(" ")[0], seen) if site is not None and not whole else whole
+    matches = _matches_glob(patterns, site, seen)
+    return _matches_glob(patterns, site.partition(" ")[0], seen) if site is not None and not matches else matches

@@ -1,11 +1,11 @@
-"""A policy as plain tuples, texts and numbers, and back: what marshal can keep from one request to the next. Pure."""
+"""Convert a policy to plain tuples, strings and numbers, which marshal can store, and back. Pure."""
 
 from safe_modprobe import __version__
 from safe_modprobe.light_types import TYPE_CHECKING
 from safe_modprobe.model import Action, CallSite, Mark, Mode, Origin, Policy, Rule, Settings, Source
 
 SHAPE = (__version__, *(kind._fields for kind in (Policy, Settings, Mark, CallSite, Rule, Origin)))
-"""What was packed with another shape is not for us: another version's words may mean something else."""
+"""The version and fields of the format. A cache with a different shape is not read, since its values may differ."""
 
 if TYPE_CHECKING:
     from typing import Any
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def pack(policy: Policy) -> "Plain":
-    """Only exact tuples, texts, numbers, frozensets and None: marshal takes no subclasses of them."""
+    """Return the policy as exact tuples, strings, numbers, frozensets and None. marshal accepts no subclasses."""
     settings = policy.settings
     plain_settings = settings._asdict() | {
         "mode": settings.mode.value,
@@ -32,7 +32,7 @@ def pack(policy: Policy) -> "Plain":
 
 
 def unpack(plain: "Plain") -> Policy:
-    """The policy that was packed. Raises ValueError, TypeError and the like for anything else."""
+    """Return the policy that was packed. Raises ValueError or TypeError for other values."""
     settings, marks, sites, rules, files = plain
     named = dict(zip(Settings._fields, settings, strict=True))
     named["mode"], named["mismatch"] = Mode(named["mode"]), Action(named["mismatch"])

@@ -1,4 +1,4 @@
-"""TOML files -> Policy. All are read before anything is built; one that is wrong spoils them all."""
+"""Parse and check TOML files, and build the policy from all of them. One invalid file invalidates the policy. Pure."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, Protocol
@@ -26,17 +26,17 @@ from safe_modprobe.policy.lines import Path, lines_of
 
 
 class Accounts(Protocol):
-    """Names of users and groups -> numbers, None for a name that is not there."""
+    """The numbers of users and groups."""
 
     def uid(self, name: str) -> int | None:
-        """The user's number."""
+        """Return the user's uid, None for an unknown name."""
 
     def gid(self, name: str) -> int | None:
-        """The group's number."""
+        """Return the group's gid, None for an unknown name."""
 
 
 class PlacedError(PolicyError):
-    """A PolicyError with its parts; `line` is 0 for a whole file, and `key` then empty."""
+    """A PolicyError with its parts. For a whole file `line` is 0 and `key` is empty."""
 
     def __init__(self, path: str, line: int, key: str, message: str) -> None:
         super().__init__(": ".join(filter(None, (f"{path}:{line}" if line else path, key, message))))
@@ -44,13 +44,13 @@ class PlacedError(PolicyError):
 
 
 class InvalidValueError(Exception):
-    """What a value was and what it may be; where it stands is known further out."""
+    """A value is invalid; the text is `what it was, what it may be`. The caller adds path, line and key."""
 
 
 def build(files: Sequence[tuple[str, bytes]], accounts: Accounts) -> Policy:
-    """The policy of (path, content) in the order of precedence.
+    """Return the policy of some files, given as (path, content) in the order of precedence.
 
-    Raises PolicyError, one sentence `path:line: key: what it was, what it may be`.
+    Raises PolicyError with one sentence, `path:line: key: what it was, what it may be`.
     """
     documents = [Document(path, content) for path, content in files]
     builders = [Builder(document, accounts) for document in documents]
@@ -67,10 +67,10 @@ def build(files: Sequence[tuple[str, bytes]], accounts: Accounts) -> Policy:
     )
 
 
-def _merged(every: Sequence[Mapping[str, tuple[Any, Origin]]]) -> Settings:
-    """The first file that sets a key wins, as everywhere."""
+def _merged(settings_of_files: Sequence[Mapping[str, tuple[Any, Origin]]]) -> Settings:
+    """Merge the files' settings. The first file that sets a key wins."""
     chosen: dict[str, tuple[Any, Origin]] = {}
-    for settings in every:
+    for settings in settings_of_files:
         for key, value in settings.items():
             chosen.setdefault(key, value)
     values = {key: value for key, (value, _) in chosen.items()}
@@ -79,7 +79,7 @@ def _merged(every: Sequence[Mapping[str, tuple[Any, Origin]]]) -> Settings:
 
 
 class Document:
-    """One file's tables, and the lines that they stand on."""
+    """A parsed file: its tables, and the lines of its keys. The constructor raises PlacedError."""
 
     def __init__(self, path: str, content: bytes) -> None:
         self.path = path
@@ -104,7 +104,7 @@ class Document:
         self._lines: Mapping[Path, int] | None = None
 
     def line(self, path: Path) -> int:
-        """The line of a key or table; of what it stands in, where it has none of its own."""
+        """Return the line of a key or table, or of the innermost table around it that has a line."""
         if self._lines is None:
             self._lines = lines_of(self.text)
         while path and path not in self._lines:
@@ -119,12 +119,12 @@ class Document:
     def checked(
         self, path: Path, row: Mapping[str, Any], checks: Mapping[str, "Check"], accounts: Accounts
     ) -> dict[str, Any]:
-        """The row's values as the model has them, each checked by itself. Raises PlacedError."""
+        """Check each value of a row on its own, and return the model's values. Raises PlacedError."""
         values = {}
         for key, untrusted_value in row.items():
             if key not in checks:
-                nearest = [str(each) for each in path if isinstance(each, str)][-1]
-                self.fail((*path, key), f"no such key; {nearest} has {', '.join(map(repr, checks))}")
+                table = [str(each) for each in path if isinstance(each, str)][-1]
+                self.fail((*path, key), f"no such key; {table} has {', '.join(map(repr, checks))}")
             try:
                 values[key] = checks[key](untrusted_value, accounts)
             except InvalidValueError as wrong:
@@ -133,7 +133,7 @@ class Document:
 
 
 def _toml_error(path: str, text: str, message: str) -> PlacedError:
-    """tomli says `what (at line 3, column 5)` or `what (at end of document)`."""
+    """Convert tomli's message, `what (at line 3, column 5)` or `what (at end of document)`."""
     what, _, place = message.rpartition(" (at ")
     line = place.removeprefix("line ").partition(",")[0]
     number = int(line) if line.isdigit() else text.count("\n") + 1
@@ -141,30 +141,30 @@ def _toml_error(path: str, text: str, message: str) -> PlacedError:
 
 
 Check = Callable[[Any, Accounts], Any]
-"""A value of the file -> a value of the model's. Raises WrongError."""
+"""A function from a file's value to the model's value. Raises InvalidValueError."""
 
 CHECK_PARTS: dict[Check, Sequence[str] | Check] = {}
-"""What a check was made of: the words that it takes, or the check of each member of a list; see json_schema.py."""
+"""Check -> the words that it accepts, or the check of each list member; admin/policy/json_schema.py uses it."""
 
 
 def flag(value: Any, accounts: Accounts) -> bool:
-    """true or false."""
+    """Check a boolean."""
     if not isinstance(value, bool):
         raise InvalidValueError(f"{quote_value(value)} is not true or false")
     return value
 
 
 def string(value: Any, accounts: Accounts) -> str:
-    """Any text of one line."""
+    """Check a text of one line."""
     if not isinstance(value, str):
         raise InvalidValueError(f"{quote_value(value)} is not a string")
     if any(char < " " or char == "\x7f" for char in value):
-        raise InvalidValueError(f"{quote_value(value)} holds a control character, which no name or reason needs")
+        raise InvalidValueError(f"{quote_value(value)} contains a control character; remove it")
     return value
 
 
 def one_of(*words: str) -> Check:
-    """Any of these words."""
+    """Return a check for any of these words."""
 
     def check(value: Any, accounts: Accounts) -> str:
         if not isinstance(value, str) or value not in words:
@@ -178,7 +178,7 @@ def one_of(*words: str) -> Check:
 
 
 def list_of(of: Check) -> Check:
-    """A list of one or more, as a tuple."""
+    """Return a check for a list of one or more values, which become a tuple."""
 
     def check(value: Any, accounts: Accounts) -> tuple[Any, ...]:
         if not isinstance(value, list):
@@ -192,7 +192,7 @@ def list_of(of: Check) -> Check:
 
 
 def set_of(of: Check) -> Check:
-    """A list of one or more, in whose order nothing lies."""
+    """Return a check for a list of one or more values, whose order does not matter."""
     members = list_of(of)
 
     def check(value: Any, accounts: Accounts) -> frozenset[Any]:
@@ -203,14 +203,14 @@ def set_of(of: Check) -> Check:
 
 
 def pattern(value: Any, accounts: Accounts) -> str:
-    """A pattern of glob(7)."""
+    """Check a pattern of glob(7)."""
     text = string(value, accounts)
     if not text:
         raise InvalidValueError("'' is not a pattern; '*' matches everything")
     rest = text
     while "[" in rest:
         body = rest.partition("[")[2]
-        # As in glob(7), a bracket right after the opening one (or after its !) is a member.
+        # In glob(7), a closing bracket right after [ or [! is a member.
         start = 2 if body.startswith("!") else 1
         end = body.find("]", start)
         if end < 0:
@@ -222,12 +222,12 @@ def pattern(value: Any, accounts: Accounts) -> str:
 
 
 def capability(value: Any, accounts: Accounts) -> Capability:
-    """A name of capabilities(7)."""
+    """Check a name of capabilities(7)."""
     found = parse_capability(value) if isinstance(value, str) else None
     if found is None:
-        near = value.upper() if isinstance(value, str) else ""
-        near = near if near.startswith("CAP_") else f"CAP_{near}"
-        hint = f"; did you mean '{near}'?" if near in NAMES else " such as 'CAP_NET_ADMIN', see capabilities(7)"
+        guess = value.upper() if isinstance(value, str) else ""
+        guess = guess if guess.startswith("CAP_") else f"CAP_{guess}"
+        hint = f"; did you mean '{guess}'?" if guess in NAMES else " such as 'CAP_NET_ADMIN', see capabilities(7)"
         raise InvalidValueError(f"{quote_value(value)} is not a capability{hint}")
     return found
 
@@ -236,7 +236,7 @@ _PRIVILEGES = f"true, false, '{BY_MARKER}' or a capability such as 'CAP_NET_ADMI
 
 
 def privilege(value: Any, accounts: Accounts) -> Capability | str | None:
-    """What a mark says of its modules."""
+    """Check a mark's `privileged`; return its capability, None for false, or BY_MARKER."""
     if isinstance(value, bool):
         return SYS_MODULE if value else None
     if not isinstance(value, str):
@@ -255,7 +255,7 @@ def _account(kind: str, file: str) -> Check:
         number = accounts.uid(value) if kind == "user" else accounts.gid(value)
         if number is None:
             raise InvalidValueError(
-                f"{quote_value(value)} is not a {kind} in {file}; name services are not asked, so give the number"
+                f"{quote_value(value)} is not a {kind} in {file}; name services are not queried, so give the number"
             )
         return number
 
@@ -327,23 +327,23 @@ _FIELDS = {
 }
 _SETTINGS_KEYS = {setting.field: key for key, setting in _FIELDS.items()}
 KEYS = {"settings": _SETTINGS, "mark": _MARK, "call_site": _CALL_SITE, "rule": _RULE}
-"""Every table, its keys, and what checks their values."""
+"""Table -> key -> the check of its values."""
 
 
 class Builder:
-    """One document's rows."""
+    """Build the model's rows from one document. The methods raise PlacedError."""
 
     def __init__(self, document: Document, accounts: Accounts) -> None:
         self.document = document
         self.accounts = accounts
 
     def check_tables(self) -> None:
-        """Whether there are only tables of ours, each of its shape."""
+        """Check that the document has only known tables, each of the right type."""
         for key, value in self.document.tables.items():
             self.check_table(key, value)
 
     def check_table(self, key: str, value: Any) -> None:
-        """Whether it is one of ours: a table of settings, or an array of tables."""
+        """Check that a table is `settings`, or a known array of tables."""
         if key not in KEYS:
             self._fail((key,), f"no such table; a policy has {', '.join(map(repr, KEYS))}")
         if key == "settings" and not isinstance(value, dict):
@@ -353,7 +353,7 @@ class Builder:
             self._fail((key,), f"{quote_value(value)} is not an array of tables; write [[{key}]]")
 
     def settings(self) -> dict[str, tuple[Any, Origin]]:
-        """Fields of model.Settings: the value, and where it was set."""
+        """Return {field of model.Settings: (value, origin)}."""
         table = self.document.tables.get("settings", {})
         values = self.checked(("settings",), table)
         return {
@@ -362,11 +362,11 @@ class Builder:
         }
 
     def marks(self) -> list[Mark]:
-        """In the order of the file, as the next two are."""
+        """Return every [[mark]], in the order of the file."""
         return [self.mark(path, values) for path, values in self._rows("mark")]
 
     def mark(self, path: Path, values: dict[str, Any]) -> Mark:
-        """One row of checked values."""
+        """Return the mark with these checked values."""
         if "modules" not in values and "aliases" not in values:
             self._fail(path, "it names nothing; give 'modules' or 'aliases'")
         if "privileged" not in values:
@@ -377,23 +377,23 @@ class Builder:
         return Mark(self._origin(path), capability=need, by_marker=by_marker, **values)
 
     def call_sites(self) -> list[CallSite]:
-        """Every [[call_site]]."""
+        """Return every [[call_site]], in the order of the file."""
         return [self.call_site(path, values) for path, values in self._rows("call_site")]
 
     def call_site(self, path: Path, values: dict[str, Any]) -> CallSite:
-        """One row of checked values."""
+        """Return the call site with these checked values."""
         if "aliases" not in values:
-            self._fail(path, "'aliases' is missing; it says which requests are meant")
+            self._fail(path, "'aliases' is missing; it names the requests")
         if ("capability" in values) == bool(values.get("deputy")):
             self._fail(path, "it has both or neither of 'capability' and 'deputy = true'; give one")
         return CallSite(self._origin(path), **values)
 
     def rules(self, names: dict[str, Origin]) -> list[Rule]:
-        """Every [[rule]]; `names` are those taken already, and grow."""
+        """Return every [[rule]], in the order of the file, and add their names to `names`."""
         return [self.rule(path, values, names) for path, values in self._rows("rule")]
 
     def rule(self, path: Path, values: dict[str, Any], names: dict[str, Origin]) -> Rule:
-        """One row of checked values."""
+        """Return the rule with these checked values, and add its name to `names`."""
         if "action" not in values:
             self._fail(path, f"'action' is missing; it is one of {', '.join(map(repr, map(str, Action)))}")
         if not values.keys() - NOT_CONDITIONS:
@@ -401,7 +401,9 @@ class Builder:
         rule = Rule(self._origin(path), **{**values, "action": Action(values["action"])})
         if rule.name:
             if rule.name in names:
-                self._fail((*path, "name"), f"{quote_value(rule.name)} is the name of {names[rule.name]} already")
+                self._fail(
+                    (*path, "name"), f"{quote_value(rule.name)} is already the name of the rule at {names[rule.name]}"
+                )
             names[rule.name] = rule.origin
         return rule
 
@@ -410,7 +412,7 @@ class Builder:
         return [((table, i), self.checked((table, i), row)) for i, row in enumerate(rows)]
 
     def checked(self, path: Path, row: Mapping[str, Any]) -> dict[str, Any]:
-        """The row's values as the model has them, each checked by itself."""
+        """Check each value of a row on its own, and return the model's values."""
         return self.document.checked(path, row, KEYS[str(path[0])], self.accounts)
 
     def _origin(self, path: Path) -> Origin:
@@ -421,6 +423,6 @@ class Builder:
 
 
 def quote_value(value: Any) -> str:
-    """A value as the file might have it, cut to what a line can hold."""
+    """Return a value as it might stand in the file, cut to 60 characters."""
     text = str(value).lower() if isinstance(value, bool) else ascii(value)
     return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,4 +1,4 @@
-"""Policy -> TOML: what parses to the same rows again, and the line that would let a request through."""
+"""Write a policy, or the rule that would allow a request, as TOML. Pure."""
 
 from _collections_abc import Iterable, Sequence
 
@@ -11,20 +11,20 @@ if TYPE_CHECKING:
 
 
 def rule_line(modules: Sequence[str], caller: Caller) -> str:
-    """One line of a drop-in that allows these modules to this caller."""
+    """Return a whole drop-in of one line that allows these modules to this caller."""
     uids = sorted({uid for uid in (caller.uid, caller.euid) if uid is not None})
-    power = 'capabilities = ["CAP_SYS_MODULE"]' if caller.known else 'callers = "unknown"'
-    who = f"users = {_value(uids)}" if uids else power
-    return f'rule = [{{ modules = {_value(list(modules))}, {who}, action = "allow" }}]'
+    without_uid = 'capabilities = ["CAP_SYS_MODULE"]' if caller.known else 'callers = "unknown"'
+    condition = f"users = {_value(uids)}" if uids else without_uid
+    return f'rule = [{{ modules = {_value(list(modules))}, {condition}, action = "allow" }}]'
 
 
 def rule_table(rule: Rule) -> str:
-    """A rule as a `[[rule]]` table of its own."""
+    """Return a rule as a `[[rule]]` table."""
     return "[[rule]]\n" + _pairs(rule._asdict() | {"quiet": rule.quiet or None})
 
 
 def dump(policy: Policy) -> str:
-    """The whole policy as one drop-in; origins are lost, and so is which keys stood there by default."""
+    """Return the whole policy as one drop-in with all settings. Parsing it gives the same rows, but other origins."""
     parts = ["[settings]\n" + _pairs(_settings(policy.settings))]
     for mark in policy.marks:
         privileged = BY_MARKER if mark.by_marker else _privileged(mark.capability)
@@ -57,7 +57,7 @@ def _privileged(capability: Capability | None) -> bool | str:
 
 
 def _pairs(row: "dict[str, Any]") -> str:
-    """`key = value` lines, without what stands for "not given"."""
+    """Return `key = value` lines, without the keys that have no value."""
     lines = []
     for key, value in row.items():
         if key == "origin" or value is None or value == "" or value == ():

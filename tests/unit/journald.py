@@ -1,4 +1,4 @@
-"""A real systemd-journald, in a mount namespace with a /run of its own, and who writes to it."""
+"""Run a real systemd-journald in a mount namespace with a separate /run, and send records to it."""
 
 import json
 import subprocess
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 PACKAGE = Path(__file__).resolve().parents[2] / "safe_modprobe"
 
-# The kernel's log and the audit socket are the machine's, not ours. What it is told in /run alone is volatile.
+# The kernel log and the audit socket belong to the machine. Storage=volatile keeps the journal in the separate /run.
 _CONFIG = "[Journal]\nStorage=volatile\nReadKMsg=no\nAudit=no\nForwardToSyslog=no\nRateLimitBurst=0\n"
 
 _SCRIPT = """set -e
@@ -19,13 +19,13 @@ for daemon in /usr/lib/systemd/systemd-journald /lib/systemd/systemd-journald; d
 $daemon & journald=$!
 trap 'kill $journald' EXIT
 tries=0; while ! [ -S /run/systemd/journal/socket ] && [ $tries -lt 100 ]; do sleep 0.05; tries=$((tries + 1)); done
-cp -r senders /run/senders && chmod -R a+rX /run/senders  # a user may not read what is below pytest's folder
+cp -r senders /run/senders && chmod -R a+rX /run/senders  # an unprivileged sender cannot read pytest's folder
 sh -e ./commands
 journalctl --sync
 cp /run/log/journal/*/system.journal system.journal
 """
 
-# A sender waits until journald has looked it up in /proc, or half of what journald says of it is missing.
+# A sender waits until journald has read its /proc entry. Otherwise the journal lacks fields such as _COMM.
 _SENDER = """import json, sys, time
 sys.path.append("/run/senders")
 from safe_modprobe.log.record import record
@@ -37,7 +37,7 @@ _NEEDED = ("__init__.py", "log/__init__.py", "log/record.py")
 
 
 class Sender(NamedTuple):
-    """Who sends these (message, fields): `prefix` is before the command, `name` the script's."""
+    """A process that sends (message, fields) records; `prefix` precedes its command, `name` is its script's name."""
 
     records: Sequence[tuple[str, Mapping[str, str]]]
     name: str = "safe-modprobe"
@@ -45,7 +45,7 @@ class Sender(NamedTuple):
 
 
 def keep(folder: Path, senders: Sequence[Sender]) -> Path:
-    """The journal's file after each sender has sent, one after the other."""
+    """Let each sender send its records in turn; return the path of the journal file."""
     lines = []
     for needed in _NEEDED:
         copy = folder / "senders/safe_modprobe" / needed

@@ -1,4 +1,4 @@
-"""Short ways to write rows: callers, plans, policies."""
+"""Short constructors for test rows: callers, plans, policies and verdicts."""
 
 from safe_modprobe.callers.find import find_callers
 from safe_modprobe.callers.kernel_args import parse
@@ -21,7 +21,7 @@ from safe_modprobe.policy.schema import build
 
 
 class NoAccounts:
-    """Two names that the rows use; the machine's own are none of a test's business."""
+    """Accounts with only the names that the rows use, so that the machine's accounts do not matter."""
 
     def uid(self, name: str) -> int | None:
         return {"root": 0, "asterisk": 1001}.get(name)
@@ -59,12 +59,12 @@ def step(name: str, marker: Marker = UNMARKED, *needs: str, **more: object) -> S
 
 
 def plan(*steps: Step, alias: str = "x") -> Plan:
-    """One new target, the last step."""
+    """Return a plan with one new target, which is the last step."""
     return Plan(alias, (Target(steps[-1].module, TargetState.NEW, steps),))
 
 
 def verdict(alias: str, who: Caller, steps: Plan, text: str = "", *args: str) -> Verdict:
-    """What this policy says."""
+    """Return the verdict of a policy, given as text."""
     return decide(policy(text), parse(["--", alias, *args]).request, who, steps)
 
 

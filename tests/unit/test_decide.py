@@ -1,4 +1,4 @@
-"""alias, caller, policy, plan -> verdict and origin."""
+"""decide() as rows: an alias, a caller, a policy and a plan give an action and its origin."""
 
 from itertools import permutations
 
@@ -108,7 +108,7 @@ ROWS = [
     ("crypto-x", ROOT, DEPUTY, MY, "allow", "/m/m.ko"),
     ("crypto-x", USER, DEPUTY, MY, "deny", "/m/m.ko"),
     ("crypto-x", KTHREAD._replace(working_for=(UNKNOWN,)), DEPUTY, MY, "deny", "/m/m.ko"),
-    # A deputy's uid and capabilities are no more its callers' for a rule than for a marker.
+    # A deputy's own uid and capabilities count neither for rules nor for markers.
     ("crypto-x", KTHREAD, RULE.format('users = [0], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
     ("crypto-x", KTHREAD._replace(working_for=(USER,)), RULE.format('users = [0], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
     ("crypto-x", KTHREAD._replace(working_for=(USER,)), RULE.format('capabilities = ["CAP_SYS_MODULE"], action = "allow"') + "\n" + DEPUTY, MY, "deny", "/m/m.ko"),
@@ -117,7 +117,7 @@ ROWS = [
     ("crypto-x", KTHREAD, RULE.format('callers = "unknown", action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
     ("y", KTHREAD, RULE.format('users = [0], action = "deny"') + "\n" + DEPUTY, M, "deny", "50-test.toml:1"),
     ("y", KTHREAD, DEPUTY, MY, "allow", "/m/m.ko"),
-    # the kernel's silence, which may be a deputy's unless the kernel sees through it
+    # a kernel that names no caller: it may be a deputy, except for the crypto API of a patched kernel
     ("crypto-x", UNNAMED_CALLER, DEPUTY, MY, "allow", "/m/m.ko"),
     ("cryptomgr", UNNAMED_CALLER, DEPUTY, MY, "allow", "/m/m.ko"),
     ("deputy-x", UNNAMED_CALLER, DEPUTIES, MY, "deny", "/m/m.ko"),
@@ -125,7 +125,7 @@ ROWS = [
     ("deputy-x", UNNAMED_CALLER, DEPUTIES + '\n[settings]\nunknown_caller = "privileged"', MY, "deny", "/m/m.ko"),
     ("x", UNNAMED_CALLER, DEPUTIES, MY, "allow", "/m/m.ko"),
     ("deputy-x", USER._replace(source=Source.KERNEL_ARGS), DEPUTIES, MY, "deny", "/m/m.ko"),
-    # an install command is a doubtful marker already; a mark opens it
+    # an install command counts as privileged, and a mark can allow it
     ("x", USER, "", plan(step("m", Y, install=True)), "deny", "/m/m.ko"),
     ("x", USER, MARK.format("false"), plan(step("m", Y, install=True)), "allow", "50-test.toml:1"),
 ]  # fmt: skip
@@ -147,7 +147,7 @@ CLAIMS = [
 
 
 @pytest.mark.parametrize(("argument", "who", "steps", "action"), CLAIMS)
-def test_grsecuritys_meaning(argument: str, who: Caller, steps: Plan, action: str) -> None:
+def test_grsecuritys_arguments(argument: str, who: Caller, steps: Plan, action: str) -> None:
     assert decide(policy(""), parse(["--", "x", argument]).request, who, steps).action == action
 
 
@@ -158,14 +158,14 @@ NETDEV = SITE.format('"netdev-*"', 'capability = "CAP_NET_ADMIN"')
 MOUNT = '[[mark]]\naliases = ["fs-*"]\nprivileged = "CAP_SYS_ADMIN"'
 NO_FS = plan(step("m", registers_filesystem=False))
 CLAIMED = [
-    # What a patched kernel says of the caller: alias, words, policy, plan; action.
+    # A patched kernel names the caller: alias, kernel arguments, policy, plan; action.
     ("x", "grsec_modharden_normal1000_", "", MY, "deny"),
     ("x", "grsec_modharden_normal1000_", "", M, "allow"),
     ("x", "grsec_modharden_normal0_", "", MY, "deny"),
     ("x", "grsec_modharden_normal0_", RULE.format('modules = ["m"], users = [0], action = "allow"'), MY, "allow"),
     ("x", "grsec_modharden_normal1000_", RULE.format('modules = ["m"], users = [0], action = "allow"'), MY, "deny"),
     ("x", "grsec_modharden_normal00_", RULE.format('modules = ["m"], users = [0], action = "allow"'), MY, "deny"),
-    # The call site's capability: where the marker, the mark or the policy's own row says that it suffices, and only there.
+    # The call site's capability counts only if the marker, the mark or the policy's row says that it suffices.
     ("netdev-x", NET_HELD, NETDEV, MY, "allow"),
     ("netdev-x", NET_HELD, "", MY, "deny"),
     ("x", NET_HELD, NETDEV, MY, "deny"),
@@ -179,7 +179,7 @@ CLAIMED = [
     ("x", NET_HELD, "", MNET, "allow"),
     ("x", ADMIN_HELD, "", MNET, "deny"),
     ("x", NET_HELD, RULE.format('modules = ["m"], capabilities = ["CAP_NET_ADMIN"], action = "deny"'), M, "deny"),
-    # What the words do not say: whom a rule may mean it refuses, and whom it may not mean it does not let through.
+    # With details missing from the arguments, a deny rule matches and an allow or log rule does not.
     ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], action = "deny"'), M, "deny"),
     ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], users = [1001], action = "deny"'), M, "deny"),
     ("x", "grsec_modharden_normal1000_", RULE.format('units = ["u.service"], modules = ["n"], action = "deny"'), M, "allow"),
@@ -194,7 +194,7 @@ CLAIMED = [
     ("x", ADMIN_HELD, RULE.format('capabilities = ["CAP_SYS_MODULE"], action = "deny"'), M, "allow"),
     ("x", "nonsense", RULE.format('units = ["u.service"], action = "deny"'), M, "allow"),
     ("x", "nonsense", RULE.format('callers = "unknown", action = "deny"'), M, "deny"),
-    # A mount: who asks and what for, both.
+    # A mount: the arguments name both the caller and the kind of request.
     ("fs-x", FS_ADMIN, MOUNT, M, "allow"),
     ("fs-x", FS_ADMIN, MOUNT, NO_FS, "deny"),
     ("fs-x", ADMIN_HELD, MOUNT, NO_FS, "allow"),
@@ -205,14 +205,14 @@ CLAIMED = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("alias", "words", "text", "steps", "action"), CLAIMED)
-def test_what_the_kernel_says_of_a_caller(alias: str, words: str, text: str, steps: Plan, action: str) -> None:
-    request = parse(["--", alias, *words.split()]).request
+@pytest.mark.parametrize(("alias", "arguments", "text", "steps", "action"), CLAIMED)
+def test_a_caller_that_the_kernel_names(alias: str, arguments: str, text: str, steps: Plan, action: str) -> None:
+    request = parse(["--", alias, *arguments.split()]).request
     assert decide(policy(text), request, claimed_caller(request.claim), steps).action == action
 
 
-SAID = [
-    # Of whom a kernel says nothing, while no other source knows more: policy, plan; action, whether in doubt.
+UNNAMED = [
+    # A caller that a patched kernel does not name, and no other source knows: policy, plan; action, whether in doubt.
     ("", MY, "allow", False),
     (RULE.format('units = ["udisks2.service"], action = "deny"'), MY, "deny", True),
     (RULE.format('units = ["udisks2.service"], modules = ["n"], action = "deny"'), MY, "allow", False),
@@ -228,8 +228,10 @@ SAID = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "steps", "action", "in_doubt"), SAID)
-def test_root_loses_no_more_than_such_a_rule_names(text: str, steps: Plan, action: str, in_doubt: bool) -> None:
+@pytest.mark.parametrize(("text", "steps", "action", "in_doubt"), UNNAMED)
+def test_an_unnamed_caller_is_refused_only_by_a_rule_with_undecided_keys(
+    text: str, steps: Plan, action: str, in_doubt: bool
+) -> None:
     verdict = decide(policy(text), parse(["--", "x"]).request, UNNAMED_CALLER, steps)
     assert (verdict.action, verdict.reason.endswith(f"; {IN_DOUBT}")) == (action, in_doubt)
 
@@ -240,9 +242,7 @@ def on_trial(text: str) -> Policy:
 
 
 @pytest.mark.parametrize(("alias", "who", "text", "steps", "action", "origin"), ROWS)
-def test_a_trial_refuses_nothing_of_all_that(
-    alias: str, who: Caller, text: str, steps: Plan, action: str, origin: str
-) -> None:
+def test_a_trial_denies_nothing(alias: str, who: Caller, text: str, steps: Plan, action: str, origin: str) -> None:
     verdict = decide(on_trial(text), parse(["--", alias]).request, who, steps)
     steps_judged = [judged for target in verdict.targets for judged in target.steps]
     assert all(judged.action != "deny" for judged in steps_judged)
@@ -257,22 +257,22 @@ def test_a_trial_refuses_nothing_of_all_that(
 @pytest.mark.parametrize(
     "text", ["", MODE.format("disabled"), RULE.format('modules = ["m"], action = "deny", quiet = true')]
 )
-def test_a_trial_lets_through_whatever_a_patched_kernel_says(argument: str, text: str) -> None:
+def test_a_trial_allows_and_records_any_kernel_argument(argument: str, text: str) -> None:
     request = parse(["--", "m", argument]).request
-    caller_said = Caller(Source.KERNEL_ARGS)
-    assert decide(policy(text), request, caller_said, MY).action == "deny"
-    verdict = decide(on_trial(text), request, caller_said, MY)
+    claimed = Caller(Source.KERNEL_ARGS)
+    assert decide(policy(text), request, claimed, MY).action == "deny"
+    verdict = decide(on_trial(text), request, claimed, MY)
     assert verdict.action == "log" and needs_record(verdict)
 
 
-def test_soft_step_is_skipped_and_so_is_what_it_brings() -> None:
+def test_a_refused_soft_dependency_is_skipped_with_its_dependencies() -> None:
     verdict = decide(policy(""), parse(["x"]).request, USER, SOFT_NEEDS)
     assert [(each.step.module, each.action) for each in verdict.targets[0].steps] == [
         ("d", "deny"), ("s", "deny"), ("m", "allow"),
     ]  # fmt: skip
 
 
-def test_each_target_is_judged_by_itself() -> None:
+def test_each_target_is_judged_on_its_own() -> None:
     both = Plan("x", (*MY.targets, *plan(step("n")).targets))
     verdict = decide(policy(""), parse(["x"]).request, USER, both)
     assert verdict.action == "deny"
@@ -280,24 +280,24 @@ def test_each_target_is_judged_by_itself() -> None:
 
 
 @pytest.mark.parametrize("state", [TargetState.LIVE, TargetState.BUILT_IN, TargetState.BLACKLISTED])
-def test_nothing_new_needs_nothing(state: TargetState) -> None:
+def test_a_target_without_new_modules_is_allowed(state: TargetState) -> None:
     verdict = decide(policy(MODE.format("disabled")), parse(["x"]).request, USER, Plan("x", (Target("m", state),)))
     assert (verdict.action, verdict.reason) == ("allow", f"m is {state}")
 
 
-def test_nothing_answers() -> None:
+def test_an_alias_without_a_module_is_allowed() -> None:
     verdict = decide(policy(""), parse(["x"]).request, USER, Plan("x"))
-    assert (verdict.action, verdict.reason) == ("allow", "no module answers")
+    assert (verdict.action, verdict.reason) == ("allow", "no module matches this alias")
 
 
 @pytest.mark.parametrize(
-    ("behind", "asker"),
+    ("working_for", "principal"),
     [((USER,), USER), ((USER, ROOT), ROOT), ((USERNS_ROOT, USER), USERNS_ROOT), ((), Caller(Source.TRACEFS))],
 )
-def test_a_deputys_verdict_is_on_behalf_of_whoever_asked(behind: tuple[Caller, ...], asker: Caller) -> None:
-    """What the module's init asks for next is judged for this caller, so it must not be the kernel's thread."""
-    verdict = decide(policy(DEPUTY), parse(["crypto-x"]).request, KTHREAD._replace(working_for=behind), MY)
-    assert verdict.caller == asker
+def test_a_deputys_verdict_names_its_principal(working_for: tuple[Caller, ...], principal: Caller) -> None:
+    """Requests of the module's init are judged for this caller, so it must not be the kernel thread."""
+    verdict = decide(policy(DEPUTY), parse(["crypto-x"]).request, KTHREAD._replace(working_for=working_for), MY)
+    assert verdict.caller == principal
 
 
 @pytest.mark.parametrize(
@@ -311,13 +311,15 @@ def test_a_deputys_verdict_is_on_behalf_of_whoever_asked(behind: tuple[Caller, .
         (Source.PROC, (ROOT, KTHREAD), "allow"),
     ],
 )
-def test_several_callers(source: Source, callers: tuple[Caller, ...], action: str) -> None:
+def test_several_callers_get_the_most_permissive_verdict_or_by_proc_the_strictest(
+    source: Source, callers: tuple[Caller, ...], action: str
+) -> None:
     every = tuple(decide(policy(""), parse(["x"]).request, who._replace(source=source), MY) for who in callers)
     assert combine(every).action == action
 
 
-def test_one_caller_by_proc_alone_makes_the_strictest_count() -> None:
-    """Whichever comes first: an inherited caller may have another source than its neighbours."""
+def test_one_caller_found_by_proc_makes_the_strictest_verdict_count() -> None:
+    """The order does not matter. An inherited caller may have a different source than the others."""
     who = (LOADER, USER._replace(source=Source.PROC), USER._replace(source=Source.KERNEL_ARGS))
     every = [decide(policy(""), parse(["x"]).request, each, MY) for each in who]
     for order in permutations(every):
@@ -332,16 +334,16 @@ SOFT = plan(step("d", Y), step("m"))
     [
         (Source.TRACEFS, SOFT, (USER, ROOT), ROOT),
         (Source.PROC, SOFT, (USER, ROOT), USER),
-        # What the modules' own inits ask for is judged for whoever is chosen here.
+        # Requests of the modules' inits are judged for the chosen caller.
         (Source.TRACEFS, plan(step("m")), (USER, ROOT), ROOT),
         (Source.PROC, plan(step("m")), (USER, ROOT), USER),
         (Source.PROC, plan(step("m")), (ROOT, USER, ROOT), USER),
     ],
 )
-def test_of_several_callers_who_are_let_in_one_counts_in_any_order(
+def test_the_chosen_one_of_several_allowed_callers_does_not_depend_on_their_order(
     source: Source, what: Plan, callers: tuple[Caller, ...], chosen: Caller
 ) -> None:
-    """By the trace who may most, by /proc alone who may least: soft dependencies that are skipped are no refusal."""
+    """It is the most privileged one, by /proc alone the least privileged. Skipped soft dependencies are no refusal."""
     every = [decide(policy(""), parse(["x"]).request, who._replace(source=source), what) for who in callers]
     for order in permutations(every):
         assert combine(order).caller == chosen._replace(source=source)
@@ -360,13 +362,15 @@ def test_of_several_callers_who_are_let_in_one_counts_in_any_order(
         (MARK.format("true"), USER, M, False),
     ],
 )
-def test_a_quiet_mark_quiets_its_refusals_alone(text: str, who: Caller, steps: Plan, quiet: bool) -> None:
+def test_a_quiet_mark_suppresses_only_records_of_its_own_refusals(
+    text: str, who: Caller, steps: Plan, quiet: bool
+) -> None:
     assert decide(policy(text), parse(["x"]).request, who, steps).quiet is quiet
 
 
-def test_reason_names_the_capability() -> None:
+def test_the_reason_names_the_required_capabilities() -> None:
     verdict = decide(policy(""), parse(["x"]).request, USER, MNET)
     assert verdict.reason == (
-        "m: its marker is privileged=CAP_NET_ADMIN; the caller holds no capability that suffices (CAP_NET_ADMIN or CAP_SYS_MODULE)"
+        "m: its marker is privileged=CAP_NET_ADMIN; the caller lacks the required capability (CAP_NET_ADMIN or CAP_SYS_MODULE)"
     )
     assert cap("CAP_NET_ADMIN") == verdict.targets[0].steps[0].need

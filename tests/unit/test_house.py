@@ -1,4 +1,4 @@
-"""The rules of the house: which room may import which, which files are pure, how large the trusted base is."""
+"""The structure of the package: which room may import which, which files are pure, how large the trusted base is."""
 
 import ast
 import subprocess
@@ -20,13 +20,13 @@ FLOORS = {
     "helper": 6, "last_resort": 6,
     "admin": 7,
 }  # fmt: skip
-"""A module or room of the package -> its floor. A new one must be given one."""
+"""A module or room of the package -> its floor. A room must not import from a higher floor. A new room needs a row."""
 
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
 
 ADMIN_FLOORS = {"policy": 0, "modules": 1, "health": 2, "records": 3, "switch": 3, "commands": 4}
-"""A room of admin/ -> its floor among them."""
+"""A room of admin/ -> its floor within admin/."""
 
 PURE = """
     callers/kernel_args callers/ring capability decide errors escape light_types
@@ -40,25 +40,25 @@ PURE = """
     admin/policy/sentence admin/policy/shadow
     admin/records/history admin/records/metrics admin/records/remedy admin/records/suggest
 """.split()
-"""Files without a clock, an environment, a file or a kernel."""
+"""Files that use no clock, environment, file or kernel interface."""
 
 MOST_TRUSTED_LINES = 5900
-"""Lines of source that the helper can import. Raise it on purpose, and say in the commit what the lines are for."""
+"""The limit for the lines of source that the helper can import. A commit that raises it must say what for."""
 
 
 def name_of(path: Path) -> str:
-    """`callers/find` of safe_modprobe/callers/find.py."""
+    """Return `callers/find` for safe_modprobe/callers/find.py."""
     return str(path.relative_to(PACKAGE).with_suffix(""))
 
 
 def floor_of(dotted: str) -> tuple[int, int]:
-    """The floor of `callers.find`, and within admin/ that of its room. Raises KeyError for a room without one."""
+    """Return the floor of `callers.find`, and its floor within admin/. Raises KeyError for a room without a floor."""
     room, _, rest = dotted.partition(".")
     return FLOORS[room], ADMIN_FLOORS[rest.split(".")[0]] if room == "admin" and rest else 0
 
 
 def imports(path: Path) -> set[str]:
-    """Every module that a source names in an import statement, at the top or inside a function."""
+    """Return every module that a source imports, at the top or inside a function."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -70,7 +70,7 @@ def imports(path: Path) -> set[str]:
 
 
 def wrong_imports(name: str, names: set[str]) -> list[str]:
-    """The imports of a module that go up, or across to another room of its floor."""
+    """Return a module's imports from a higher floor, or from another room of the same floor."""
     own = floor_of(name)
     wrong = []
     for each in sorted(names):
@@ -115,7 +115,7 @@ def test_the_import_rule_can_fail(name: str, names: set[str], wrong: list[str]) 
 
 
 def test_nothing_outside_admin_imports_admin() -> None:
-    """What the kernel runs as root stands without the administrator's tool, in the extensions' sources as well."""
+    """The code that the kernel runs as root does not depend on the administrator's tool, nor do the extensions."""
     outside = [path for path in SOURCES if not name_of(path).startswith("admin/")]
     found = {name_of(path) for path in outside if any(each.startswith("safe_modprobe.admin") for each in imports(path))}
     found |= {path.name for path in PACKAGE.glob("*.p[yx][xdi]*") if "safe_modprobe.admin" in path.read_text()}
@@ -123,11 +123,11 @@ def test_nothing_outside_admin_imports_admin() -> None:
 
 
 def importable_from(name: str) -> set[str]:
-    """Every source of ours that this one can import, itself included, as `callers/find`."""
+    """Return every source of the package that this one can import, itself included, as `callers/find`."""
     seen: set[str] = set()
-    waiting = [name]
-    while waiting:
-        each = waiting.pop()
+    pending = [name]
+    while pending:
+        each = pending.pop()
         path = PACKAGE / f"{each}.py"
         if each in seen or not path.exists():
             continue
@@ -135,12 +135,12 @@ def importable_from(name: str) -> set[str]:
         for imported in imports(path):
             parts = imported.split(".")[1:] if imported.startswith("safe_modprobe.") else []
             for end in range(1, len(parts) + 1):
-                waiting += ["/".join(parts[:end]), "/".join((*parts[:end], "__init__"))]
+                pending += ["/".join(parts[:end]), "/".join((*parts[:end], "__init__"))]
     return seen
 
 
-def test_the_trusted_base_grows_on_purpose_only(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each of these lines runs as root for a request that an attacker may have made."""
+def test_the_trusted_base_stays_within_its_limit(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each of these lines runs as root for a request that may come from an attacker."""
     trusted = {f"{name}.py" for name in importable_from("helper") | {"__init__"}} | {
         "kmod.pyx",
         "libkmod.pxd",
@@ -161,11 +161,11 @@ IMPURE = {
 
 
 @pytest.mark.parametrize("name", PURE)
-def test_pure_files_look_at_nothing(name: str) -> None:
-    """A pure file has no clock, no environment and no file, and imports only pure files of ours."""
+def test_pure_files_use_no_clock_environment_or_file(name: str) -> None:
+    """They also import only pure files of the package."""
     path = PACKAGE / f"{name}.py"
-    named = imports(path)
-    assert {each.split(".")[0] for each in named} & IMPURE == set()
+    imported = imports(path)
+    assert {each.split(".")[0] for each in imported} & IMPURE == set()
     calls = {
         node.func.id
         for node in ast.walk(ast.parse(path.read_text()))
@@ -181,13 +181,13 @@ def test_the_purity_rule_can_fail() -> None:
 
 
 @pytest.mark.parametrize("path", SOURCES, ids=name_of)
-def test_no_assert_guards_anything(path: Path) -> None:
-    """`python -O` would take it away."""
+def test_the_package_uses_no_assert(path: Path) -> None:
+    """`python -O` would remove it."""
     assert [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)] == []
 
 
-def test_one_blanket_except_and_its_own_helpers() -> None:
-    """Whoever catches everything hides everything: the helper's last line of defence alone may."""
+def test_only_known_places_catch_every_exception() -> None:
+    """Catching every exception hides errors, so only a last line of defence may do it."""
     found = []
     for path in SOURCES:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -195,8 +195,8 @@ def test_one_blanket_except_and_its_own_helpers() -> None:
                 names = {each.id for each in ast.walk(node.type) if isinstance(each, ast.Name)} if node.type else {"*"}
                 if names & {"*", "Exception", "BaseException"}:
                     found.append(str(path.relative_to(PACKAGE)))
-    # helper: main(), and _may(), which main() asks once all else has failed; last_resort: it records without counting
-    # what it cannot count; enable: it puts back the helper, the trial's switch and the unit, and raises.
+    # In helper, main() and _may(), which main() calls after any other failure, catch everything. last_resort records
+    # a failure even if counting fails. enable restores the helper, the trial's switch and the unit, and raises again.
     assert found == ["admin/commands/enable.py"] * 2 + ["helper.py"] * 2 + ["last_resort.py"]
 
 
@@ -209,6 +209,6 @@ def test_one_blanket_except_and_its_own_helpers() -> None:
     ],
     ids=["mypy", "ruff check", "ruff format"],
 )
-def test_tools_find_nothing(command: list[str]) -> None:
+def test_mypy_and_ruff_find_no_problem(command: list[str]) -> None:
     done = subprocess.run([sys.executable, "-m", *command], cwd=TOP, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

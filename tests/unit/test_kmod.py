@@ -1,4 +1,4 @@
-"""The bindings, on real trees."""
+"""The bindings of libkmod on real module trees."""
 
 import contextlib
 import os
@@ -73,14 +73,14 @@ def test_lookup(kernel: Kmod, alias: str, names: list[str]) -> None:
 
 
 @pytest.mark.parametrize("alias", ["[", "a[b", "net-pf-[9"])
-def test_what_is_no_alias(kernel: Kmod, alias: str) -> None:
+def test_an_invalid_alias_is_an_error(kernel: Kmod, alias: str) -> None:
     with pytest.raises(KmodError) as error:
         kernel.lookup(alias)
     assert error.value.errno == 22
 
 
 @pytest.mark.parametrize("name", ["a\0b", b"\0"])
-def test_no_nul(kernel: Kmod, name: str) -> None:
+def test_a_name_with_a_nul_is_an_error(kernel: Kmod, name: str) -> None:
     for call in (kernel.lookup, kernel.module_from_name, kernel.module_from_path):
         with pytest.raises(ValueError, match="NUL"):
             call(name)
@@ -111,13 +111,13 @@ def test_plan(kernel: Kmod, name: str, steps: list[tuple[str, bool, str]]) -> No
     assert plan(kernel, name) == steps
 
 
-def test_blacklist_counts_for_aliases_alone(kernel: Kmod) -> None:
+def test_a_blacklist_affects_aliases_and_not_names(kernel: Kmod) -> None:
     with pytest.raises(BlacklistedError):
         plan(kernel, "net-pf-99")
     assert plan(kernel, "plain") == [("plain", False, "")]
 
 
-def test_a_module(kernel: Kmod, folder: Path) -> None:
+def test_the_properties_of_a_module(kernel: Kmod, folder: Path) -> None:
     needs = kernel.lookup("needs")[0]
     assert (needs.name, needs.path, needs.options) == ("needs", f"{folder}/kernel/needs.ko", "number=1 text=a")
     assert [module.name for module in needs.dependencies] == ["dep"]
@@ -141,7 +141,7 @@ def test_info_keeps_odd_bytes_and_repeated_keys(kernel: Kmod) -> None:
 
 
 @pytest.mark.parametrize("name", [module.name for module in MODULES])
-def test_two_readers_agree_on_modinfo(kernel: Kmod, folder: Path, name: str) -> None:
+def test_libkmod_and_pyelftools_agree_on_modinfo(kernel: Kmod, folder: Path, name: str) -> None:
     path = folder / "kernel" / f"{name}.ko"
     with path.open("rb") as file:
         raw = ELFFile(file).get_section_by_name(".modinfo").data()
@@ -154,7 +154,7 @@ def test_two_readers_agree_on_modinfo(kernel: Kmod, folder: Path, name: str) -> 
         os.close(fd)
 
 
-def test_built_in(kernel: Kmod) -> None:
+def test_a_built_in_module_needs_no_action(kernel: Kmod) -> None:
     module = kernel.lookup("built_in")[0]
     assert (module.initstate, module.path, module.plan()) == ("builtin", None, [])
 
@@ -162,43 +162,43 @@ def test_built_in(kernel: Kmod) -> None:
 def test_config(kernel: Kmod) -> None:
     config = kernel.config()
     assert config["blacklists"] == [("plain", "")]
-    # What else stands there is the command line of the kernel that runs this test.
+    # The running kernel's command line may add further options.
     assert ("needs", "number=1 text=a") in config["options"]
     assert config["install_commands"] == [("installed", "/bin/true")]
     assert config["aliases"] == [("my_alias", "needs")]
 
 
-def test_log_says_nothing_unless_asked(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    heard: list[str] = []
+def test_libkmod_logs_to_the_callback_and_never_to_stderr(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    messages: list[str] = []
     kernel = Kmod(str(build_tree(tmp_path, MODULES[:1])), [])
     Path(kernel.dirname, "modules.alias.bin").write_bytes(b"no index at all")
     kernel.log_priority = 7
-    for said in ([], heard):
-        if said is heard:
-            kernel.set_log(lambda priority, file, line, function, message: heard.append(message))
+    for with_callback in (False, True):
+        if with_callback:
+            kernel.set_log(lambda priority, file, line, function, message: messages.append(message))
         kernel.unload_resources()
         with pytest.raises(KmodError):
             kernel.load_resources()
     assert capfd.readouterr().err == ""
-    assert [message for message in heard if "magic" in message], heard
+    assert [message for message in messages if "magic" in message], messages
 
 
 def test_weak_dependencies_where_libkmod_has_them(folder: Path, tmp_path: Path) -> None:
-    """Since kmod 33, which Debian 12 has not."""
+    """libkmod has them since version 33; Debian 12 has an older one."""
     (tmp_path / "weak.conf").write_text("weakdep needs plain fs\n")
     (needs,) = Kmod(str(folder), [str(tmp_path)]).lookup("needs")
-    said = subprocess.run(["kmod", "--version"], capture_output=True, text=True, check=True).stdout
-    version = float(said.split()[2])
+    output = subprocess.run(["kmod", "--version"], capture_output=True, text=True, check=True).stdout
+    version = float(output.split()[2])
     assert [module.name for module in needs.weakdeps] == (["plain", "fs"] if version >= 33 else [])
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/dev/null", "/etc"])
-def test_a_file_that_is_no_module(kernel: Kmod, path: str) -> None:
+def test_a_file_that_is_not_a_module_is_an_error(kernel: Kmod, path: str) -> None:
     with pytest.raises(KmodError):
         _ = kernel.module_from_path(path).info
 
 
-def test_finit_module_tells_the_kernels_word() -> None:
+def test_finit_module_raises_the_kernels_error() -> None:
     with pytest.raises(OSError, match="Bad file descriptor|not implemented|not permitted"):
         kmod.finit_module(-1, "", 0)
 
@@ -237,8 +237,8 @@ def test_no_leak_of_plans_info_and_contexts(folder: Path, config: Path) -> None:
     assert resident() - before < 2 << 20
 
 
-def test_what_may_block_runs_without_the_gil(tmp_path: Path) -> None:
-    """A FIFO in place of a module blocks open(2) until somebody writes: this thread, which must still run."""
+def test_blocking_calls_run_without_the_gil(tmp_path: Path) -> None:
+    """Opening a FIFO as a module blocks until this thread opens it for writing, so this thread must still run."""
     fifo = tmp_path / "module.ko"
     os.mkfifo(fifo)
     ended: list[bool] = []
@@ -251,7 +251,7 @@ def test_what_may_block_runs_without_the_gil(tmp_path: Path) -> None:
     thread = threading.Thread(target=read, daemon=True)
     thread.start()
     time.sleep(0.2)
-    # Blocks for ever if the other thread holds the GIL in open(2); newer libkmods close what is no file at once.
+    # This blocks for ever if the other thread holds the GIL in open(2). Newer versions of libkmod close a FIFO at once.
     with contextlib.suppress(BrokenPipeError), open(fifo, "wb") as file:
         file.write(b"no module")
     thread.join(10)

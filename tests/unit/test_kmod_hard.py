@@ -1,4 +1,4 @@
-"""The bindings, against what would end the process, or say what nobody asked for."""
+"""The bindings with inputs that crash libkmod, and without any output on standard error."""
 
 import contextlib
 import copy
@@ -35,7 +35,7 @@ NAMES = ["x" * 4096, "[" + "x" * 4095, "[" * 20_000, "x" * 4000 + "[" + "y" * 20
 
 
 @pytest.mark.parametrize("call", ["lookup", "module_from_name", "module_from_path", "modprobe", "rmmod", "set_mod_dir"])
-def test_no_name_smashes_the_stack(folder: Path, call: str) -> None:
+def test_a_too_long_name_is_an_error_and_no_stack_overflow(folder: Path, call: str) -> None:
     code = f"""
 kernel = Kmod(sys.argv[1], [])
 for name in {NAMES!r}:
@@ -49,13 +49,13 @@ for name in {NAMES!r}:
 
 
 @pytest.mark.parametrize("config", [None, ["x" * 4096]])
-def test_no_path_of_the_constructor_is_too_long(config: list[str] | None) -> None:
+def test_a_too_long_path_for_the_constructor_is_an_error(config: list[str] | None) -> None:
     with pytest.raises(KmodError, match=LONG.format(4096)):
         Kmod("/nowhere" if config else "x" * 4096, config)
 
 
 @pytest.mark.parametrize("name", ["x" * 4095, "x" * 4094 + "[", "[" + "x" * 4093 + "]", "[" + "x" * 4094])
-def test_the_longest_alias_is_an_answer(folder: Path, name: str) -> None:
+def test_an_alias_of_the_longest_length_is_looked_up(folder: Path, name: str) -> None:
     code = """
 try:
     print(Kmod(sys.argv[1], []).lookup(sys.argv[2]))
@@ -66,8 +66,8 @@ except KmodError as error:
 
 
 @pytest.mark.parametrize("length", [256, 4074, 4085, 4095])
-def test_no_module_has_a_name_that_no_file_could_have(folder: Path, length: int) -> None:
-    """libkmod 30's kmod_module_get_initstate() writes behind its buffer for 4074 bytes or more."""
+def test_a_module_name_too_long_for_a_file_is_an_error(folder: Path, length: int) -> None:
+    """libkmod 30's kmod_module_get_initstate() writes past the end of its buffer for 4074 bytes or more."""
     code = """
 try:
     print(Kmod(sys.argv[1], []).module_from_name("x" * int(sys.argv[2])).initstate)
@@ -77,7 +77,7 @@ except KmodError as error:
     assert child(code, folder, length) == (0, f"36 a module's name of {length} bytes is longer than a file's 255\n", "")
 
 
-def test_no_found_module_has_a_name_that_no_file_could_have(folder: Path, tmp_path: Path) -> None:
+def test_a_found_module_name_too_long_for_a_file_is_an_error(folder: Path, tmp_path: Path) -> None:
     name = "x" * 4090
     (tmp_path / "long.conf").write_text(f"install {name} /bin/true\nalias short {'y' * 300}\n")
     kernel = Kmod(str(folder), [str(tmp_path)])
@@ -88,13 +88,13 @@ def test_no_found_module_has_a_name_that_no_file_could_have(folder: Path, tmp_pa
 
 
 @pytest.mark.parametrize("where", ["mod_dir", "config"])
-def test_no_nul_in_a_path(where: str) -> None:
+def test_a_path_with_a_nul_is_an_error(where: str) -> None:
     with pytest.raises(ValueError, match="NUL"):
         Kmod("a\0b" if where == "mod_dir" else None, ["a\0b"] if where == "config" else [])
 
 
 @pytest.mark.parametrize("config", ["/etc/modprobe.d", b"/etc/modprobe.d"])
-def test_one_path_is_no_list_of_paths(config: Any) -> None:
+def test_a_single_path_as_config_is_an_error(config: Any) -> None:
     with pytest.raises(TypeError, match="config is a list of paths"):
         Kmod("/nowhere", config)
 
@@ -103,7 +103,7 @@ def test_one_path_is_no_list_of_paths(config: Any) -> None:
     "make", ["Module()", "Module.__new__(Module)", "Module.__new__(Module, None)",
              "type('M', (Module,), {}).__new__(type('M', (Module,), {}))", "object.__new__(Module)"],
 )  # fmt: skip
-def test_no_module_without_a_kmod(make: str) -> None:
+def test_a_module_cannot_be_created_without_a_kmod(make: str) -> None:
     code = f"""
 try:
     {make}.path
@@ -113,7 +113,7 @@ except TypeError:
     assert child(code) == (0, "refused\n", "")
 
 
-def test_every_class_can_be_made_bare_without_a_crash() -> None:
+def test_uninitialised_objects_do_not_crash() -> None:
     code = """
 import gc, safe_modprobe.kmod as kmod
 for cls in [value for value in vars(kmod).values() if isinstance(value, type)]:
@@ -136,7 +136,7 @@ print("alive")
 
 
 @pytest.mark.parametrize("how", [copy.copy, copy.deepcopy, pickle.dumps])
-def test_no_copies(folder: Path, how: Any) -> None:
+def test_objects_cannot_be_copied_or_pickled(folder: Path, how: Any) -> None:
     kernel = Kmod(str(folder), [])
     for thing in (kernel, kernel.lookup("mod0")[0]):
         with pytest.raises(TypeError):
@@ -153,11 +153,11 @@ def test_nothing_reaches_standard_error(folder: Path, tmp_path: Path, log: str, 
     assert child(f"a = sys.argv[1], sys.argv[2:]\n{how}", folder, tmp_path, KMOD_LOG=log) == (0, "", "")
 
 
-def test_the_log_level_of_the_environment_counts(folder: Path) -> None:
+def test_kmod_log_in_the_environment_sets_the_log_level(folder: Path) -> None:
     assert child("print(Kmod(sys.argv[1], []).log_priority)", folder, KMOD_LOG="5") == (0, "5\n", "")
 
 
-def test_standard_error_is_the_old_one_after_it(folder: Path, tmp_path: Path) -> None:
+def test_standard_error_is_restored_after_creating_a_kmod(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "broken.conf").write_text(BROKEN)
     code = """
 import ctypes, threading
@@ -190,7 +190,7 @@ def test_set_mod_dir_keeps_config_and_log_level(folder: Path, config: Path, tmp_
     assert (kernel.dirname, len(kernel.lookup("needs"))) == (str(folder), 1)
 
 
-def test_a_folder_that_is_gone(tmp_path: Path) -> None:
+def test_a_removed_current_folder_is_an_error(tmp_path: Path) -> None:
     code = """
 import os
 os.mkdir(sys.argv[1]); os.chdir(sys.argv[1]); os.rmdir(sys.argv[1])
@@ -203,7 +203,7 @@ except KmodError as error:
     assert child(code, tmp_path / "gone", KMOD_LOG="7") == (0, "2\n", "")
 
 
-def test_a_blacklisted_module_has_an_errno(folder: Path, config: Path) -> None:
+def test_the_error_for_a_blacklisted_module_is_eperm(folder: Path, config: Path) -> None:
     module = Kmod(str(folder), [str(config)]).lookup("needs")[0]
     for call in (module.plan, module.insert):
         with pytest.raises(BlacklistedError) as error:
@@ -211,13 +211,13 @@ def test_a_blacklisted_module_has_an_errno(folder: Path, config: Path) -> None:
         assert (error.value.errno, error.value.strerror) == (1, "needs is blacklisted")
 
 
-def test_a_signal_reaches_who_waits_for_the_lock(tmp_path: Path) -> None:
-    """A thread is in open(2) of a FIFO, and so in libkmod; ^C must end the one that waits for it."""
+def test_a_signal_interrupts_the_wait_for_the_lock(tmp_path: Path) -> None:
+    """While a thread blocks inside libkmod in open(2) of a FIFO, Ctrl-C must end the thread that waits for it."""
     fifo = tmp_path / "module.ko"
     os.mkfifo(fifo)
     code = """
 import os, signal, threading, time
-signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's job in the background ignores it
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a shell ignores SIGINT
 kernel = Kmod(os.path.dirname(sys.argv[1]), [])
 module = kernel.module_from_path(sys.argv[1])
 other = threading.Thread(target=lambda: module.info, daemon=True)
@@ -234,7 +234,7 @@ except KeyboardInterrupt:
     assert child(code, fifo) == (0, "interrupted", "")
 
 
-def test_who_waits_lets_the_others_run(tmp_path: Path) -> None:
+def test_waiting_for_the_lock_does_not_block_other_threads(tmp_path: Path) -> None:
     fifo = tmp_path / "module.ko"
     os.mkfifo(fifo)
     kernel = Kmod(str(tmp_path), [])
@@ -248,7 +248,7 @@ def test_who_waits_lets_the_others_run(tmp_path: Path) -> None:
     for thread in threads:
         thread.start()
         time.sleep(0.1)
-    del other  # somebody is in libkmod: this must not wait
+    del other  # a thread is inside libkmod; freeing a module must not wait for it
     with contextlib.suppress(BrokenPipeError), fifo.open("wb") as file:
         file.write(b"no module")
     for thread in threads:

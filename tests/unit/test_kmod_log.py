@@ -1,6 +1,6 @@
-"""The bindings while libkmod tells what it does, and the callback it tells that to misbehaves.
+"""The bindings with a log callback that misbehaves.
 
-Debian 12's libkmod tells every step. Later ones are built without debug messages, so there is nothing to misbehave at.
+Debian 12's libkmod logs debug messages in every call. Later versions are built without them and call no callback.
 """
 
 import gc
@@ -22,13 +22,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tree(tmp_path_factory.mktemp("tree"), (*rows, Mod("needs", ("needs-it",), ("mod0", "mod1"))))
 
 
-class UnlikeError(Exception):
-    """Nobody else's."""
+class CallbackError(Exception):
+    """Raised by no other code."""
 
 
 CALLS: dict[str, Callable[[Kmod, Module], object]] = {
     "lookup": lambda kernel, module: kernel.lookup("needs-it"),
-    "lookup of what is no alias": lambda kernel, module: kernel.lookup("a["),
+    "lookup of an invalid alias": lambda kernel, module: kernel.lookup("a["),
     "load_resources": lambda kernel, module: kernel.load_resources(),
     "module_from_name": lambda kernel, module: kernel.module_from_name("mod3"),
     "path": lambda kernel, module: module.path,
@@ -40,15 +40,15 @@ CALLS: dict[str, Callable[[Kmod, Module], object]] = {
 
 
 @pytest.mark.parametrize("what", CALLS)
-@pytest.mark.parametrize("kind", [UnlikeError, KeyboardInterrupt, SystemExit])
-def test_what_the_callback_raises_is_raised(folder: Path, what: str, kind: type[BaseException]) -> None:
+@pytest.mark.parametrize("kind", [CallbackError, KeyboardInterrupt, SystemExit])
+def test_an_exception_of_the_callback_is_raised_by_the_call(folder: Path, what: str, kind: type[BaseException]) -> None:
     kernel = Kmod(str(folder), [])
     module = kernel.lookup("needs")[0]
-    heard: list[str] = []
+    messages: list[str] = []
 
     def callback(priority: int, file: str, line: int, function: str, message: str) -> None:
-        heard.append(message)
-        raise kind(len(heard))
+        messages.append(message)
+        raise kind(len(messages))
 
     kernel.log_priority = 7
     kernel.set_log(callback)
@@ -56,14 +56,14 @@ def test_what_the_callback_raises_is_raised(folder: Path, what: str, kind: type[
         CALLS[what](kernel, module)
     assert error.value.args == (1,)
     assert error.traceback[-1].name == "callback"
-    # The first word is the last one: nobody calls somebody who has raised. And the Kmod goes on.
-    assert len(heard) == 1
+    # After its exception the callback is not called again, and the Kmod can still be used.
+    assert len(messages) == 1
     kernel.set_log(None)
     assert [each.name for each in kernel.lookup("needs-it")] == ["needs"]
 
 
-def test_the_callback_cannot_come_back_in(folder: Path) -> None:
-    """In the middle of a look-up unload_resources() would unmap what is being read."""
+def test_the_callback_cannot_use_the_same_kmod(folder: Path) -> None:
+    """In the middle of a look-up unload_resources() would unmap the index that is being read."""
     kernel = Kmod(str(folder), [])
     kernel.load_resources()
     module = kernel.lookup("mod0")[0]
@@ -78,7 +78,7 @@ def test_the_callback_cannot_come_back_in(folder: Path) -> None:
 
 
 def test_the_callback_may_use_another_kmod(folder: Path) -> None:
-    """A dry run in a dry run: each has its own list."""
+    """A dry run inside a dry run works, since each has its own list."""
     kernel, other = Kmod(str(folder), []), Kmod(str(folder), [])
     inner, outer = other.lookup("needs")[0], kernel.lookup("needs")[0]
     names: list[list[str]] = []
@@ -89,8 +89,8 @@ def test_the_callback_may_use_another_kmod(folder: Path) -> None:
     assert all(each == ["mod0", "mod1", "needs"] for each in names)
 
 
-def test_a_module_that_ends_in_another_thread(folder: Path) -> None:
-    """As below, by another thread: the callback only makes sure of the moment."""
+def test_a_module_may_be_freed_by_another_thread_during_a_call(folder: Path) -> None:
+    """Like the next test, with another thread. The callback makes it happen at the right moment."""
     code = """
 import threading
 kernel = Kmod(sys.argv[1], [])
@@ -116,8 +116,8 @@ print(sorted(module.name for module in got))
     assert child(code, folder, MALLOC_PERTURB_="90") == (0, f"{[f'mod{i}' for i in range(5)]}\n", "")
 
 
-def test_a_module_that_ends_in_the_callback(folder: Path) -> None:
-    """libkmod has found it and not yet taken a reference: it must not be freed just then."""
+def test_a_module_may_be_freed_in_the_callback(folder: Path) -> None:
+    """libkmod has found the module and not yet taken a reference, so the module must not be freed at once."""
     code = """
 kernel = Kmod(sys.argv[1], [])
 kernel.load_resources()
@@ -135,7 +135,7 @@ print(held, sorted(module.name for module in got))
     assert child(code, folder, MALLOC_PERTURB_="90") == (0, f"[] {[f'mod{i}' for i in range(5)]}\n", "")
 
 
-def test_a_cycle_is_collected(folder: Path) -> None:
+def test_a_reference_cycle_through_the_callback_is_collected(folder: Path) -> None:
     kernel = Kmod(str(folder), [])
     module = kernel.lookup("mod0")[0]
 
@@ -156,8 +156,8 @@ def test_a_cycle_is_collected(folder: Path) -> None:
     assert ended() is None
 
 
-def test_modules_end_in_any_thread(folder: Path) -> None:
-    """By its own hand and by the garbage collector's, while others are in libkmod; and each does end."""
+def test_modules_can_be_freed_in_any_thread(folder: Path) -> None:
+    """Threads and the garbage collector free modules while other threads are in libkmod, and every module is freed."""
     code = """
 import gc, threading
 sys.setswitchinterval(1e-6)
@@ -175,11 +175,11 @@ threads = [threading.Thread(target=some, args=(number,)) for number in range(6)]
 [thread.start() for thread in threads]
 [thread.join() for thread in threads]
 gc.collect()
-# libkmod knows a module for as long as somebody holds it: with the last one its words change.
-said = []
-kernel.set_log(lambda *words: said.append(words[4]))
+# libkmod keeps a module while it has a reference. A debug message tells that it found none.
+messages = []
+kernel.set_log(lambda *arguments: messages.append(arguments[4]))
 kernel.log_priority = 7
 kernel.module_from_name("mod0")
-print(any("found=(nil)" in word for word in said))
+print(any("found=(nil)" in message for message in messages))
 """
     assert child(code, folder, MALLOC_PERTURB_="90") == (0, "True\n", "")

@@ -1,4 +1,4 @@
-"""Our NamedTuple and StrEnum do what typing's and enum's do, as far as we use them."""
+"""light_types.NamedTuple and StrEnum behave like typing's and enum's, as far as the package uses them."""
 
 import copy
 import enum
@@ -41,15 +41,15 @@ SAME: list[Callable[[type], object]] = [
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_goes_through_a_pipe(protocol: int) -> None:
-    """To a pool of processes and back."""
+def test_a_named_tuple_can_be_pickled_and_copied(protocol: int) -> None:
+    """A pool of processes needs this."""
     value = Ours(1, "x", (2,))
     again = pickle.loads(pickle.dumps(value, protocol))
     assert (again, type(again), copy.copy(value)) == (value, Ours, value)
 
 
 @pytest.mark.parametrize("use", SAME)
-def test_same_as_typings(use: Callable[[type], object]) -> None:
+def test_a_named_tuple_behaves_like_typings(use: Callable[[type], object]) -> None:
     assert use(Ours) == use(Theirs)
 
 
@@ -60,7 +60,7 @@ WRONG: list[Callable[[type], object]] = [
 
 
 @pytest.mark.parametrize("use", WRONG)
-def test_wrong_as_typings(use: Callable[[type], object]) -> None:
+def test_a_named_tuple_rejects_what_typings_rejects(use: Callable[[type], object]) -> None:
     for kind in (Ours, Theirs):
         with pytest.raises((TypeError, ValueError, AttributeError)):
             use(kind)
@@ -99,7 +99,7 @@ WORDS: list[Callable[[type], object]] = [
 
 
 @pytest.mark.parametrize("use", WORDS)
-def test_words_are_the_same_as_enums(use: Callable[[type], object]) -> None:
+def test_a_str_enum_behaves_like_enums(use: Callable[[type], object]) -> None:
     assert use(Word) == use(TheirWord)
 
 
@@ -111,12 +111,12 @@ WRONG_WORDS: list[Callable[[type], object]] = [
 
 
 @pytest.mark.parametrize("use", WRONG_WORDS)
-def test_words_are_wrong_as_enums(use: Callable[[type], object]) -> None:
+def test_a_str_enum_rejects_what_enums_rejects(use: Callable[[type], object]) -> None:
     for kind in (Word, TheirWord):
         with pytest.raises((TypeError, ValueError, AttributeError)):
             use(kind)
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
-def test_a_word_that_goes_through_a_pipe_is_the_same_one(protocol: int) -> None:
+def test_an_unpickled_member_is_the_same_object(protocol: int) -> None:
     assert pickle.loads(pickle.dumps(Word.ONE, protocol)) is Word.ONE

@@ -25,7 +25,7 @@ def test_a_read_only_root_is_enough(guest: Guest) -> None:
 def test_it_says_what_it_would_refuse(guest: Guest) -> None:
     assert got(guest, 1000)
     text = well(guest, "journalctl -q -b -o json -t safe-modprobe SAFE_MODPROBE_VERDICT=log")
-    assert "it would be refused, but for the trial" in text, text[-2000:]
+    assert "it would be denied without the trial" in text, text[-2000:]
 
 
 def test_status_names_the_word(guest: Guest) -> None:

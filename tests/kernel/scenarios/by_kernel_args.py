@@ -210,9 +210,9 @@ def test_of_whom_nobody_waits_for_no_more_is_known(guest: Guest) -> None:
         guest.write(f"{POLICY}/10-kernel.toml", RULE.format('"kernel-args", "proc"', DENY_GROUP))
         guest.run_as(0, lambda name=name: guest.ask_nowait(name.encode()))
         expect(guest, name, loaded)
-    assert "too little is known" in guest.log()[-1] and "somebody with CAP_SYS_MODULE" in guest.log()[-1], guest.log()[
-        -1
-    ]
+    assert (
+        "details about the caller are missing" in guest.log()[-1] and "a caller with CAP_SYS_MODULE" in guest.log()[-1]
+    ), guest.log()[-1]
 
 
 def test_a_kernel_thread_of_a_user_has_no_group_of_his(guest: Guest) -> None:

@@ -1,4 +1,4 @@
-"""A module's file, as it is or compressed -> the descriptor that the kernel gets. Real files, real memfds."""
+"""From a plain or compressed module file to the descriptor that the kernel gets, with real files and memfds."""
 
 import fcntl
 import gzip
@@ -24,7 +24,7 @@ def zstd(data: bytes, *options: str) -> bytes:
 
 
 def xz(data: bytes, check: int = lzma.CHECK_CRC64) -> bytes:
-    return lzma.compress(data, check=check, preset=0)  # quickly: who reads it is tested, and each process makes it
+    return lzma.compress(data, check=check, preset=0)  # the fastest preset, since each pytest process calls this
 
 
 PACKED = {
@@ -55,7 +55,7 @@ KINDS = [
 
 
 @pytest.mark.parametrize(("data", "kind"), KINDS, ids=map(str, range(len(KINDS))))
-def test_compression_is_what_the_bytes_say(tmp_path: Path, data: bytes, kind: str | None) -> None:
+def test_compression_is_recognised_by_the_first_bytes(tmp_path: Path, data: bytes, kind: str | None) -> None:
     fd = opened(tmp_path / "module.ko.xz", data)
     os.lseek(fd, 0, os.SEEK_END)
     assert compression(fd) == kind
@@ -73,9 +73,9 @@ WHOLE = [
 
 
 @pytest.mark.parametrize(("kind", "data"), WHOLE, ids=map(str, range(len(WHOLE))))
-def test_the_copy_is_the_module(tmp_path: Path, kind: str, data: bytes) -> None:
+def test_the_copy_is_the_whole_decompressed_module(tmp_path: Path, kind: str, data: bytes) -> None:
     fd = opened(tmp_path / "m", data)
-    os.lseek(fd, 5, os.SEEK_SET)  # whoever read it before: it is the whole file that counts
+    os.lseek(fd, 5, os.SEEK_SET)  # the offset that an earlier reader left must not matter
     with nothing_left_open():
         copy = sealed_copy(fd, kind)
         assert os.pread(copy, len(MODULE) + 1, 0) == MODULE
@@ -83,7 +83,7 @@ def test_the_copy_is_the_module(tmp_path: Path, kind: str, data: bytes) -> None:
     os.close(fd)
 
 
-def test_nobody_can_change_the_copy(tmp_path: Path) -> None:
+def test_the_copy_cannot_be_changed(tmp_path: Path) -> None:
     fd = opened(tmp_path / "m", PACKED["xz"])
     copy = sealed_copy(fd, "xz")
     assert fcntl.fcntl(copy, fcntl.F_GET_SEALS) == F_SEAL_ALL
@@ -114,7 +114,7 @@ BROKEN = [
     ],
     *[(kind, PACKED[other]) for kind in PACKED for other in PACKED if kind != other],
     *[(kind, MODULE) for kind in PACKED],
-    # A check sum catches one byte; xz's is CRC32, zstd has one only if it was asked for.
+    # A checksum detects one changed byte. xz uses CRC32 here, and zstd has a checksum only with --check.
     ("xz", flipped(PACKED["xz"], 150_000)),
     ("gzip", flipped(PACKED["gzip"], 150_000)),
     ("gzip", flipped(PACKED["gzip"], len(PACKED["gzip"]) - 6)),
@@ -136,10 +136,10 @@ def test_a_broken_file_is_an_error(tmp_path: Path, kind: str, data: bytes) -> No
     ("text", "kind"),
     [(b"xz\n", "xz"), (b"gzip\n", "gzip"), (b"zstd\n", "zstd"), (b"", ""), (b"\xff\n", "�"), (None, None)],
 )
-def test_what_the_kernel_decompresses(
+def test_kernel_decompresses_reads_sysfs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: bytes | None, kind: str | None
 ) -> None:
-    """/sys/module/compression is there with CONFIG_MODULE_DECOMPRESS alone."""
+    """/sys/module/compression exists only with CONFIG_MODULE_DECOMPRESS."""
     path = tmp_path / "compression"
     if text is not None:
         path.write_bytes(text)

@@ -1,7 +1,7 @@
-"""What is inserted, in which order, and what of it failed.
+"""Loading: which steps are tried, in which order, and which errors are returned.
 
-The system call and /sbin/modprobe are the real ones. No file here is a module, so no kernel takes one: the rows
-are about failures. Successes are in tests/vm.
+The system call and /sbin/modprobe are real. No file here is a module, so every load fails. Successes are tested in
+tests/vm.
 """
 
 import errno
@@ -18,7 +18,7 @@ from tests.unit.make import ROOT, USER, N, Y, plan, policy, step
 
 NOT_TRIED = errno.ECANCELED
 REFUSALS = {errno.ENOSYS, errno.EPERM, errno.ENOEXEC, errno.EKEYREJECTED, errno.ENOPKG, errno.EBADMSG}
-"""The kernel's own words for a file that is no module: no modules at all, locked down, no ELF, no signature."""
+"""The kernel's errors for a text file: no module support, lockdown, no ELF file, no signature."""
 
 
 @pytest.fixture
@@ -32,11 +32,11 @@ def verdict(steps: Plan, who: Caller = ROOT) -> Verdict:
 
 
 def outcome(found: Verdict) -> dict[str, object]:
-    """The errno of each step that was tried; KERNEL for whatever this kernel says to a text file."""
-    every = load(found, tree=Tree("/nowhere", "0"))
-    assert not all_loaded(found, every)
-    words: dict[str, object] = {name: None if error is None else error.errno for name, error in every.items()}
-    return {name: "kernel" if word in REFUSALS else word for name, word in words.items()}
+    """Return the errno of each step that was tried, "kernel" for an errno of REFUSALS."""
+    errors = load(found, tree=Tree("/nowhere", "0"))
+    assert not all_loaded(found, errors)
+    numbers: dict[str, object] = {name: None if error is None else error.errno for name, error in errors.items()}
+    return {name: "kernel" if number in REFUSALS else number for name, number in numbers.items()}
 
 
 def target(*steps: Step) -> Target:
@@ -47,18 +47,18 @@ ROWS = [
     (plan(step("m", image=0)), ROOT, {"m": "kernel"}),
     (plan(step("m")), ROOT, {"m": errno.ENOENT}),
     (plan(step("m", install=True)), ROOT, {"m": errno.EIO}),
-    # Nothing after a required step that failed.
+    # No step is tried after a required step that failed.
     (plan(step("d", image=0), step("m", Y, "d", image=0)), ROOT, {"d": "kernel"}),
     (plan(step("c"), step("d", Y, "c", image=0), step("m", Y, "c", "d", image=0)), ROOT, {"c": errno.ENOENT}),
-    # A soft dependency that fails is passed over, and so is what needs it.
+    # A soft dependency that fails is skipped, and so are the steps that need it.
     (plan(step("s", image=0), step("m", image=0)), ROOT, {"s": "kernel", "m": "kernel"}),
     (plan(step("d"), step("s", Y, "d", image=0), step("m", image=0)), ROOT, {"d": errno.ENOENT, "s": NOT_TRIED, "m": "kernel"}),
-    # What was refused is not tried, and brings nothing in.
+    # A refused step is not tried, and neither are the dependencies that only it needs.
     (plan(step("m", Y, image=0)), USER, {}),
     (plan(step("d", Y, image=0), step("m", N, "d", image=0)), USER, {}),
     (plan(step("d", image=0), step("m", Y, "d", image=0)), USER, {}),
     (plan(step("s", Y, image=0), step("m", image=0)), USER, {"m": "kernel"}),
-    # Each module once, however many targets it belongs to, and its failure counts for all of them.
+    # A module of several targets is tried once, and its failure counts for all of them.
     (Plan("x", (target(step("m", image=0)), target(step("m", image=0)))), ROOT, {"m": "kernel"}),
     (
         Plan("x", (target(step("d"), step("m", Y, "d", image=0)), target(step("d"), step("n", Y, "d", image=0)))),
@@ -72,7 +72,9 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("steps", "who", "expected"), ROWS)
-def test_what_is_tried_and_what_comes_of_it(steps: Plan, who: Caller, expected: dict[str, object], fd: int) -> None:
+def test_steps_are_tried_in_order_and_errors_returned(
+    steps: Plan, who: Caller, expected: dict[str, object], fd: int
+) -> None:
     def with_file(each: Target) -> Target:
         return each._replace(steps=tuple(s._replace(image=fd) if s.image == 0 else s for s in each.steps))
 
@@ -80,12 +82,12 @@ def test_what_is_tried_and_what_comes_of_it(steps: Plan, who: Caller, expected: 
     assert outcome(verdict(with_files, who)) == expected
 
 
-def test_modprobes_own_word_for_a_failure() -> None:
+def test_the_exit_status_of_modprobe_is_in_the_error() -> None:
     error = load(verdict(plan(step("m", install=True))), tree=Tree("/nowhere", "0"))["m"]
     assert error is not None and error.strerror == "/sbin/modprobe ended with 1"
 
 
-def test_an_option_with_a_nul_never_gets_to_the_kernel(fd: int) -> None:
+def test_an_option_with_a_nul_is_rejected(fd: int) -> None:
     with pytest.raises(ValueError, match="NUL"):
         load(verdict(plan(step("m", image=fd, options="a=\0"))))
 
@@ -99,7 +101,7 @@ DONE = [
     ((Target("m", TargetState.LIVE),), USER, {}, True),
     ((Target("m", TargetState.BUILT_IN),), USER, {}, True),
     ((Target("b", TargetState.BLACKLISTED), ONE), ROOT, {"m": None}, True),
-    # 0 would tell the kernel that all of it is there.
+    # The exit status 0 would tell the kernel that the module is loaded.
     ((), ROOT, {}, False),
     ((Target("b", TargetState.BLACKLISTED),), ROOT, {}, False),
     ((ONE,), ROOT, {}, False),
@@ -113,8 +115,8 @@ DONE = [
 ]
 
 
-@pytest.mark.parametrize(("targets", "who", "found", "whole"), DONE)
-def test_only_all_of_it_is_a_success(
-    targets: tuple[Target, ...], who: Caller, found: dict[str, OSError | None], whole: bool
+@pytest.mark.parametrize(("targets", "who", "found", "success"), DONE)
+def test_loading_succeeds_only_if_all_targets_are_loaded(
+    targets: tuple[Target, ...], who: Caller, found: dict[str, OSError | None], success: bool
 ) -> None:
-    assert all_loaded(verdict(Plan("x", targets), who), found) is whole
+    assert all_loaded(verdict(Plan("x", targets), who), found) is success

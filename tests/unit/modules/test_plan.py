@@ -1,4 +1,4 @@
-"""alias -> Plan on real trees: steps, needs, markers whatever the compression, and doubt."""
+"""Plans on real module trees: steps, dependencies, and markers under any compression and in unreadable files."""
 
 import os
 from collections.abc import Callable
@@ -73,7 +73,7 @@ AS_NEW = [
 
 
 @pytest.mark.parametrize(("name", "steps", "aliases"), AS_NEW)
-def test_a_module_by_its_name_as_if_it_were_new(
+def test_a_module_is_read_by_name_as_if_it_were_not_loaded(
     folder: Path, name: str, steps: list[str], aliases: tuple[str, ...]
 ) -> None:
     found = read_as_unloaded(name, str(folder))
@@ -83,24 +83,24 @@ def test_a_module_by_its_name_as_if_it_were_new(
 
 
 @pytest.mark.parametrize("name", ["nothing", "alias-plain", "two-x", "two-*"])
-def test_an_alias_is_no_name(folder: Path, name: str) -> None:
+def test_read_as_unloaded_takes_no_alias(folder: Path, name: str) -> None:
     assert read_as_unloaded(name, str(folder)) is None
 
 
 @pytest.mark.parametrize("alias", ["broken", "gone", "cut"])
-def test_what_cannot_be_read_is_privileged(folder: Path, alias: str) -> None:
+def test_an_unreadable_module_is_privileged(folder: Path, alias: str) -> None:
     (target,) = read_plan(parse(["--", alias]).request, str(folder)).targets
     (step,) = target.steps
     assert step.marker.capability == SYS_MODULE
     assert step.marker.written is not None and step.marker.written.startswith("unreadable (")
 
 
-def test_every_target_of_an_alias(folder: Path) -> None:
+def test_a_plan_has_every_target_of_an_alias(folder: Path) -> None:
     plan = read_plan(parse(["two-x"]).request, str(folder))
     assert sorted(target.module for target in plan.targets) == ["marked", "plain"]
 
 
-def test_needs_and_states(folder: Path) -> None:
+def test_steps_name_their_dependencies_and_targets_their_state(folder: Path) -> None:
     plan = read_plan(parse(["soft"]).request, str(folder))
     assert [(step.module, step.needs) for step in plan.targets[0].steps] == [
         ("marked", ()),
@@ -111,14 +111,14 @@ def test_needs_and_states(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(("alias", "registers"), [("fs-x", True), ("fs-y", False), ("broken", False)])
-def test_what_registers_a_file_system(folder: Path, alias: str, registers: bool) -> None:
+def test_a_module_that_registers_a_file_system_is_recognised(folder: Path, alias: str, registers: bool) -> None:
     plan = read_plan(parse(["--", alias, "grsec_modharden_fs"]).request, str(folder))
     assert plan.targets[0].steps[-1].registers_filesystem is registers
 
 
 @pytest.mark.parametrize("pack", ["xz", "zst", "gz"])
 def test_a_copy_is_sealed(folder: Path, pack: str) -> None:
-    """Where the kernel cannot decompress: memory that nobody can change, not even through another descriptor."""
+    """If the kernel cannot decompress, it gets memory that cannot change, even through another descriptor."""
     step = read_plan(parse([f"marked_{pack}"]).request, str(folder)).targets[0].steps[0]
     assert step.image != step.fd and os.pread(step.image, 4, 0) == b"\x7fELF"
     with pytest.raises(OSError, match="Operation not permitted|Bad file"):
@@ -144,11 +144,11 @@ MARKERS = [
 
 
 @pytest.mark.parametrize(("info", "found"), MARKERS)
-def test_marker(info: list[tuple[str, str]], found: Marker) -> None:
+def test_parse_marker(info: list[tuple[str, str]], found: Marker) -> None:
     assert parse_marker(info) == found
 
 
-def test_folders(tmp_path: Path) -> None:
+def test_modules_folder_follows_modprobes_options(tmp_path: Path) -> None:
     assert modules_folder(None, None) is None
     (tmp_path / "usr/lib/modules/9").mkdir(parents=True)
     assert modules_folder(str(tmp_path), "9") == f"{tmp_path}/usr/lib/modules/9"
@@ -162,17 +162,18 @@ REQUESTS = ["plain", "marked", "needs", "soft", "built_in", "nothing", "[", "two
 
 @pytest.mark.parametrize("as_if_new", [False, True])
 def test_many_plans_are_the_same_as_one_by_one(folder: Path, as_if_new: bool) -> None:
-    """But for the descriptors: nothing that is only looked at stays open."""
-    asked = [parse(["--", alias]).request for alias in REQUESTS]
+    """Only their descriptors differ: read_plans() leaves none open."""
+    requests = [parse(["--", alias]).request for alias in REQUESTS]
     with nothing_left_open():
-        plans = list(read_plans(asked, str(folder), [], as_if_new))
+        plans = list(read_plans(requests, str(folder), [], as_if_new))
     assert [plan.alias for plan in plans] == REQUESTS
-    for request, plan in zip(asked, plans, strict=True):
+    for request, plan in zip(requests, plans, strict=True):
         alone = read_plan(request, str(folder), [])
         assert plan == alone._replace(targets=tuple(map(closed, alone.targets)))
 
 
 def closed(target: Target) -> Target:
+    """Close a target's descriptors and return it without them."""
     for step in target.steps:
         for fd in {step.fd, step.image} - {-1}:
             os.close(fd)
@@ -184,8 +185,8 @@ def test_many_plans_read_a_module_once(folder: Path) -> None:
     assert first.targets[0].steps[0] is second.targets[0].steps[0]
 
 
-def test_what_modprobe_d_says_counts_in_both(folder: Path, tmp_path: Path) -> None:
-    """Aliases of modprobe.d, blacklists and install commands; `as_if_new` changes nothing about them."""
+def test_modprobe_d_counts_with_and_without_as_if_new(folder: Path, tmp_path: Path) -> None:
+    """This holds for aliases, blacklists and install commands of modprobe.d."""
     (tmp_path / "x.conf").write_text(
         "alias net-pf-99 plain\nblacklist fs\ninstall no_fs /bin/false\nsoftdep plain pre: built_in\n"
     )
@@ -205,15 +206,13 @@ def test_what_modprobe_d_says_counts_in_both(folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("read", [read_plan, lambda request, folder: next(read_plans([request], folder))])
-def test_a_folder_without_an_index_is_none(tmp_path: Path, read: Callable[[Request, str], Plan]) -> None:
-    """Nothing would be found in it, and whatever no module answers is granted."""
+def test_a_folder_without_modules_dep_is_an_error(tmp_path: Path, read: Callable[[Request, str], Plan]) -> None:
+    """No module would be found in it, and an alias that no module matches is allowed."""
     with pytest.raises(SafeModprobeError) as raised:
         read(parse(["fs-x"]).request, str(tmp_path))
-    assert str(raised.value) == (
-        f"{tmp_path}: it lacks modules.dep; give the right -d and -S, or let depmod index the modules"
-    )
+    assert str(raised.value) == (f"{tmp_path}: modules.dep is missing; give the right -d and -S, or run depmod")
 
 
-def test_many_plans_want_a_folder(tmp_path: Path) -> None:
+def test_many_plans_need_an_existing_folder(tmp_path: Path) -> None:
     with pytest.raises(SafeModprobeError, match="no such folder of modules; give the right -d and -S"):
         next(read_plans([parse(["x"]).request], f"{tmp_path}/lib/modules/8"))

@@ -1,4 +1,4 @@
-"""What was kept of the policy counts as long as nothing that it was made from has changed, and never otherwise."""
+"""The cached policy is used exactly as long as nothing that it depends on has changed."""
 
 import marshal
 import os
@@ -18,13 +18,13 @@ from safe_modprobe.policy.packed import SHAPE, pack, unpack
 from tests.unit.policy.test_text import policies
 
 SETTLED = 0.1
-"""Seconds after which a change has another time than the last one, where a file system counts finer than in seconds."""
+"""Seconds after which a second change gets a different timestamp, on a file system with fine timestamps."""
 
 MARK = 'mark = [{ modules = ["m"], privileged = true }]\n'
 
 
 class Place:
-    """Two folders of drop-ins, and a cache that was filled as the helper does it."""
+    """Two folders of drop-ins, and a cache that is filled as by the helper."""
 
     def __init__(self, top: Path) -> None:
         self.ours, self.admins = top / "lib", top / "etc"
@@ -45,7 +45,7 @@ class Place:
 
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
-    """A new place for each row, all filled by one wait."""
+    """A function that returns a new filled place at each call. All places share one wait."""
     places = [Place(tmp_path_factory.mktemp("place")) for _ in range(len(CHANGES) + 4)]
     time.sleep(SETTLED)
     for place in places:
@@ -53,8 +53,8 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Place]:
     return places.pop
 
 
-def test_users_reach_the_drop_ins_beside_it_and_not_what_is_in_it(tmp_path: Path) -> None:
-    """Else `explain` and a dry run would not know this boot's drop-ins, nor any policy, for a user."""
+def test_users_can_enter_the_caches_folder_but_not_read_the_cache(tmp_path: Path) -> None:
+    """The drop-ins of this boot are beside the cache, and `explain` and a dry run by a user need them."""
     place = Place(tmp_path)
     before = os.umask(0o077)
     try:
@@ -70,11 +70,11 @@ CHANGES: dict[str, Callable[[Place], object]] = {
     "an edit that keeps size and mtime": lambda place: _rewrite(place.ours / "50-a.toml"),
     "a new name": lambda place: (place.admins / "10-b.toml").write_text(MARK),
     "a new mask": lambda place: (place.admins / "50-a.toml").symlink_to("/dev/null"),
-    "a name less": lambda place: (place.ours / "50-a.toml").unlink(),
+    "a removed file": lambda place: (place.ours / "50-a.toml").unlink(),
     "a rename": lambda place: (place.ours / "50-a.toml").rename(place.ours / "51-a.toml"),
     "a mode": lambda place: (place.ours / "50-a.toml").chmod(0o666),
     "a folder's mode": lambda place: place.admins.chmod(0o777),
-    "a folder less": lambda place: place.admins.rmdir(),
+    "a removed folder": lambda place: place.admins.rmdir(),
     "no cache": lambda place: place.cache.unlink(),
     "a cache that others may write": lambda place: place.cache.chmod(0o622),
     "a link in the cache's place": lambda place: (
@@ -102,32 +102,34 @@ def _repack(place: Place, change: Callable[[tuple[object, ...]], object]) -> Non
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_any_change_is_seen(filled: Callable[[], Place], what: str) -> None:
+def test_any_change_invalidates_the_cache(filled: Callable[[], Place], what: str) -> None:
     place = filled()
     assert place.cached() is not None
     CHANGES[what](place)
     assert place.cached() is None
 
 
-def test_what_was_kept_is_what_was_parsed(filled: Callable[[], Place]) -> None:
+def test_the_cached_policy_equals_the_parsed_one(filled: Callable[[], Place]) -> None:
     place = filled()
     assert place.cached() == read_policy(place.folders)
     assert place.cache.stat().st_mode & 0o777 == 0o600
 
 
-def test_another_set_of_folders_has_no_cache(filled: Callable[[], Place]) -> None:
+def test_the_cache_is_not_used_for_other_folders(filled: Callable[[], Place]) -> None:
     place = filled()
     assert cached_policy(place.folders[::-1], str(place.cache)) is None
 
 
-def test_names_of_accounts_count(filled: Callable[[], Place], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_change_of_etc_passwd_invalidates_the_cache(
+    filled: Callable[[], Place], monkeypatch: pytest.MonkeyPatch
+) -> None:
     place = filled()
     real = cache._state
     monkeypatch.setattr(cache, "_state", lambda path: None if path == "/etc/passwd" else real(path))
     assert place.cached() is None
 
 
-def test_what_changed_just_now_is_not_kept(tmp_path: Path) -> None:
+def test_a_policy_that_changed_just_now_is_not_cached(tmp_path: Path) -> None:
     place = Place(tmp_path)
     file = place.ours / "50-a.toml"
     while True:  # A busy machine may need several tries to look within 5 ms of the change.
@@ -149,11 +151,11 @@ STAMPS = {
     "in seconds, two seconds ago": (5_000_000_000, 7_000_000_000, False),
     "in seconds, three seconds ago": (5_000_000_000, 8_000_000_000, True),
 }
-"""st_ctime of a file, when it was looked at, and whether it will have another one after its next change."""
+"""A file's st_ctime, the time of the snapshot, and whether the file's next change will show in its st_ctime."""
 
 
 @pytest.mark.parametrize("what", STAMPS)
-def test_what_may_change_with_the_same_stamp_is_not_kept(tmp_path: Path, what: str) -> None:
+def test_a_file_that_may_change_within_one_timestamp_is_not_cached(tmp_path: Path, what: str) -> None:
     changed, taken, kept = STAMPS[what]
     place = Place(tmp_path)
     file = str(place.ours / "50-a.toml")
@@ -164,8 +166,8 @@ def test_what_may_change_with_the_same_stamp_is_not_kept(tmp_path: Path, what: s
         assert save(read_policy(place.folders), before, str(place.cache)) is kept
 
 
-def test_no_edit_is_overlooked_however_soon_it_comes(tmp_path: Path) -> None:
-    """As fast as the clock of the file system ticks and faster, and all of one size."""
+def test_edits_in_quick_succession_are_noticed(tmp_path: Path) -> None:
+    """The edits come at the speed of the file system's clock and faster, and keep the file's size."""
     place = Place(tmp_path)
     kept = 0
     for number in range(60):
@@ -180,7 +182,7 @@ def test_no_edit_is_overlooked_however_soon_it_comes(tmp_path: Path) -> None:
     assert 0 < kept < 60
 
 
-def test_what_changed_while_it_was_read_is_not_kept(tmp_path: Path) -> None:
+def test_a_policy_that_changed_while_it_was_read_is_not_cached(tmp_path: Path) -> None:
     place = Place(tmp_path)
     time.sleep(SETTLED)
     before = snapshot(place.folders)
@@ -190,7 +192,7 @@ def test_what_changed_while_it_was_read_is_not_kept(tmp_path: Path) -> None:
     assert place.cached() is None
 
 
-def test_a_place_that_cannot_be_written_is_no_error(filled: Callable[[], Place]) -> None:
+def test_a_cache_that_cannot_be_written_raises_nothing(filled: Callable[[], Place]) -> None:
     place = filled()
     place.cache.unlink()
     place.cache.parent.rmdir()

@@ -1,6 +1,6 @@
-"""The default policy against the tables of docs/call-sites: what a kernel can ask for, the policy knows.
+"""The default policy knows every name that the tables of docs/call-sites list.
 
-Known is what a call site's row or a class of aliases matches, or what left.toml leaves out with a reason.
+A name is known if a call site's row or a mark by aliases matches it, or if left.toml leaves it out with a reason.
 """
 
 import re
@@ -25,7 +25,7 @@ VERSIONS = ("6.1", "6.12", "7.2")
 
 
 class Row(NamedTuple):
-    """A call, as a table has it."""
+    """A call of request_module() in a table."""
 
     file: str
     function: str
@@ -74,6 +74,7 @@ CONSTRUCTED = ("*", "*t_*", "*table_*")
 
 
 def by_policy(name: str, aliases: Iterable[str]) -> bool:
+    """Return whether the aliases cover all names that a name or pattern stands for."""
     return patterns(tuple(aliases)).covers(normalize_pattern(name))
 
 
@@ -90,7 +91,7 @@ def known(row: Row, aliases: Names) -> bool:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_the_policy_knows_whatever_a_kernel_asks_for(version: str) -> None:
+def test_the_policy_knows_every_name_that_a_kernel_requests(version: str) -> None:
     assert len(rows(version)) > 300
     assert [row for row in rows(version) if not known(row, SITES + CLASSES)] == []
 
@@ -101,9 +102,9 @@ def test_the_policy_knows_whatever_a_kernel_asks_for(version: str) -> None:
         Row("net/socket.c", "sock_create", "net-of-tomorrow-*", ""),
         Row("net/socket.c", "sock_create", "netdev*", ""),  # wider than the pattern that is known
         Row("net/socket.c", "sock_create", "*-pf-*", ""),
-        Row("net/socket.c", "sock_create", "*", ""),  # constructed, and no row says of what
+        Row("net/socket.c", "sock_create", "*", ""),  # constructed, without a row of left.toml
         Row("net/core/dev_ioctl.c", "dev_unload", "*", ""),
-        Row("net/socket.c", "sock_create", "i2c:*", ""),  # left out, but not there
+        Row("net/socket.c", "sock_create", "i2c:*", ""),  # left out in another file only
         Row("drivers/media/pci/x.c", "probe", "tuner-of-tomorrow", ""),
         Row("drivers/media/pci/x.c", "ioctl", "*", ""),
         Row("fs/char_dev.c", "base_probe", "char-*", ""),
@@ -111,7 +112,7 @@ def test_the_policy_knows_whatever_a_kernel_asks_for(version: str) -> None:
     ],
     ids=lambda row: f"{row.file} {row.name}",
 )
-def test_what_nobody_wrote_down_is_not_known(row: Row) -> None:
+def test_an_unlisted_name_is_unknown(row: Row) -> None:
     assert not known(row, SITES + CLASSES)
 
 
@@ -120,31 +121,31 @@ def every_row() -> Iterator[Row]:
         yield from rows(version)
 
 
-def asked() -> list[str]:
-    """All names and patterns that some kernel asks for, the constructed ones as left.toml says."""
-    made = [name for each in left("constructed") for name in each.names]
-    return [*dict.fromkeys(row.name for row in every_row() if row.name not in CONSTRUCTED), *made]
+def requested_names() -> list[str]:
+    """Return all names and patterns that a kernel requests, with the constructed ones of left.toml."""
+    constructed = [name for each in left("constructed") for name in each.names]
+    return [*dict.fromkeys(row.name for row in every_row() if row.name not in CONSTRUCTED), *constructed]
 
 
 @pytest.mark.parametrize("alias", SITES)
-def test_no_call_site_is_one_that_no_kernel_has(alias: str) -> None:
-    assert any(overlap(normalize_pattern(alias), normalize_pattern(name), "-") for name in asked())
+def test_every_call_site_of_the_policy_exists_in_a_kernel(alias: str) -> None:
+    assert any(overlap(normalize_pattern(alias), normalize_pattern(name), "-") for name in requested_names())
 
 
 @pytest.mark.parametrize("site", shipped().call_sites, ids=lambda site: str(site.origin))
-def test_a_call_site_less_would_be_noticed(site: object) -> None:
-    """By what is asked for alone, whatever the classes have."""
+def test_removing_a_call_site_leaves_an_unknown_name(site: object) -> None:
+    """Marks by aliases are left out here, since they could hide a missing call site."""
     aliases = tuple(alias for each in shipped().call_sites if each is not site for alias in each.aliases)
     assert not all(known(row, aliases) for row in every_row() if row.name not in CONSTRUCTED)
 
 
 @pytest.mark.parametrize("each", left("left"), ids=lambda each: each.names[0])
-def test_what_is_left_out_is_there_and_nowhere_else(each: Left) -> None:
-    """Each name is asked for in a file of the row, or made there; each file asks for one; the policy has none of them."""
-    made = {name for some in left("constructed") for name in some.names}
+def test_a_left_out_name_is_requested_and_not_in_the_policy(each: Left) -> None:
+    """A file of the row requests or constructs each name, and each file requests one of the names."""
+    constructed_names = {name for some in left("constructed") for name in some.names}
     here = [row for row in every_row() if each.at(row) and by_policy(row.name, each.names)]
     for name in each.names:
-        assert any(by_policy(other, [name]) for other in (*made, *(row.name for row in here))), name
+        assert any(by_policy(other, [name]) for other in (*constructed_names, *(row.name for row in here))), name
     for file in each.files:
         constructed = any(fnmatchcase(file, other) for some in left("constructed") for other in some.files)
         assert constructed or any(fnmatchcase(row.file, file) for row in here), file
@@ -153,8 +154,8 @@ def test_what_is_left_out_is_there_and_nowhere_else(each: Left) -> None:
 
 
 @pytest.mark.parametrize("each", left("left"), ids=lambda each: each.names[0])
-def test_what_is_left_out_is_reached_as_it_says(each: Left) -> None:
-    """As safe-modprobectl has it, where it knows these names; where it does not, no user may be the one who asks."""
+def test_a_left_out_name_has_the_right_reach(each: Left) -> None:
+    """The reach is that of safe-modprobectl. For names unknown to it, users must be unable to request them."""
     found = [
         family.reach
         for family in FAMILIES
@@ -162,13 +163,13 @@ def test_what_is_left_out_is_reached_as_it_says(each: Left) -> None:
         for name in each.names
         if by_policy(pattern, [name]) or by_policy(name, [pattern])
     ]
-    said = Reach(each.reach)
-    assert min(found, key=ORDER.index, default=said) == said
-    assert found or said in (Reach.KERNEL, Reach.CAPABILITY)
+    reach = Reach(each.reach)
+    assert min(found, key=ORDER.index, default=reach) == reach
+    assert found or reach in (Reach.KERNEL, Reach.CAPABILITY)
 
 
 @pytest.mark.parametrize("each", left("constructed"), ids=lambda each: each.functions[0])
-def test_constructed_names_are_made_where_it_says(each: Left) -> None:
+def test_constructed_names_are_made_in_the_listed_functions(each: Left) -> None:
     here = [row for row in every_row() if each.at(row) and row.name in CONSTRUCTED]
     assert [name for name in each.functions if name not in {row.function for row in here}] == []
     assert [file for file in each.files if not any(fnmatchcase(row.file, file) for row in here)] == []
@@ -182,7 +183,7 @@ def test_no_constructed_name_has_two_explanations() -> None:
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_series_and_the_policy_name_the_same_capability(version: str) -> None:
-    """Where the series declares one, the first row that matches the whole call has that one, too."""
+    """If the kernel series declares a capability, the first row that matches the whole call has the same one."""
     wrong = []
     for row in rows(version):
         if not row.capability.startswith("CAP_") or row.name in CONSTRUCTED:

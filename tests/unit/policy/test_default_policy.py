@@ -1,4 +1,4 @@
-"""The tests that come with the default policy and its examples, by the very command that an admin would run."""
+"""The test cases of the default policy and its examples, run by `safe-modprobectl test` as an administrator would."""
 
 import re
 import shutil
@@ -52,25 +52,25 @@ def test_every_shipped_case_holds(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.name)
 def test_shipped_cases_run_on_any_kernel(path: Path) -> None:
-    """Each names its modules: what is built in or loaded here is none of its business."""
+    """Each case names its modules, so that the modules of the running kernel do not matter."""
     rows = tomllib.loads(path.read_text())["case"]
     assert [row["name"] for row in rows if "modules" not in row] == []
     found = parse_cases(path.name, path.read_bytes(), NoAccounts())
-    asked = {(case.request, case.callers, case.plan) for case in found}
-    assert len(found) >= len(rows) and len(asked) == len(found)
+    distinct = {(case.request, case.callers, case.plan) for case in found}
+    assert len(found) >= len(rows) and len(distinct) == len(found)
 
 
 @pytest.mark.parametrize("action", ["allow", "deny"])
-def test_no_case_fails_for_what_an_admin_says_of_a_user_of_the_machine(action: str) -> None:
-    """`safe-modprobectl test` would complain for ever of a rule like those that explain and suggest propose."""
+def test_no_shipped_case_fails_because_of_a_rule_for_a_local_user(action: str) -> None:
+    """Otherwise `safe-modprobectl test` would fail after each rule that `explain` or `suggest` proposed."""
     rule = f'[[rule]]\nmodules = ["*"]\nusers = {list(range(1000, 1100))}\naction = "{action}"\n'.encode()
     files = [(str(path), path.read_bytes()) for path in sorted(POLICY.glob("*.toml"))]
     policy = build([("10-site.toml", rule), *files], NoAccounts())
     assert [case.name for case in shipped_cases() if fails(policy, case)] == []
 
 
-def test_the_cases_would_notice_a_policy_that_asks_nothing() -> None:
-    """Every refusal that they expect is missed then."""
+def test_the_shipped_cases_fail_under_a_policy_that_allows_everything() -> None:
+    """Each case that expects a refusal fails then."""
     open_to_all = build([("00-open.toml", b'[settings]\nmode = "allowed"\n')], NoAccounts())
     refusals = [case for case in shipped_cases() if case.action == "deny"]
     assert len(refusals) > len(shipped_cases()) / 2
@@ -85,7 +85,7 @@ def without(policy: Policy, row: Mark | CallSite) -> Policy:
 
 
 def with_all_closed_below(policy: Policy) -> Policy:
-    """What a later file might say: every module is privileged, and whoever runs the network may have it."""
+    """Add the rows of a strict later file: every module is privileged, and CAP_NET_ADMIN suffices."""
     last = Origin("99-test.toml", 1)
     mark, site = Mark(last, aliases=("*",), capability=SYS_MODULE), CallSite(last, ("*",), cap("CAP_NET_ADMIN"))
     return policy._replace(marks=(*policy.marks, mark), call_sites=(*policy.call_sites, site))
@@ -104,10 +104,10 @@ def relevant(row: Mark | CallSite, case: Case) -> bool:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.origin))
-def test_no_row_can_go_unnoticed(row: Mark | CallSite) -> None:
-    """Each row is there for at least one case, which fails without it: at once, or above a later file that closes all.
+def test_removing_a_row_fails_a_case(row: Mark | CallSite) -> None:
+    """For each row a case fails without it, either at once or above a later file that marks every module.
 
-    The latter are those of what is open to users and of no class, and the tty's, whose capability always suffices.
+    The latter holds for rows that open modules to users, and for the tty's row, whose capability always suffices.
     """
     chosen = [case for case in shipped_cases() if relevant(row, case)]
     noticed = any(fails(without(shipped(), row), case) for case in chosen)
@@ -116,7 +116,7 @@ def test_no_row_can_go_unnoticed(row: Mark | CallSite) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.origin))
-def test_every_pattern_is_in_a_case(row: Mark | CallSite) -> None:
+def test_every_pattern_matches_a_case(row: Mark | CallSite) -> None:
     aliases = {case.request.alias for case in shipped_cases()}
     modules = {step.module for case in shipped_cases() for step in (case.plan.targets[0].steps if case.plan else ())}
     named = [(pattern, modules) for pattern in (row.modules if isinstance(row, Mark) else ())]
@@ -125,13 +125,13 @@ def test_every_pattern_is_in_a_case(row: Mark | CallSite) -> None:
 
 
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: str(row.origin))
-def test_every_row_cites(row: Mark | CallSite) -> None:
-    """A CVE, a list, or a file of the kernel's: in its reason, or in the comment at its head."""
+def test_every_row_cites_its_source(row: Mark | CallSite) -> None:
+    """A row cites a CVE, a list or a kernel file, in its reason or in the comment on its first line."""
     lines = (POLICY / row.origin.file).read_text().splitlines()
-    said = f"{lines[row.origin.line - 1]} {row.reason}"
+    text = f"{lines[row.origin.line - 1]} {row.reason}"
     assert re.search(
-        r"CVE-\d{4}-\d+|\b[a-z0-9]+/[a-z0-9_/]+|\b\w+\.c\b|\(([KSUDRCZNMBO] ?){2,}|FS_USERNS_MOUNT", said
-    ), said
+        r"CVE-\d{4}-\d+|\b[a-z0-9]+/[a-z0-9_/]+|\b\w+\.c\b|\(([KSUDRCZNMBO] ?){2,}|FS_USERNS_MOUNT", text
+    ), text
 
 
 # The examples.
@@ -144,22 +144,22 @@ EXAMPLES = {
     "30-desktop.toml": "bluetooth.toml",
     "30-rootless-containers.toml": "containers.toml",
 }
-"""Each, and its tests; those go in the place of the default policy's of that name, where it has one."""
+"""Example -> its test file, which replaces the default policy's test file of the same name."""
 
 
 @pytest.mark.parametrize(("name", "tests"), EXAMPLES.items())
 def test_an_admin_who_copies_an_example_and_its_tests_breaks_nothing(
     tmp_path: Path, name: str, tests: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """All that the default policy promises besides still holds."""
+    """The remaining tests of the default policy still pass."""
     shipped, etc = tmp_path / "usr/lib/safe-modprobe", tmp_path / "etc/safe-modprobe"
     shutil.copytree(POLICY, shipped / "policy.d", ignore=lambda folder, names: ["tests.d", "examples"])
     shutil.copytree(POLICY / "tests.d", shipped / "tests.d")
     for source, folder in ((name, "policy.d"), (f"tests.d/{tests}", "tests.d")):
         (etc / folder).mkdir(parents=True)
         shutil.copy(POLICY / "examples" / source, etc / folder)
-    code, said = main(["test", "--root", str(tmp_path), "--kernel", "none"]), capsys.readouterr()
-    assert (code, said.err) == (0, ""), said.out
+    code, output = main(["test", "--root", str(tmp_path), "--kernel", "none"]), capsys.readouterr()
+    assert (code, output.err) == (0, ""), output.out
     text = (POLICY / "examples" / name).read_text()
     assert (
         f"# Copy to /etc/safe-modprobe/policy.d/, and its tests, tests.d/{tests}, to /etc/safe-modprobe/tests.d/.\n"
@@ -168,12 +168,12 @@ def test_an_admin_who_copies_an_example_and_its_tests_breaks_nothing(
 
 
 @pytest.mark.parametrize("tests", [tests for tests in EXAMPLES.values() if tests != "grsecurity.toml"])
-def test_what_an_example_promises_is_not_so_without_it(tests: str) -> None:
-    """And the other way round. (grsecurity's is about who asks, see below.)"""
+def test_the_tests_of_an_example_fail_without_it(tests: str) -> None:
+    """The example of grsecurity is left out: it is about callers, see below."""
     assert ctl("test", "--policy", POLICY, POLICY / "examples/tests.d" / tests).returncode == 1
 
 
-def test_no_example_is_without_tests() -> None:
+def test_every_example_has_tests() -> None:
     assert sorted(EXAMPLES) == sorted(path.name for path in (POLICY / "examples").glob("*.toml"))
     assert sorted(EXAMPLES.values()) == sorted(path.name for path in (POLICY / "examples/tests.d").glob("*"))
 
@@ -189,10 +189,10 @@ def test_no_example_is_without_tests() -> None:
         (["tomorrow"], Source.KERNEL_ARGS, None),
     ],
 )
-def test_whom_grsecuritys_example_believes(
+def test_how_the_example_for_grsecurity_finds_the_caller(
     monkeypatch: pytest.MonkeyPatch, arguments: list[str], source: Source, uid: int | None
 ) -> None:
-    """Silence is root; a mount is looked up elsewhere, here in /proc, where nobody waits."""
+    """Without arguments the caller is root. For a mount another source is used, here /proc without a waiting task."""
     monkeypatch.setattr(find.proc, "started_by_kernel", lambda: True)
     path = POLICY / "examples/05-grsecurity.toml"
     policy = build([(path.name, path.read_bytes())], NoAccounts())
@@ -206,13 +206,13 @@ SCENARIOS = TOP / "tests/vm/scenarios"
 
 
 def last_column(heading: str, text: str) -> list[str]:
-    """What stands in the last column of the table below a heading, which has names between semicolons."""
+    """Return the names in the last column of the table below a heading, where semicolons separate them."""
     section = text.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     rows = [line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("| ")]
     return [name for row in rows[2:] for name in row[-1].split("; ")]
 
 
-def test_every_use_that_the_document_promises_has_a_test_by_that_name() -> None:
+def test_every_use_in_the_document_names_an_existing_test() -> None:
     named = last_column("What breaks elsewhere, and works here", (TOP / "docs/default-policy.md").read_text())
     programs, rootless = (
         {name for name, _ in conftest.tests_of(SCENARIOS / f"{file}.py")} for file in ("programs", "rootless")
@@ -221,7 +221,7 @@ def test_every_use_that_the_document_promises_has_a_test_by_that_name() -> None:
     assert programs - set(named) == set()
 
 
-def test_the_modules_to_load_at_boot_are_those_that_were_tested() -> None:
+def test_the_documented_modules_to_load_at_boot_are_tested() -> None:
     listed = (TOP / "docs/rootless.md").read_text().split("```")[1].splitlines()
     tested = (SCENARIOS / "rootless.py").read_text().partition("AT_BOOT = (")[2].partition("\n)")[0]
     names = [line for line in listed if line and not line.startswith("#")]

@@ -1,4 +1,4 @@
-"""Files on disk: order, masks, owners, and what is no file."""
+"""Policy files on disk: their order, masks, owners and modes, and paths that are not files."""
 
 import os
 from pathlib import Path
@@ -38,7 +38,7 @@ def mode(folders: list[Path]) -> Mode:
         ([["a.conf", ".a.toml", "a.toml~", "README", "a.TOML"]], []),
     ],
 )
-def test_effective(names: list[list[str]], order: list[tuple[str, int]]) -> None:
+def test_effective_files(names: list[list[str]], order: list[tuple[str, int]]) -> None:
     assert effective_files(names) == order
 
 
@@ -53,7 +53,7 @@ def test_later_folders_replace_and_lower_numbers_win(folders: list[Path]) -> Non
     assert mode(folders) is Mode.DISABLED
 
 
-ALONE = [
+WITHOUT_DEFAULT_POLICY = [
     (["etc/10-site.toml"], True),
     (["etc/10-site.toml", "run/00-trial.toml", "run/09-until-reboot.toml"], True),
     (["run/00-trial.toml"], True),
@@ -62,11 +62,13 @@ ALONE = [
 ]
 
 
-@pytest.mark.parametrize(("files", "broken"), ALONE, ids=[" ".join(files) for files, _ in ALONE])
-def test_the_admins_rows_alone_are_no_policy(
+@pytest.mark.parametrize(
+    ("files", "broken"), WITHOUT_DEFAULT_POLICY, ids=[" ".join(files) for files, _ in WITHOUT_DEFAULT_POLICY]
+)
+def test_the_admins_rows_without_the_default_policy_are_an_error(
     folders: list[Path], monkeypatch: pytest.MonkeyPatch, files: list[str], broken: bool
 ) -> None:
-    """In the middle of an upgrade our folder may be away: what it marks must not be open meanwhile."""
+    """During an upgrade the package's folder may be missing. Its marked modules must stay refused meanwhile."""
     paths = [str(each) for each in folders]
     monkeypatch.setattr("safe_modprobe.policy.files.FOLDERS", paths)
     for file in files:
@@ -74,7 +76,7 @@ def test_the_admins_rows_alone_are_no_policy(
     read_policy(paths, NoAccounts())
     folders[0].rmdir()
     if broken:
-        with pytest.raises(PolicyError, match="lib: the default policy is not there; install the package anew$"):
+        with pytest.raises(PolicyError, match="lib: the default policy is missing; reinstall the package$"):
             read_policy(paths, NoAccounts())
     else:
         assert read_policy(paths, NoAccounts()).settings.mode is (Mode.ALLOWED if files else Mode.PRIVILEGED)
@@ -94,7 +96,7 @@ def test_a_link_to_a_file_is_followed(folders: list[Path], tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_no_file_at_all_is_the_built_in_policy(folders: list[Path], there: bool) -> None:
+def test_without_any_file_the_built_in_policy_applies(folders: list[Path], there: bool) -> None:
     assert read_policy([str(each) if there else f"{each}/none" for each in folders]) is BUILTIN_POLICY
     assert BUILTIN_POLICY.settings.mode is Mode.PRIVILEGED
 
@@ -135,20 +137,20 @@ def spoil_folder(path: Path) -> str:
 def spoil_link(path: Path) -> str:
     path.unlink()
     path.symlink_to("nowhere")
-    return "No such file or directory; mend or remove it"
+    return "No such file or directory; fix or remove it"
 
 
 def spoil_loop(path: Path) -> str:
     path.unlink()
     path.symlink_to(path.name)
-    return "Too many levels of symbolic links; mend or remove it"
+    return "Too many levels of symbolic links; fix or remove it"
 
 
 SPOILERS = [spoil_mode, spoil_group, spoil_owner, spoil_fifo, spoil_device, spoil_folder, spoil_link, spoil_loop]
 
 
 @pytest.mark.parametrize("spoil", SPOILERS)
-def test_a_file_that_cannot_be_trusted_spoils_the_policy(folders: list[Path], spoil) -> None:  # type: ignore[no-untyped-def]
+def test_an_untrusted_file_invalidates_the_policy(folders: list[Path], spoil) -> None:  # type: ignore[no-untyped-def]
     path = folders[2] / "10-a.toml"
     path.write_text(MODE.format("allowed"))
     path.chmod(0o644)
@@ -159,7 +161,7 @@ def test_a_file_that_cannot_be_trusted_spoils_the_policy(folders: list[Path], sp
 
 
 @pytest.mark.parametrize("bits", [0o777, 0o775, 0o757])
-def test_a_folder_that_others_may_write_spoils_the_policy(folders: list[Path], bits: int) -> None:
+def test_a_folder_that_others_may_write_invalidates_the_policy(folders: list[Path], bits: int) -> None:
     folders[1].chmod(bits)
     with pytest.raises(PolicyError, match=f"run: others may write it .mode 0{bits:o}"):
         mode(folders)
@@ -175,7 +177,7 @@ def test_a_folder_that_others_may_write_spoils_the_policy(folders: list[Path], b
         (b"big:x:" + b"9" * 5000 + b":7\n", {}),
     ],
 )
-def test_accounts(text: bytes, numbers: dict[bytes, int]) -> None:
+def test_parse_numbers(text: bytes, numbers: dict[bytes, int]) -> None:
     assert parse_numbers(text) == numbers
 
 
@@ -191,7 +193,7 @@ def test_accounts_are_read_from_the_two_files_alone(tmp_path: Path) -> None:
     [
         (1000, {100, 29, 44}),
         (1001, {1001}),
-        (1002, set()),  # two numbers that are none
+        (1002, set()),  # its gids are not numbers
         (7, set()),
         (29, set()),
     ],

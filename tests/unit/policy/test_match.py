@@ -1,4 +1,4 @@
-"""Which row matches."""
+"""Which row of the policy matches, and which rules need more details about the caller."""
 
 import time
 
@@ -35,10 +35,10 @@ def test_alias_glob_takes_dashes_for_underscores(pattern: str, text: str, matche
     assert alias_glob(pattern, text) is matches
 
 
-def test_a_pattern_of_many_stars_ends() -> None:
+def test_a_pattern_of_many_stars_takes_no_exponential_time() -> None:
     started = time.process_time()
     assert not glob("*a*a*a*a*a*a*b", "a" * 100_000)
-    assert time.process_time() - started < 20, "exponential, not slow: it would not end at all"
+    assert time.process_time() - started < 20, "exponential time would never end"
 
 
 RULES = [
@@ -74,69 +74,70 @@ def test_every_key_given_must_match(keys: str, who: Caller, matches: bool) -> No
     assert (first_rule(rules, parse(["net-pf-38"]).request, who, "m") is not None) is matches
 
 
-WORDS = claimed_caller(Claim(True, 1000))
+CLAIMED = claimed_caller(Claim(True, 1000))
+"""A caller whose uid is known from kernel arguments, and no other detail."""
 NET_HELD = claimed_caller(Claim(True, 1000, capabilities=1 << 12))
-HALF = USER._replace(capabilities=0, may_hold=1 << 12)
-"""As tracefs fills the words in: what it holds besides is known, and still does not count."""
+MAY_HOLD_NET = USER._replace(capabilities=0, may_hold=1 << 12)
+"""A caller of kernel arguments with details from tracefs. Its further capabilities are known and do not count."""
 
 YES, NO, OPEN = True, False, None
-MEANT = [
-    # A caller of whom the kernel's words alone are known, and the keys of a rule.
-    ("users = [1000]", WORDS, YES, YES), ("users = [1001]", WORDS, NO, OPEN), ("users = [0]", UNNAMED_CALLER, OPEN, OPEN),
-    ("groups = [29]", WORDS, OPEN, OPEN), ("groups = [29]", USER, NO, NO), ("groups = [29]", UNNAMED_CALLER, OPEN, OPEN),
-    ('units = ["a.service"]', WORDS, OPEN, OPEN), ('units = ["a.service"]', UNNAMED_CALLER, OPEN, OPEN),
-    ('units = ["a.service"]', USER, NO, NO), ('executables = ["/x"]', WORDS, OPEN, OPEN),
-    ('executables = ["/x"]', UNNAMED_CALLER, OPEN, OPEN), ('call_sites = ["f"]', WORDS, OPEN, OPEN),
-    ('call_sites = ["f"]', UNNAMED_CALLER, OPEN, OPEN), ("no_new_privs = true", WORDS, OPEN, OPEN),
-    ("no_new_privs = false", UNNAMED_CALLER, OPEN, OPEN), ('user_namespace = "other"', WORDS, OPEN, OPEN),
-    ('user_namespace = "initial"', WORDS, OPEN, OPEN), ('user_namespace = "other"', NET_HELD, NO, NO),
+INCOMPLETE = [
+    # A rule's keys, a caller with unknown details, and the match for an allow and for a deny rule.
+    ("users = [1000]", CLAIMED, YES, YES), ("users = [1001]", CLAIMED, NO, OPEN), ("users = [0]", UNNAMED_CALLER, OPEN, OPEN),
+    ("groups = [29]", CLAIMED, OPEN, OPEN), ("groups = [29]", USER, NO, NO), ("groups = [29]", UNNAMED_CALLER, OPEN, OPEN),
+    ('units = ["a.service"]', CLAIMED, OPEN, OPEN), ('units = ["a.service"]', UNNAMED_CALLER, OPEN, OPEN),
+    ('units = ["a.service"]', USER, NO, NO), ('executables = ["/x"]', CLAIMED, OPEN, OPEN),
+    ('executables = ["/x"]', UNNAMED_CALLER, OPEN, OPEN), ('call_sites = ["f"]', CLAIMED, OPEN, OPEN),
+    ('call_sites = ["f"]', UNNAMED_CALLER, OPEN, OPEN), ("no_new_privs = true", CLAIMED, OPEN, OPEN),
+    ("no_new_privs = false", UNNAMED_CALLER, OPEN, OPEN), ('user_namespace = "other"', CLAIMED, OPEN, OPEN),
+    ('user_namespace = "initial"', CLAIMED, OPEN, OPEN), ('user_namespace = "other"', NET_HELD, NO, NO),
     ('user_namespace = "initial"', NET_HELD, YES, YES), ('user_namespace = "initial"', UNNAMED_CALLER, YES, YES),
-    ('user_namespace = "other"', UNNAMED_CALLER, NO, NO), ('capabilities = ["CAP_NET_ADMIN"]', WORDS, OPEN, OPEN),
+    ('user_namespace = "other"', UNNAMED_CALLER, NO, NO), ('capabilities = ["CAP_NET_ADMIN"]', CLAIMED, OPEN, OPEN),
     ('capabilities = ["CAP_NET_ADMIN"]', NET_HELD, YES, YES), ('capabilities = ["CAP_BPF"]', NET_HELD, OPEN, OPEN),
-    ('capabilities = ["CAP_SYS_MODULE"]', WORDS, NO, NO), ('capabilities = ["CAP_SYS_MODULE"]', UNNAMED_CALLER, YES, YES),
-    ('capabilities = ["CAP_BPF"]', UNNAMED_CALLER, YES, YES), ('capabilities = ["CAP_NET_ADMIN"]', HALF, OPEN, OPEN),
-    ('capabilities = ["CAP_BPF"]', HALF, NO, NO),
-    ('capabilities = ["CAP_NET_ADMIN"]', HALF._replace(initial_user_namespace=False), NO, NO),
-    ('callers = "known"', WORDS, YES, YES), ('callers = "unknown"', WORDS, NO, NO), ('callers = "unknown"', UNNAMED_CALLER, NO, NO),
-    # One key that is known not to match is enough; one that nobody knows leaves it open.
-    ('units = ["a.service"], users = [1001]', WORDS, NO, OPEN), ('units = ["a.service"], users = [1000]', WORDS, OPEN, OPEN),
+    ('capabilities = ["CAP_SYS_MODULE"]', CLAIMED, NO, NO), ('capabilities = ["CAP_SYS_MODULE"]', UNNAMED_CALLER, YES, YES),
+    ('capabilities = ["CAP_BPF"]', UNNAMED_CALLER, YES, YES), ('capabilities = ["CAP_NET_ADMIN"]', MAY_HOLD_NET, OPEN, OPEN),
+    ('capabilities = ["CAP_BPF"]', MAY_HOLD_NET, NO, NO),
+    ('capabilities = ["CAP_NET_ADMIN"]', MAY_HOLD_NET._replace(initial_user_namespace=False), NO, NO),
+    ('callers = "known"', CLAIMED, YES, YES), ('callers = "unknown"', CLAIMED, NO, NO), ('callers = "unknown"', UNNAMED_CALLER, NO, NO),
+    # A key that does not match decides. An undecided key leaves the match open.
+    ('units = ["a.service"], users = [1001]', CLAIMED, NO, OPEN), ('units = ["a.service"], users = [1000]', CLAIMED, OPEN, OPEN),
     ('units = ["a.service"], user_namespace = "other"', UNNAMED_CALLER, NO, NO),
-    ('units = ["a.service"], callers = "unknown"', WORDS, NO, NO),
+    ('units = ["a.service"], callers = "unknown"', CLAIMED, NO, NO),
     ('units = ["a.service"], no_new_privs = false', USER._replace(unit="a.service", no_new_privs=None), OPEN, OPEN),
-    # A call site that nobody could see (kernel.yama.ptrace_scope=3) is no other one.
+    # An unreadable stack (kernel.yama.ptrace_scope=3) leaves the call site open.
     ('call_sites = ["f"]', USER._replace(call_site=""), OPEN, OPEN), ('call_sites = ["*"]', ROOT._replace(call_site=""), OPEN, OPEN),
     ('call_sites = ["f"]', USER._replace(call_site="g"), NO, NO), ('call_sites = ["f"]', USER._replace(call_site="f [m]"), YES, YES),
     ('call_sites = ["f"], users = [7]', USER._replace(call_site=""), NO, NO), ('modules = ["m"]', USER._replace(call_site=""), YES, YES),
-    # Wholly unknown: no key about a person, in a refusal either.
+    # For an unknown caller no key about the task matches, in a deny rule either.
     ('units = ["a.service"]', UNKNOWN, NO, NO), ("users = [0]", claimed_caller(Claim(True)), NO, NO),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("keys", "who", "granting", "refusing"), MEANT)
-def test_a_refusal_is_for_who_may_be_meant_and_a_grant_for_who_is(
-    keys: str, who: Caller, granting: bool | None, refusing: bool | None
+@pytest.mark.parametrize(("keys", "who", "for_allow", "for_deny"), INCOMPLETE)
+def test_with_incomplete_information_only_a_deny_rule_matches(
+    keys: str, who: Caller, for_allow: bool | None, for_deny: bool | None
 ) -> None:
     request = parse(["net-pf-38"]).request
-    for action, answer in (("allow", granting), ("log", granting), ("deny", refusing)):
+    for action, answer in (("allow", for_allow), ("log", for_allow), ("deny", for_deny)):
         rules = policy(f'rule = [{{ {keys}, action = "{action}" }}]')
         matches = answer or (answer is None and action == "deny")
         assert matches_caller(rules.rules[0], who) is answer, action
         assert (first_rule(rules, request, who, "m") is not None) is matches, action
 
 
-ASKS = [
-    # A rule; whether it may depend on more than the words say, of uid 1000 and of whom they say nothing.
+DETAILS = [
+    # A rule, and whether it needs details beyond kernel arguments: for uid 1000, and for an unnamed caller.
     ('modules = ["m"], action = "deny"', False, False), ('units = ["a.service"], action = "deny"', True, True),
     ('units = ["a.service"], action = "allow"', True, False), ('aliases = ["net-*"], groups = [1], action = "deny"', True, True),
     ('aliases = ["fs-*"], groups = [1], action = "deny"', False, False), ('aliases = ["NET-*"], groups = [1], action = "deny"', False, False),
     ('aliases = ["net_pf_38"], executables = ["/x"], action = "log"', True, True),
     ('users = [1001], units = ["a.service"], action = "allow"', False, False),
-    # A grant by the real uid alone is for want of the effective one.
+    # An allow rule may match by the real uid, but the effective uid could still decide differently.
     ('users = [1000], action = "allow"', True, False), ('users = [1001], action = "allow"', False, False),
     ('users = [1000], action = "deny"', True, True), ('users = [1001], action = "deny"', True, True),
     ('user_namespace = "other", action = "deny"', True, False), ('capabilities = ["CAP_BPF"], action = "deny"', True, False),
     ('capabilities = ["CAP_SYS_MODULE"], action = "allow"', False, False), ('callers = "unknown", action = "deny"', False, False),
-    # CAP_SYS_MODULE needs no grant, unless a row below would refuse or record what it lets through.
+    # CAP_SYS_MODULE needs no allow rule, unless a later rule would refuse or record the request.
     ('units = ["a.service"], action = "log"', True, True), ('units = ["a.service"], action = "allow", quiet = true', True, True),
     ('users = [0], action = "allow" }, { action = "deny", modules = ["m"]', False, True),
     ('users = [0], action = "allow" }, { action = "log", modules = ["m"]', False, True),
@@ -149,15 +150,15 @@ ASKS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("rule", "words", "silence"), ASKS)
-def test_whether_more_has_to_be_known(rule: str, words: bool, silence: bool) -> None:
+@pytest.mark.parametrize(("rule", "claimed", "unnamed"), DETAILS)
+def test_whether_a_rule_needs_details_of_the_caller(rule: str, claimed: bool, unnamed: bool) -> None:
     rules, request = policy(f"rule = [{{ {rule} }}]"), parse(["net-pf-38"]).request
-    assert [needs_details(rules, request, who) for who in (WORDS, UNNAMED_CALLER)] == [words, silence]
+    assert [needs_details(rules, request, who) for who in (CLAIMED, UNNAMED_CALLER)] == [claimed, unnamed]
     assert not needs_details(rules, request, UNKNOWN) and not needs_details(rules, request, USER)
 
 
 @pytest.mark.parametrize(("uid", "euid"), [(1000, 0), (0, 1000), (1000, 1000)])
-def test_a_refusal_of_a_user_takes_either_uid(uid: int, euid: int) -> None:
+def test_a_deny_rule_for_a_user_matches_either_uid(uid: int, euid: int) -> None:
     rules = policy('rule = [{ users = [1000], action = "deny" }]')
     assert first_rule(rules, parse(["x"]).request, USER._replace(uid=uid, euid=euid), "m") is not None
 

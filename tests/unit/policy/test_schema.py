@@ -1,4 +1,4 @@
-"""Policy files -> rows, and for every way to be wrong one whole sentence."""
+"""Policy files become rows, and each kind of error gives one whole sentence."""
 
 import pytest
 
@@ -29,7 +29,7 @@ ERRORS = [
     ("[[rule]]\nquiet = 1\n", "2: quiet: 1 is not true or false"),
     ("[[rule]]\nno_new_privs = 'yes'\n", "2: no_new_privs: 'yes' is not true or false"),
     ("[[rule]]\nreason = 3\n", "2: reason: 3 is not a string"),
-    ("[[rule]]\nreason = \"a\\nb\"\n", "2: reason: 'a\\nb' holds a control character, which no name or reason needs"),
+    ("[[rule]]\nreason = \"a\\nb\"\n", "2: reason: 'a\\nb' contains a control character; remove it"),
     ("[[rule]]\naction = 'alow'\n", "2: action: 'alow' is not one of 'allow', 'log', 'deny'"),
     ("[[rule]]\naction = true\n", "2: action: true is not one of 'allow', 'log', 'deny'"),
     ("[[rule]]\ncallers = 'some'\n", "2: callers: 'some' is not one of 'known', 'unknown'"),
@@ -39,10 +39,10 @@ ERRORS = [
     ("[[rule]]\nmodules = ['a[b']\n", "2: modules: 'a[b' is not a pattern: a [ has no ]; write [[] for the character itself"),
     ("[[rule]]\naliases = ['[]']\n", "2: aliases: '[]' is not a pattern: a [ has no ]; write [[] for the character itself"),
     ("[[rule]]\naliases = ['[!]']\n", "2: aliases: '[!]' is not a pattern: a [ has no ]; write [[] for the character itself"),
-    ("[[rule]]\naliases = [\"\\u0000\"]\n", "2: aliases: '\\x00' holds a control character, which no name or reason needs"),
+    ("[[rule]]\naliases = [\"\\u0000\"]\n", "2: aliases: '\\x00' contains a control character; remove it"),
     # users, groups, capabilities
-    ("[[rule]]\nusers = ['bob']\n", "2: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number"),
-    ("[[rule]]\ngroups = ['bobs']\n", "2: groups: 'bobs' is not a group in /etc/group; name services are not asked, so give the number"),
+    ("[[rule]]\nusers = ['bob']\n", "2: users: 'bob' is not a user in /etc/passwd; name services are not queried, so give the number"),
+    ("[[rule]]\ngroups = ['bobs']\n", "2: groups: 'bobs' is not a group in /etc/group; name services are not queried, so give the number"),
     ("[[rule]]\nusers = [-1]\n", "2: users: -1 is not a user's number, which is from 0 to 4294967294"),
     ("[[rule]]\nusers = [4294967295]\n", "2: users: 4294967295 is not a user's number, which is from 0 to 4294967294"),
     ("[[rule]]\nusers = [true]\n", "2: users: true is not a user's name or number"),
@@ -52,12 +52,12 @@ ERRORS = [
     # rows as a whole
     ("[[rule]]\nmodules = ['x']\n", "1: rule: 'action' is missing; it is one of 'allow', 'log', 'deny'"),
     ("\n\n[[rule]]\naction = 'deny'\n", "3: rule: it has no condition; aliases = [\"*\"] would match every request"),
-    ("[[rule]]\nname = 'a'\naliases = ['*']\naction = 'deny'\n" * 2, "6: name: 'a' is the name of t.toml:1 already"),
+    ("[[rule]]\nname = 'a'\naliases = ['*']\naction = 'deny'\n" * 2, "6: name: 'a' is already the name of the rule at t.toml:1"),
     ("[[mark]]\nprivileged = true\n", "1: mark: it names nothing; give 'modules' or 'aliases'"),
     ("[[mark]]\nmodules = ['x']\n", "1: mark: 'privileged' is missing; it is true, false, 'marker' or a capability such as 'CAP_NET_ADMIN'"),
     ("[[mark]]\nmodules = ['x']\nprivileged = 1\n", "3: privileged: 1 is not true, false, 'marker' or a capability such as 'CAP_NET_ADMIN'"),
     ("[[mark]]\nmodules = ['x']\nprivileged = 'Y'\n", "3: privileged: 'Y' is not a capability such as 'CAP_NET_ADMIN', see capabilities(7)"),
-    ("[[call_site]]\ndeputy = true\n", "1: call_site: 'aliases' is missing; it says which requests are meant"),
+    ("[[call_site]]\ndeputy = true\n", "1: call_site: 'aliases' is missing; it names the requests"),
     ("[[call_site]]\naliases = ['x']\n", "1: call_site: it has both or neither of 'capability' and 'deputy = true'; give one"),
     ("[[call_site]]\naliases = ['x']\ndeputy = true\ncapability = 'CAP_BPF'\n", "1: call_site: it has both or neither of 'capability' and 'deputy = true'; give one"),
     # settings
@@ -70,7 +70,7 @@ ERRORS = [
     ("a = 1\na = 2\n", "2: Cannot overwrite a value, so this is not TOML"),
     ("a = \"\n", "1: Illegal character '\\n', so this is not TOML"),
     ("\n\na = '''", "3: Expected \"'''\", so this is not TOML"),
-    # the line is right behind multi-line strings that look like headers
+    # the line is right after multi-line strings that look like headers
     ('[[mark]]\nreason = """\\\n  [[mark]] \\\n  modules = 1"""\nmodules = ["m"]\nprivileged = 3\n', "6: privileged: 3 is not true, false, 'marker' or a capability such as 'CAP_NET_ADMIN'"),
     ("rule = [\n  { modules = ['m'], action = 'allow' },\n  { modules = ['m'], action = 'alow' },\n]\n", "3: action: 'alow' is not one of 'allow', 'log', 'deny'"),
 ]  # fmt: skip
@@ -95,13 +95,13 @@ BYTES = [
 
 
 @pytest.mark.parametrize(("content", "message"), BYTES)
-def test_bytes_that_are_no_policy(content: bytes, message: str) -> None:
+def test_files_that_cannot_be_parsed_at_all(content: bytes, message: str) -> None:
     with pytest.raises(PolicyError) as error:
         build([("/p/t.toml", content)], NoAccounts())
     assert str(error.value) == message
 
 
-def test_the_designs_example_is_read_as_the_design_says() -> None:
+def test_the_example_of_the_design_is_read_as_documented() -> None:
     found = policy(
         """
 [settings]
@@ -165,6 +165,6 @@ def test_the_first_file_that_sets_a_key_wins() -> None:
     assert str(settings.origin("mismatch")) == "90-b.toml:3"
 
 
-def test_one_bad_file_spoils_them_all() -> None:
+def test_one_invalid_file_invalidates_the_whole_policy() -> None:
     with pytest.raises(PolicyError, match="90-b.toml:1"):
         build([("p/10-a.toml", b"[settings]\nmode = 'disabled'\n"), ("p/90-b.toml", b"x")], NoAccounts())

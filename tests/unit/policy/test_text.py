@@ -1,4 +1,4 @@
-"""parse -> print -> parse is identity; the proposed line parses, and does what it says."""
+"""A printed policy parses to the same rows, and a proposed rule parses and allows the request."""
 
 from itertools import permutations
 from pathlib import Path
@@ -22,7 +22,7 @@ words = st.text(
 )
 patterns = st.lists(words, min_size=1, max_size=3).map(tuple)
 capabilities = st.integers(0, len(NAMES) - 1).map(Capability)
-# A set is one draw, or two, out of what there is: each is written by its own member, and any number as another.
+# A few fixed numbers are enough, since all numbers and names are written in the same way.
 numbers = st.frozensets(st.sampled_from([0, 1, 99, 1000, 65534, 2**31, 2**32 - 2]), min_size=1, max_size=2)
 capability_sets = st.integers(1, (1 << len(NAMES)) - 1).map(
     lambda mask: frozenset(Capability(bit) for bit in range(len(NAMES)) if mask >> bit & 1)
@@ -46,12 +46,12 @@ settings = st.builds(
     st.sampled_from([order for count in (1, 2, 3) for order in permutations(SOURCES, count)]),
     st.booleans(), st.booleans(), st.booleans(), st.just({}),
 )  # fmt: skip
-# Two of a kind show that none is lost, moved or run into another; a text is escaped char by char.
+# Two rows of a kind show that none is lost, moved or merged. Texts are escaped character by character.
 policies = st.builds(Policy, settings, *[st.lists(each, max_size=2).map(tuple) for each in (marks, sites, rules)])
 
 
 def rows(found: Policy) -> Policy:
-    """Without where they stand."""
+    """Return the policy without origins."""
     bare = lambda each: tuple(row._replace(origin=HERE) for row in each)
     return Policy(found.settings._replace(origins={}), bare(found.marks), bare(found.call_sites), bare(found.rules))
 
@@ -77,7 +77,7 @@ def test_the_shipped_policy_survives_printing() -> None:
         (['a"\\'], USER, 'rule = [{ modules = ["a\\"\\\\"], users = [1000], action = "allow" }]'),
     ],
 )
-def test_remedy(modules: list[str], who: Caller, line: str) -> None:
+def test_the_proposed_rule_allows_the_request(modules: list[str], who: Caller, line: str) -> None:
     assert rule_line(modules, who) == line
     needed = plan(*(step(name)._replace(marker=step("x").marker) for name in modules))
     strict = '\n[settings]\nmode = "privileged"\n'

@@ -201,7 +201,7 @@ def test_a_rule_for_one_user_allows_only_that_user(guest: Guest) -> None:
 def test_the_rule_proposed_in_a_refusal_allows_the_request(guest: Guest) -> None:
     open_socket(guest, 1000, MARKED)
     message = guest.log()[-1]
-    fix = message.partition("to let it through: ")[2].partition(" in /etc/")[0]
+    fix = message.partition("to allow it, add ")[2].partition(" in the new file /etc/")[0]
     assert fix, message
     guest.write("/etc/safe-modprobe/policy.d/10-site.toml", fix + "\n")
     try:

@@ -21,7 +21,7 @@ ROWS = {
     "the extension is another Python's": ("safe-modprobe failed (ModuleNotFoundError: ", f"{CODE}/kmod.*.so"),
     "libkmod is gone": ("safe-modprobe failed (ImportError: libkmod.so.2", "/usr/lib/*/libkmod.so.2"),
     "the parser is gone": ("safe-modprobe failed (ModuleNotFoundError: No module named 'tomli'", TOMLI),
-    "the default policy is gone": (f"{LIB}/policy.d: the default policy is not there", f"{LIB}/policy.d"),
+    "the default policy is gone": (f"{LIB}/policy.d: the default policy is missing", f"{LIB}/policy.d"),
     "the policy's code is gone": ("safe-modprobe failed (", f"{CODE}/policy"),
     "half of the code is gone": ("safe-modprobe failed (", f"{CODE}/[a-l]*"),
     "the other half of the code is gone": ("safe-modprobe failed (", f"{CODE}/[m-z]*", f"{CODE}/helper.py"),

@@ -99,7 +99,7 @@ def test_a_refusal_is_in_the_journal_with_its_fields(guest: Guest) -> None:
     assert last["SAFE_MODPROBE_CALLER_UNIT"] == "job.service"
     assert last["PRIORITY"] == "4"
     assert last["_UID"] == "0"
-    assert "to let it through: rule = [{" in last["MESSAGE"]
+    assert "to allow it, add rule = [{" in last["MESSAGE"]
 
 
 def test_an_allowed_request_is_in_the_journal(guest: Guest) -> None:
@@ -167,5 +167,5 @@ def test_journalctl_explains_a_refusal(guest: Guest) -> None:
     text = guest.sh(
         "journalctl --sync; journalctl -q -x -t safe-modprobe -n 1 -o short SAFE_MODPROBE_CALLER_UID=1000"
     ).stdout
-    assert "Subject: A module was kept from a caller without privilege: af_alg" in text, text
-    assert 'rule = [{ modules = ["af_alg"], users = [1000], action = "allow" }] in /etc' in text, text
+    assert "Subject: A module was denied to a caller without privilege: af_alg" in text, text
+    assert 'rule = [{ modules = ["af_alg"], users = [1000], action = "allow" }] in the new file /etc' in text, text

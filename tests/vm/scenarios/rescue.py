@@ -25,7 +25,7 @@ def test_log_allows_requests_and_records_what_would_be_refused(guest: Guest) -> 
     with BootParameter(guest, "safe_modprobe=log"):
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
-        assert "it would be refused, but for the trial" in guest.log()[-1], guest.log()[-1:]
+        assert "it would be denied without the trial" in guest.log()[-1], guest.log()[-1:]
         said = guest.sh("safe-modprobectl status").stdout
         assert "on trial" in said and "safe_modprobe=log on the kernel's command line" in said, said
 

@@ -12,7 +12,7 @@ NET_ADMIN, SOFTDEP, NESTED = 37, 36, 33
 TRIAL = f"{RUN}/00-trial.toml"
 FIRST = f"{ETC}/05-a.toml"
 DECIDE, AWAY = (f"/usr/lib/safe-modprobe/safe_modprobe/decide.{ending}" for ending in ("py", "away"))
-BUT_FOR = "; it would be refused, but for the trial"
+BUT_FOR = "; it would be denied without the trial"
 
 
 def setup(guest: Guest) -> None:

@@ -98,7 +98,7 @@ def test_errors_come_first_then_warnings_then_notes(
     code, lines = check(capsys, "--root", image, good, bad)
     assert code == 1
     assert lines == [
-        f"{bad}:2: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number",
+        f"{bad}:2: users: 'bob' is not a user in /etc/passwd; name services are not queried, so give the number",
         f"{bad}:3: action: 'alow' is not one of 'allow', 'log', 'deny'",
         f"{good}:7: warning: users: this system has no user with uid 42",
         f"{good}:2: note: trial: with true nothing is refused; a load that would be refused is allowed and recorded",
@@ -145,7 +145,7 @@ def test_control_characters_in_names_are_escaped(
     code, lines = check(capsys, "--root", image, path)
     assert code == 1
     assert lines == [
-        f"{tmp_path}/a\\x1b[2J\\x0a.toml:2: modules: '\\x1b' holds a control character, which no name or reason needs",
+        f"{tmp_path}/a\\x1b[2J\\x0a.toml:2: modules: '\\x1b' contains a control character; remove it",
         f"{tmp_path}/a\\x1b[2J\\x0a.toml:3: privileged: '\\xe9\\u202e' is not a capability such as 'CAP_NET_ADMIN', see"
         " capabilities(7)",
         "2 errors, no warnings, no notes; the policy is invalid",
@@ -238,7 +238,7 @@ def test_unsafe_broken_and_unreadable_drop_ins_are_errors(image: Path, capsys: p
         1,
         [
             f"{image}/{SITE}/10-a.toml: others may write it (mode 0666); chmod it to 0644",
-            f"{image}/{SITE}/20-b.toml: No such file or directory; mend or remove it",
+            f"{image}/{SITE}/20-b.toml: No such file or directory; fix or remove it",
             f"{image}/{SITE}/30-c.toml:1: mark: it names nothing; give 'modules' or 'aliases'",
             "3 errors, no warnings, no notes; the policy is invalid",
         ],

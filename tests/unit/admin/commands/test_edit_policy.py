@@ -77,7 +77,7 @@ def ctl(image: Image, capsys: pytest.CaptureFixture[str], *command: str, code: i
 
 
 SITE = "/etc/safe-modprobe/policy.d/10-site.toml"
-NO_CAP = "the caller holds no capability that suffices (CAP_SYS_MODULE)"
+NO_CAP = "the caller lacks the required capability (CAP_SYS_MODULE)"
 
 
 def test_mark_and_unmark(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
@@ -236,7 +236,7 @@ def test_json(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
                 "unit": None,
                 "verdict": "deny",
                 "need": "CAP_NET_ADMIN",
-                "reason": "é; the caller holds no capability that suffices (CAP_NET_ADMIN or CAP_SYS_MODULE)",
+                "reason": "é; the caller lacks the required capability (CAP_NET_ADMIN or CAP_SYS_MODULE)",
                 "origin": "10-site.toml:1",
             }
         ],

@@ -103,11 +103,11 @@ def test_counts_for_each_kind_of_caller(
 
 WHY = [
     (mark('"m"'), new("net-pf-9", step("m")), "m", Action.DENY,
-     "r; the caller holds no capability that suffices (CAP_SYS_MODULE)", "50-test.toml:3"),
+     "r; the caller lacks the required capability (CAP_SYS_MODULE)", "50-test.toml:3"),
     (mark('"base"'), NEEDS, "m", Action.DENY,
-     "needs base, which is refused (r; the caller holds no capability that suffices (CAP_SYS_MODULE))", "50-test.toml:3"),
+     "needs base, which is refused (r; the caller lacks the required capability (CAP_SYS_MODULE))", "50-test.toml:3"),
     (mark('"m"'), NEEDS, "base", Action.DENY,
-     "loaded only with m, which is refused: r; the caller holds no capability that suffices (CAP_SYS_MODULE)", "50-test.toml:3"),
+     "loaded only with m, which is refused: r; the caller lacks the required capability (CAP_SYS_MODULE)", "50-test.toml:3"),
     ("", new("net-pf-9", step("m")), "m", Action.ALLOW, "not marked", "50-test.toml:2"),
     ("", new("net-pf-9", step("m", N)), "m", Action.ALLOW, "its marker is privileged=N", "/m/m.ko"),
     (mark('"m"', "false"), new("net-pf-9", step("m", Y)), "m", Action.ALLOW, "r", "50-test.toml:3"),

@@ -114,7 +114,7 @@ OUTCOMES = [
     ('modules = ["m"]', "expected deny, got allow (m: not marked [built-in])"),
     (
         'modules = ["marked"]\nverdict = "allow"',
-        "expected allow, got deny (marked: marked here; the caller holds no capability that suffices (CAP_SYS_MODULE)"
+        "expected allow, got deny (marked: marked here; the caller lacks the required capability (CAP_SYS_MODULE)"
         " [50-test.toml:2])",
     ),
     ('modules = ["marked"]\ncaller = { uid = 0 }\nverdict = "allow"', ""),
@@ -122,7 +122,7 @@ OUTCOMES = [
     ('modules = ["marked"]\norigin = "50-test.toml:2"', ""),
     (
         'modules = ["marked"]\norigin = "50-test.toml:3"',
-        "expected deny by 50-test.toml:3, got deny (marked: marked here; the caller holds no capability that suffices"
+        "expected deny by 50-test.toml:3, got deny (marked: marked here; the caller lacks the required capability"
         " (CAP_SYS_MODULE) [50-test.toml:2])",
     ),
     ('modules = ["m", "marked"]', ""),
@@ -195,7 +195,7 @@ def test_a_case_with_nothing_to_decide_is_vacuous() -> None:
     assert not judge(policy(POLICY), found, found.plan).vacuous
     outcome = judge(policy(POLICY), found, Plan("a"))
     assert outcome.vacuous and outcome.verdict.origin == BUILT_IN
-    assert outcome.problem == "expected deny, got allow (no module answers [built-in])"
+    assert outcome.problem == "expected deny, got allow (no module matches this alias [built-in])"
 
 
 _CASE_KEYS = "'name', 'request', 'kernel_args', 'modules', 'caller', 'beside', 'verdict', 'origin', 'skipped', 'quiet'"
@@ -269,7 +269,7 @@ ERRORS = [
     (row("caller = { uid = -1 }"), ":2: uid: -1 is not a user's number, which is from 0 to 4294967294"),
     (
         row('caller = { uid = "nobody-here" }'),
-        ":2: uid: 'nobody-here' is not a user in /etc/passwd; name services are not asked, so give the number",
+        ":2: uid: 'nobody-here' is not a user in /etc/passwd; name services are not queried, so give the number",
     ),
     (
         row('caller = { uid = 5, capabilities = ["net_admin"] }'),
@@ -328,7 +328,7 @@ def write(path: Path, *rows: str) -> Path:
 
 def test_root_option_uses_the_tests_and_kernel_of_an_image(root: Path) -> None:
     done = ctl("test", "-v", "--root", root, "--kernel", VERSION)
-    why = "marked here; the caller holds no capability that suffices (CAP_SYS_MODULE) [50-test.toml:2])"
+    why = "marked here; the caller lacks the required capability (CAP_SYS_MODULE) [50-test.toml:2])"
     assert done.stdout.splitlines() == [
         f"{root}/usr/lib/safe-modprobe/tests.d/ours.toml:1: ours: ok, deny (marked: {why}",
         f"{root}/etc/safe-modprobe/tests.d/site.toml:1: site: ok, deny (marked: {why}",

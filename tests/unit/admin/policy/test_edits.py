@@ -146,17 +146,17 @@ CHANGED = "that decides first, so change it there"
     [
         (ALLOW, BAD, "", rule("bad", action="deny"), f"05-a.toml:1: bad: r; {CHANGED}"),
         (ALLOW, BAD, "", rule("b*", who="", action="log"), f"05-a.toml:1: bad: r; {CHANGED}"),
-        (ALLOW, BAD, "", '[settings]\nmode = "disabled"\n', f"05-a.toml:2: bad: mode is disabled, for everyone; {CHANGED}"),
-        (UNMARK, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller holds no capability that suffices (CAP_SYS_MODULE); {CHANGED}"),
+        (ALLOW, BAD, "", '[settings]\nmode = "disabled"\n', f"05-a.toml:2: bad: mode is disabled, so no caller may load a module; {CHANGED}"),
+        (UNMARK, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller lacks the required capability (CAP_SYS_MODULE); {CHANGED}"),
         (UNMARK, BAD, "", rule("bad", who="", action="deny"), f"05-a.toml:1: bad: r; {CHANGED}"),
         (UNMARK, BAD, rule("bad", who="", action="deny"), "", f"10-site.toml:1: bad: r; {CHANGED}"),
-        (UNMARK, BAD, "", '[settings]\nmode = "disabled"\n', f"05-a.toml:2: bad: mode is disabled, for everyone; {CHANGED}"),
+        (UNMARK, BAD, "", '[settings]\nmode = "disabled"\n', f"05-a.toml:2: bad: mode is disabled, so no caller may load a module; {CHANGED}"),
         (
             UNMARK,
             MARKER,
             "",
             "",
-            "/m/marker.ko: marker: its marker is privileged=Y; the caller holds no capability that suffices (CAP_SYS_MODULE);"
+            "/m/marker.ko: marker: its marker is privileged=Y; the caller lacks the required capability (CAP_SYS_MODULE);"
             " no mark is the cause; add --over-marker to open the module to everyone",
         ),
         (
@@ -164,14 +164,14 @@ CHANGED = "that decides first, so change it there"
             BAD,
             "",
             '[settings]\nmode = "privileged"\n',
-            "05-a.toml:2: bad: mode is privileged, for all modules; the caller holds no capability that suffices"
+            "05-a.toml:2: bad: mode is privileged, so every module needs privilege; the caller lacks the required capability"
             " (CAP_SYS_MODULE); no mark is the cause; add --over-marker to open the module to everyone",
         ),
-        (OVER, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller holds no capability that suffices (CAP_SYS_MODULE); {CHANGED}"),
+        (OVER, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller lacks the required capability (CAP_SYS_MODULE); {CHANGED}"),
         (MARK, PLAIN, "", mark("plain", privileged="false"), f"05-a.toml:1: plain: r; {CHANGED}"),
         (MARK, PLAIN, "", rule("plain", who=""), f"05-a.toml:1: plain: r; {CHANGED}"),
         (MARK, PLAIN, rule("plain", who=""), "", f"10-site.toml:1: plain: r; {CHANGED}"),
-        (MARK_NET, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller holds no capability that suffices (CAP_SYS_MODULE); {CHANGED}"),
+        (MARK_NET, PLAIN, "", mark("plain"), f"05-a.toml:1: plain: r; the caller lacks the required capability (CAP_SYS_MODULE); {CHANGED}"),
         (MARK, PLAIN, mark("plain"), rule("plain", who=""), f"05-a.toml:1: plain: r; {CHANGED}"),
         (MARK, PLAIN, "", '[settings]\nmode = "allowed"\n', "05-a.toml:2: plain: mode is allowed, so marks have no effect"),
     ],

@@ -38,7 +38,7 @@ SEVERAL = [
         [
             "0.toml:2: modules: 'x' is not a list; write ['x']",
             "0.toml:3: action: 'alow' is not one of 'allow', 'log', 'deny'",
-            "0.toml:4: users: 'bob' is not a user in /etc/passwd; name services are not asked, so give the number",
+            "0.toml:4: users: 'bob' is not a user in /etc/passwd; name services are not queried, so give the number",
         ],
     ),
     # The row as a whole is checked when each key is valid.
@@ -62,7 +62,7 @@ SEVERAL = [
     # Rule names are unique in the whole policy.
     (
         ["rule = [{ name = 'a', users = [1], action = 'deny' }]", "rule = [{ name = 'a', users = [1], action = 'deny' }]"],
-        ["1.toml:1: name: 'a' is the name of 0.toml:1 already"],
+        ["1.toml:1: name: 'a' is already the name of the rule at 0.toml:1"],
     ),
     # Findings are ordered by line, also when tables alternate.
     (

@@ -157,7 +157,7 @@ def test_details_that_were_not_recorded_stay_unknown() -> None:
 @pytest.mark.parametrize(
     ("words", "caller", "text"),
     [
-        ("", UNNAMED_CALLER, "somebody with CAP_SYS_MODULE"),
+        ("", UNNAMED_CALLER, "a caller with CAP_SYS_MODULE"),
         ("grsec_modharden_normal7_", claimed_caller(Claim(True, 7)), "uid 7"),
         ("grsec_modharden_normal7_ modharden_cap12_", claimed_caller(Claim(True, 7, capabilities=1 << 12)), "uid 7"),
         ("nonsense", claimed_caller(Claim(True)), "an unknown caller (kernel-args)"),

@@ -238,7 +238,7 @@ def test_log_prints_groups_with_remedies(capsys: pytest.CaptureFixture[str], ima
     assert "# 3: " not in snippets
     assert '[[rule]]\naction = "allow"\nmodules = ["marked"]\nusers = [1000]\nunits = ["u.service"]\n' in snippets
     assert (
-        "# 7: marked: mode is disabled, for everyone [50-test.toml:2]\n# No new rule can override this; change the mode.\n"
+        "# 7: marked: mode is disabled, so no caller may load a module [50-test.toml:2]\n# No new rule can override this; change the mode.\n"
         in snippets
     )
 
@@ -338,7 +338,7 @@ def test_explain_last_explains_the_latest_refusal(capsys: pytest.CaptureFixture[
     assert (found["changed"], found["recorded"]["origin"], found["remedy"]) == (True, "50-test.toml:2", None)
     text = run(capsys, "explain", "--root", image, "--kernel", VERSION, "--last")[1]
     assert text.splitlines()[-1] == "         the verdict was deny then, and would be allow now"
-    assert "deny: marked: mode is disabled, for everyone [50-test.toml:2]" in text.splitlines()[-2]
+    assert "deny: marked: mode is disabled, so no caller may load a module [50-test.toml:2]" in text.splitlines()[-2]
 
 
 def test_explain_event_decides_again_with_the_current_policy(capsys: pytest.CaptureFixture[str], image: str) -> None:
