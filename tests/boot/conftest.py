@@ -22,7 +22,7 @@ def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Col
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Start the selected machines. All boots of a machine run, because each needs the state that the one before left."""
+    """Start the selected machines. All boots of a machine run, because each needs the state left by the one before."""
     wanted = {item.machine for item in session.items if isinstance(item.parent, MachineFile)}
     if not session.config.option.collectonly:
         for name in sorted(wanted):
