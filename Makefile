@@ -177,7 +177,7 @@ bench: setup
 SURVEY = PYTHONPATH=packaging/kernel $(VENV) -B -m survey
 
 survey: setup
-	$(if $(KERNEL_SRC),,@echo 'KERNEL_SRC is not given; make survey KERNEL_SRC=DIR, the top of a tree of Linux' >&2; exit 1)
+	$(if $(KERNEL_SRC),,@echo 'KERNEL_SRC is not set; run make survey KERNEL_SRC=DIR with the top of a Linux tree' >&2; exit 1)
 	@$(SURVEY) '$(KERNEL_SRC)' $(ARGS)
 
 # The tables of docs/, from the sources of three releases.

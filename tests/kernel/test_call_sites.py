@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from survey import show
+from survey.model import Survey, Use
 from survey.series import patched
 from survey.tree import survey
-from survey.words import Survey, Use
 from tests.vm.cache import TOP
 from tests.vm.sources import source
 

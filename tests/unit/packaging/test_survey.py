@@ -1,4 +1,4 @@
-"""The survey of request_module(): what C can say, each way a row; trees that are none; a series that does not fit."""
+"""The survey of request_module(): every form of a call in C, folders that are not kernel trees, and wrong series."""
 
 import json
 import os
@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from survey.model import Call, Kind, SurveyError, Use
 from survey.names import name_of
 from survey.parse import FORMATS, WORD, parse
 from survey.series import applied
 from survey.tree import survey
-from survey.words import Call, Kind, SurveyError, Use
 
 TOP = Path(__file__).resolve().parents[3]
 MAKEFILE = "# SPDX-License-Identifier: GPL-2.0\nVERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 192\nEXTRAVERSION =\n"
@@ -112,7 +112,7 @@ MACROS = """#define PREFIX "own-"
 
 
 @pytest.mark.parametrize(("statement", "name", "kind"), NAMES, ids=[statement for statement, *_ in NAMES])
-def test_what_a_call_asks_for(statement: str, name: str, kind: Kind, tmp_path: Path) -> None:
+def test_the_names_that_a_call_requests(statement: str, name: str, kind: Kind, tmp_path: Path) -> None:
     found = survey(tree(tmp_path, {"net/a.c": MACROS + body(statement)}))
     (call,) = found.calls
     assert (call.function, call.name, call.kind) == ("ask", name, kind)
@@ -160,13 +160,13 @@ USES = [
 
 
 @pytest.mark.parametrize(("text", "uses"), USES, ids=[text or "nothing" for text, _ in USES])
-def test_what_a_mention_is(text: str, uses: list[Use]) -> None:
+def test_the_kind_of_a_mention(text: str, uses: list[Use]) -> None:
     mentions, calls = parse("a.c", text.encode())
     assert [mention.use for mention in mentions] == uses
     assert len(calls) == uses.count(U.CALL)
 
 
-def test_a_macro_that_fixes_a_name_is_a_call_of_its_own() -> None:
+def test_a_macro_with_a_literal_format_counts_as_a_call() -> None:
     text = '\n#define load(x) do { \\\n\trequest_module("own-%s", x); \\\n} while (0)\n'
     _, (call,) = parse("a.h", text.encode())
     assert (call.line, call.function, call.format, name_of(call, {})) == (3, "load", '"own-%s"', "own-*")
@@ -176,7 +176,7 @@ def test_a_macro_that_fixes_a_name_is_a_call_of_its_own() -> None:
     "text",
     [
         body("request_module request_module request_module"),
-        body("request_module(NESTED FORMAT, n);"),  # looks like a declaration
+        body("request_module(NESTED FORMAT, n);"),  # The parser takes it for a declaration.
         "static DECLARE_WORK(request_module, f);\n",
         body('x = = request_module "a" );'),
         body("int request_module(int x);"),
@@ -187,14 +187,14 @@ def test_a_macro_that_fixes_a_name_is_a_call_of_its_own() -> None:
         "((((((request_module",
     ],
 )
-def test_what_is_not_understood_is_said_and_never_lost(text: str) -> None:
+def test_a_mention_that_is_not_understood_is_reported_as_such(text: str) -> None:
     mentions, calls = parse("a.c", text.encode())
     assert len(mentions) == text.count("request_module")
     assert Use.UNKNOWN in {mention.use for mention in mentions} and not calls
 
 
 @pytest.mark.parametrize("name", ["Documentation/a.rst", "scripts/a.sh", "arch/x/a.S", "rust/a.rs", "a.c.orig", "a.cc"])
-def test_what_is_no_c_is_text(name: str, tmp_path: Path) -> None:
+def test_mentions_in_other_languages_are_text(name: str, tmp_path: Path) -> None:
     found = survey(tree(tmp_path, {name: 'request_module("a")\n'}))
     assert [mention.use for mention in found.mentions if mention.file == name] == [Use.TEXT]
     assert found.calls == ()
@@ -215,7 +215,7 @@ ODD = {
 
 
 def odd(top: Path) -> Path:
-    """A tree with whatever lies about."""
+    """Return a tree with odd files: links, a FIFO, binary and oversized files, and names with control characters."""
     tree(top, ODD)
     os.mkfifo(top / "net/pipe.c")
     (top / "net/gone.c").symlink_to("nowhere")
@@ -225,7 +225,7 @@ def odd(top: Path) -> Path:
     return top
 
 
-def test_odd_files_are_read_once_or_left_alone(tmp_path: Path) -> None:
+def test_odd_files_are_read_once_or_skipped(tmp_path: Path) -> None:
     found = survey(odd(tmp_path))
     assert {call.file: call.prefix for call in found.calls} == {
         "net/latin.c": "lat\\xe4in-", "net/crlf.c": "crlf-", "net/no_newline.c": "end-", "net/late_nul.c": "late-",
@@ -234,7 +234,7 @@ def test_odd_files_are_read_once_or_left_alone(tmp_path: Path) -> None:
 
 
 def grep(top: Path, *pipe: str) -> int:
-    """What the thread's command counts there, by the tools that it names."""
+    """Return the count of the command of 2017 (Kees Cook, LKML), followed by these filters."""
     script = " | ".join(["git grep --no-index -I request_module'\\b'", *pipe, "wc -l"])
     done = subprocess.run(["sh", "-c", script], cwd=top, capture_output=True, text=True, check=True)
     return int(done.stdout)
@@ -259,7 +259,7 @@ def test_every_mention_is_counted_once(tmp_path: Path) -> None:
     assert len(found.calls) == sum(mention.use is Use.CALL for mention in found.mentions)
 
 
-def test_a_macro_of_headers_counts_where_they_agree(tmp_path: Path) -> None:
+def test_a_macro_is_resolved_only_if_all_headers_agree(tmp_path: Path) -> None:
     found = survey(
         tree(tmp_path, {
             "include/a.h": '#define SAME "same-"\n#define DIFFERS "one-"\n#define OUTER INNER\n#define OWN "header-"\n',
@@ -281,7 +281,7 @@ AFTER = BEFORE.replace('request_module("netdev-', 'request_module_cap(CAP_NET_AD
 
 
 def patch(top: Path, name: str, file: str, before: str, after: str) -> None:
-    """A patch as git makes them."""
+    """Write a patch in git's format that changes a file from `before` to `after`."""
     for side, text in (("a", before), ("b", after)):
         (top / side / file).parent.mkdir(parents=True, exist_ok=True)
         (top / side / file).write_text(text)
@@ -311,7 +311,7 @@ def patches(tmp_path: Path) -> Path:
     return tmp_path / "patches"
 
 
-def test_the_series_names_capabilities_and_changes_nothing(kernel: Path, patches: Path) -> None:
+def test_the_series_adds_capabilities_and_the_tree_is_unchanged(kernel: Path, patches: Path) -> None:
     patch(patches, "0002-more.patch", "net/dev.c", AFTER, AFTER.replace("x.h", "y.h"))
     (patches / "series").write_text("0001-convert.patch\n0002-more.patch\n")
     code, out, err = run("--json", "--series", patches / "series", kernel)
@@ -324,18 +324,18 @@ def test_the_series_names_capabilities_and_changes_nothing(kernel: Path, patches
     assert (kernel / "net/dev.c").read_text() == BEFORE and len(list(kernel.rglob("*"))) == 5
 
 
-@pytest.mark.parametrize(("capability", "said"), [("CAP_NET_ADMIN", "CAP_NET_ADMIN"), ("0", "none (0)")])
-def test_a_tree_that_has_the_series_names_them_itself(tmp_path: Path, capability: str, said: str) -> None:
+@pytest.mark.parametrize(("capability", "shown"), [("CAP_NET_ADMIN", "CAP_NET_ADMIN"), ("0", "none (0)")])
+def test_a_patched_tree_needs_no_series(tmp_path: Path, capability: str, shown: str) -> None:
     top = tree(tmp_path, {"net/dev.c": AFTER.replace("CAP_NET_ADMIN", capability)})
     code, out, err = run("--no-series", top)
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert lines[0] == f'net/dev.c:5: load: request_module_cap("netdev-%s"): prefixed netdev-* [{said}]'
+    assert lines[0] == f'net/dev.c:5: load: request_module_cap("netdev-%s"): prefixed netdev-* [{shown}]'
     assert lines[1] == 'net/dev.c:6: load: request_module("%s"): constructed * [not covered]'
     assert lines[-2:] == ["not covered by the series: 1 of 2 calls", "  *: net/dev.c"]
 
 
-def test_two_alike_in_one_function_are_two(tmp_path: Path) -> None:
+def test_two_equal_calls_in_a_function_are_matched_separately(tmp_path: Path) -> None:
     twice = BEFORE.replace('"%s"', '"netdev-%s"')
     patch(
         tmp_path / "p",
@@ -349,7 +349,7 @@ def test_two_alike_in_one_function_are_two(tmp_path: Path) -> None:
     assert [call["capability"] for call in json.loads(out)["calls"]] == ["0", None]
 
 
-def test_people_and_documents_read_the_same(kernel: Path, patches: Path) -> None:
+def test_text_and_markdown_show_the_same_survey(kernel: Path, patches: Path) -> None:
     _, text, _ = run("--series", patches / "series", kernel)
     _, table, _ = run("--markdown", "--series", patches / "series", kernel)
     assert text.splitlines() == [
@@ -368,39 +368,39 @@ def test_people_and_documents_read_the_same(kernel: Path, patches: Path) -> None
     assert lines[-1] == "| `*` | net/dev.c |"
 
 
-def test_nothing_for_the_terminal(tmp_path: Path) -> None:
+def test_control_characters_are_escaped(tmp_path: Path) -> None:
     _, out, err = run("--no-series", odd(tmp_path))
     assert not any(char in out + err for char in "\x1b\r")
     assert 'net/sp ace\n\\x1b.c:3: ask: request_module("odd-%d")' in out
 
 
-def test_a_mention_that_is_not_understood_is_an_exit_code(tmp_path: Path) -> None:
+def test_a_mention_that_is_not_understood_sets_the_exit_code(tmp_path: Path) -> None:
     code, out, err = run("--no-series", tree(tmp_path, {"net/a\x1b.c": "enum { request_module };\n"}))
-    said = "is in C that the parser does not understand; look at it by eye"
-    assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {said}\n")
+    problem = "is in C that the parser does not understand; check it by hand"
+    assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {problem}\n")
     assert "mentions: 3 in all, 1 definition, 1 reference, 1 not understood" in out
 
 
-NO_TREE = "give the top of a tree of Linux"
-REMEDY = "give this kernel's by --series, or --no-series"
+NO_TREE = "pass the top of a Linux tree"
+REMEDY = "pass this kernel's series with --series, or use --no-series"
 ERRORS = [
-    ({}, ["{linux}/missing"], "{linux}/missing: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({}, ["{linux}/Makefile"], "{linux}/Makefile: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({}, ["{linux}/net"], "{linux}/net: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({"Makefile": "all:\n"}, ["{linux}"], "{linux}: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({"Makefile": "VERSION = 6\nPATCHLEVEL = x\n"}, ["{linux}"], "{linux}: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({"kernel/kmod.c": None}, ["{linux}"], "{linux}: no kernel sources, for want of kernel/module/kmod.c or kernel/kmod.c; " + NO_TREE),
-    ({}, ["--series", "missing", "{linux}"], "missing: No such file or directory; a survey that leaves something out is none"),
-    ({}, ["--series", "{linux}", "{linux}"], "{linux}: Is a directory; a survey that leaves something out is none"),
-    ({}, ["--series", "/dev/null", "{linux}"], f"/dev/null: it lists no patch; {REMEDY}"),
-    ({}, ["--series", "{linux}/net/dev.c", "{linux}"], "{linux}/net/static void load(const char *name): No such file or directory; a survey that leaves something out is none"),
-    ({"net/dev.c": "other\n"}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: it does not apply (1 out of 1 hunk FAILED -- saving rejects to file net/dev.c.rej); " + REMEDY),
-    ({"net/dev.c": None}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: it changes net/dev.c, which is not there; " + REMEDY),
+    ({}, ["{linux}/missing"], "{linux}/missing: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({}, ["{linux}/Makefile"], "{linux}/Makefile: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({}, ["{linux}/net"], "{linux}/net: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({"Makefile": "all:\n"}, ["{linux}"], "{linux}: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({"Makefile": "VERSION = 6\nPATCHLEVEL = x\n"}, ["{linux}"], "{linux}: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({"kernel/kmod.c": None}, ["{linux}"], "{linux}: not a kernel source tree, it lacks kernel/module/kmod.c or kernel/kmod.c; " + NO_TREE),
+    ({}, ["--series", "missing", "{linux}"], "missing: No such file or directory; the survey would be incomplete"),
+    ({}, ["--series", "{linux}", "{linux}"], "{linux}: Is a directory; the survey would be incomplete"),
+    ({}, ["--series", "/dev/null", "{linux}"], f"/dev/null: the file lists no patch; {REMEDY}"),
+    ({}, ["--series", "{linux}/net/dev.c", "{linux}"], "{linux}/net/static void load(const char *name): No such file or directory; the survey would be incomplete"),
+    ({"net/dev.c": "other\n"}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: the patch does not apply (1 out of 1 hunk FAILED -- saving rejects to file net/dev.c.rej); " + REMEDY),
+    ({"net/dev.c": None}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: the patch changes net/dev.c, which does not exist; " + REMEDY),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(("files", "arguments", "sentence"), ERRORS, ids=range(len(ERRORS)))
-def test_wrong_places_are_one_sentence(
+def test_wrong_arguments_give_one_sentence(
     files: Mapping[str, str | None], arguments: list[str], sentence: str, kernel: Path, patches: Path
 ) -> None:
     for name, text in files.items():
@@ -412,7 +412,7 @@ def test_wrong_places_are_one_sentence(
     assert run(*given) == (1, "", f"survey: {sentence.format(linux=kernel, patches=patches)}\n")
 
 
-def test_the_first_of_ours_that_applies_counts(kernel: Path, patches: Path) -> None:
+def test_the_first_series_that_applies_is_used(kernel: Path, patches: Path) -> None:
     patch(patches, "0001-other.patch", "net/dev.c", "other\n", "another\n")
     (patches / "series.other").write_text("0001-other.patch\n")
     assert applied(kernel, [patches / "series.other", patches / "series"]) == {"net/dev.c": AFTER.encode()}
@@ -421,22 +421,22 @@ def test_the_first_of_ours_that_applies_counts(kernel: Path, patches: Path) -> N
     assert str(raised.value) == f"{kernel}: none of 2 series applies; {REMEDY}"
 
 
-def test_a_series_that_asks_for_more_is_none_of_this_tree(kernel: Path, patches: Path) -> None:
+def test_a_series_with_a_call_that_the_tree_lacks_is_refused(kernel: Path, patches: Path) -> None:
     more = AFTER.replace("\n}", '\n\trequest_module_cap(0, "more-", "more-%d", 5);\n}')
     patch(patches, "0001-convert.patch", "net/dev.c", BEFORE, more)
-    said = "which the tree does not; the table would be of neither"
+    message = "and the tree does not; use a series for this kernel"
     assert run("--series", patches / "series", kernel) == (
-        1, "", f"survey: net/dev.c: the series has load() ask for 'more-5', {said}\n"
+        1, "", f"survey: net/dev.c: the series makes load() request 'more-5', {message}\n"
     )  # fmt: skip
 
 
-def test_without_patch(kernel: Path, patches: Path) -> None:
-    said = "survey: patch(1) is not installed; Debian's package patch has it\n"
-    assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", said)
+def test_a_missing_patch_program_is_one_sentence(kernel: Path, patches: Path) -> None:
+    message = "survey: patch(1) is not installed; install it (Debian package patch)\n"
+    assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", message)
 
 
-def test_what_cannot_be_read_is_no_half_survey(kernel: Path) -> None:
-    """As root every file can be read, but for one that the kernel itself refuses."""
+def test_an_unreadable_file_ends_the_survey(kernel: Path) -> None:
+    """Root can read every file, so a file that the kernel itself refuses to read is mounted there."""
     command = [
         "unshare",
         "--mount",
@@ -447,11 +447,11 @@ def test_what_cannot_be_read_is_no_half_survey(kernel: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(TOP / "packaging/kernel")}
     survey_it = [sys.executable, "-B", "-m", "survey", "--no-series", kernel]
     done = subprocess.run([*command, "sh", kernel, *survey_it], capture_output=True, text=True, env=environment)
-    said = "No such process; a survey that leaves something out is none"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {said}\n")
+    message = "No such process; the survey would be incomplete"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {message}\n")
 
 
-def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
+def test_a_closed_pipe_causes_no_traceback(tmp_path: Path) -> None:
     top = tree(tmp_path, {"net/a.c": "".join(body(f'request_module("x-{n}-%d", n);') for n in range(3000))})
     command = [sys.executable, "-B", "-m", "survey", "--no-series", top]
     environment = {**os.environ, "PYTHONPATH": str(TOP / "packaging/kernel")}
@@ -463,11 +463,12 @@ def test_a_reader_that_goes_away_is_no_traceback(tmp_path: Path) -> None:
     assert started.wait() != 0
 
 
-def test_make_survey_without_a_tree_says_what_is_missing() -> None:
+def test_make_survey_names_the_missing_argument() -> None:
     done = subprocess.run(["make", "-s", "-o", "setup", "survey"], cwd=TOP, capture_output=True, text=True)
     assert done.returncode != 0
     assert (
-        done.stderr.splitlines()[0] == "KERNEL_SRC is not given; make survey KERNEL_SRC=DIR, the top of a tree of Linux"
+        done.stderr.splitlines()[0]
+        == "KERNEL_SRC is not set; run make survey KERNEL_SRC=DIR with the top of a Linux tree"
     )
 
 
@@ -476,6 +477,6 @@ def test_help_has_examples() -> None:
     assert code == 0 and out.count("make survey KERNEL_SRC=") == 3
 
 
-def test_the_words_are_the_kernels() -> None:
+def test_the_known_functions_have_request_module_in_their_names() -> None:
     assert all(re.fullmatch(r"\w*request_module\w*", name) for name in FORMATS)
     assert Call("a.c", 1, "f", "request_module", '"x"', "x").kind is Kind.CONSTANT
