@@ -1,4 +1,4 @@
-"""The survey of request_module(): every form of a call in C, folders that are not kernel trees, and wrong series."""
+"""The survey of request_module(): ways to write it in C, trees that are not a kernel, and series that do not apply."""
 
 import json
 import os
@@ -112,7 +112,7 @@ MACROS = """#define PREFIX "own-"
 
 
 @pytest.mark.parametrize(("statement", "name", "kind"), NAMES, ids=[statement for statement, *_ in NAMES])
-def test_the_names_that_a_call_requests(statement: str, name: str, kind: Kind, tmp_path: Path) -> None:
+def test_the_requested_name_of_a_call_is_found(statement: str, name: str, kind: Kind, tmp_path: Path) -> None:
     found = survey(tree(tmp_path, {"net/a.c": MACROS + body(statement)}))
     (call,) = found.calls
     assert (call.function, call.name, call.kind) == ("ask", name, kind)
@@ -160,13 +160,13 @@ USES = [
 
 
 @pytest.mark.parametrize(("text", "uses"), USES, ids=[text or "nothing" for text, _ in USES])
-def test_the_kind_of_a_mention(text: str, uses: list[Use]) -> None:
+def test_the_use_of_each_mention_is_found(text: str, uses: list[Use]) -> None:
     mentions, calls = parse("a.c", text.encode())
     assert [mention.use for mention in mentions] == uses
     assert len(calls) == uses.count(U.CALL)
 
 
-def test_a_macro_with_a_literal_format_counts_as_a_call() -> None:
+def test_a_macro_with_a_name_in_it_counts_as_a_call() -> None:
     text = '\n#define load(x) do { \\\n\trequest_module("own-%s", x); \\\n} while (0)\n'
     _, (call,) = parse("a.h", text.encode())
     assert (call.line, call.function, call.format, name_of(call, {})) == (3, "load", '"own-%s"', "own-*")
@@ -187,14 +187,14 @@ def test_a_macro_with_a_literal_format_counts_as_a_call() -> None:
         "((((((request_module",
     ],
 )
-def test_a_mention_that_is_not_understood_is_reported_as_such(text: str) -> None:
+def test_a_mention_that_is_not_understood_is_reported(text: str) -> None:
     mentions, calls = parse("a.c", text.encode())
     assert len(mentions) == text.count("request_module")
     assert Use.UNKNOWN in {mention.use for mention in mentions} and not calls
 
 
 @pytest.mark.parametrize("name", ["Documentation/a.rst", "scripts/a.sh", "arch/x/a.S", "rust/a.rs", "a.c.orig", "a.cc"])
-def test_mentions_in_other_languages_are_text(name: str, tmp_path: Path) -> None:
+def test_a_mention_outside_c_is_text(name: str, tmp_path: Path) -> None:
     found = survey(tree(tmp_path, {name: 'request_module("a")\n'}))
     assert [mention.use for mention in found.mentions if mention.file == name] == [Use.TEXT]
     assert found.calls == ()
@@ -215,7 +215,7 @@ ODD = {
 
 
 def odd(top: Path) -> Path:
-    """Return a tree with odd files: links, a FIFO, binary and oversized files, and names with control characters."""
+    """Make a tree with unusual files: encodings, links, a pipe."""
     tree(top, ODD)
     os.mkfifo(top / "net/pipe.c")
     (top / "net/gone.c").symlink_to("nowhere")
@@ -225,7 +225,7 @@ def odd(top: Path) -> Path:
     return top
 
 
-def test_odd_files_are_read_once_or_skipped(tmp_path: Path) -> None:
+def test_unusual_files_are_read_once_or_skipped(tmp_path: Path) -> None:
     found = survey(odd(tmp_path))
     assert {call.file: call.prefix for call in found.calls} == {
         "net/latin.c": "lat\\xe4in-", "net/crlf.c": "crlf-", "net/no_newline.c": "end-", "net/late_nul.c": "late-",
@@ -234,7 +234,7 @@ def test_odd_files_are_read_once_or_skipped(tmp_path: Path) -> None:
 
 
 def grep(top: Path, *pipe: str) -> int:
-    """Return the count of the command of 2017 (Kees Cook, LKML), followed by these filters."""
+    """Return the count of the command in the thread of 2017, run with its own tools."""
     script = " | ".join(["git grep --no-index -I request_module'\\b'", *pipe, "wc -l"])
     done = subprocess.run(["sh", "-c", script], cwd=top, capture_output=True, text=True, check=True)
     return int(done.stdout)
@@ -259,7 +259,7 @@ def test_every_mention_is_counted_once(tmp_path: Path) -> None:
     assert len(found.calls) == sum(mention.use is Use.CALL for mention in found.mentions)
 
 
-def test_a_macro_is_resolved_only_if_all_headers_agree(tmp_path: Path) -> None:
+def test_a_macro_of_several_headers_is_used_if_they_agree(tmp_path: Path) -> None:
     found = survey(
         tree(tmp_path, {
             "include/a.h": '#define SAME "same-"\n#define DIFFERS "one-"\n#define OUTER INNER\n#define OWN "header-"\n',
@@ -281,7 +281,7 @@ AFTER = BEFORE.replace('request_module("netdev-', 'request_module_cap(CAP_NET_AD
 
 
 def patch(top: Path, name: str, file: str, before: str, after: str) -> None:
-    """Write a patch in git's format that changes a file from `before` to `after`."""
+    """Write a patch in git's format."""
     for side, text in (("a", before), ("b", after)):
         (top / side / file).parent.mkdir(parents=True, exist_ok=True)
         (top / side / file).write_text(text)
@@ -311,7 +311,7 @@ def patches(tmp_path: Path) -> Path:
     return tmp_path / "patches"
 
 
-def test_the_series_adds_capabilities_and_the_tree_is_unchanged(kernel: Path, patches: Path) -> None:
+def test_the_series_names_capabilities_and_changes_nothing(kernel: Path, patches: Path) -> None:
     patch(patches, "0002-more.patch", "net/dev.c", AFTER, AFTER.replace("x.h", "y.h"))
     (patches / "series").write_text("0001-convert.patch\n0002-more.patch\n")
     code, out, err = run("--json", "--series", patches / "series", kernel)
@@ -324,18 +324,18 @@ def test_the_series_adds_capabilities_and_the_tree_is_unchanged(kernel: Path, pa
     assert (kernel / "net/dev.c").read_text() == BEFORE and len(list(kernel.rglob("*"))) == 5
 
 
-@pytest.mark.parametrize(("capability", "shown"), [("CAP_NET_ADMIN", "CAP_NET_ADMIN"), ("0", "none (0)")])
-def test_a_patched_tree_needs_no_series(tmp_path: Path, capability: str, shown: str) -> None:
+@pytest.mark.parametrize(("capability", "said"), [("CAP_NET_ADMIN", "CAP_NET_ADMIN"), ("0", "none (0)")])
+def test_a_patched_tree_names_capabilities_without_the_series(tmp_path: Path, capability: str, said: str) -> None:
     top = tree(tmp_path, {"net/dev.c": AFTER.replace("CAP_NET_ADMIN", capability)})
     code, out, err = run("--no-series", top)
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert lines[0] == f'net/dev.c:5: load: request_module_cap("netdev-%s"): prefixed netdev-* [{shown}]'
+    assert lines[0] == f'net/dev.c:5: load: request_module_cap("netdev-%s"): prefixed netdev-* [{said}]'
     assert lines[1] == 'net/dev.c:6: load: request_module("%s"): constructed * [not covered]'
     assert lines[-2:] == ["not covered by the series: 1 of 2 calls", "  *: net/dev.c"]
 
 
-def test_two_equal_calls_in_a_function_are_matched_separately(tmp_path: Path) -> None:
+def test_two_equal_calls_in_one_function_are_told_apart(tmp_path: Path) -> None:
     twice = BEFORE.replace('"%s"', '"netdev-%s"')
     patch(
         tmp_path / "p",
@@ -368,16 +368,16 @@ def test_text_and_markdown_show_the_same_survey(kernel: Path, patches: Path) -> 
     assert lines[-1] == "| `*` | net/dev.c |"
 
 
-def test_control_characters_are_escaped(tmp_path: Path) -> None:
+def test_the_output_has_no_control_characters(tmp_path: Path) -> None:
     _, out, err = run("--no-series", odd(tmp_path))
     assert not any(char in out + err for char in "\x1b\r")
     assert 'net/sp ace\n\\x1b.c:3: ask: request_module("odd-%d")' in out
 
 
-def test_a_mention_that_is_not_understood_sets_the_exit_code(tmp_path: Path) -> None:
+def test_a_mention_that_is_not_understood_exits_with_1(tmp_path: Path) -> None:
     code, out, err = run("--no-series", tree(tmp_path, {"net/a\x1b.c": "enum { request_module };\n"}))
-    problem = "is in C that the parser does not understand; check it by hand"
-    assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {problem}\n")
+    said = "is in C that the parser does not understand; check it by hand"
+    assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {said}\n")
     assert "mentions: 3 in all, 1 definition, 1 reference, 1 not understood" in out
 
 
@@ -400,7 +400,7 @@ ERRORS = [
 
 
 @pytest.mark.parametrize(("files", "arguments", "sentence"), ERRORS, ids=range(len(ERRORS)))
-def test_wrong_arguments_give_one_sentence(
+def test_a_wrong_tree_or_series_is_reported_in_one_sentence(
     files: Mapping[str, str | None], arguments: list[str], sentence: str, kernel: Path, patches: Path
 ) -> None:
     for name, text in files.items():
@@ -421,22 +421,22 @@ def test_the_first_series_that_applies_is_used(kernel: Path, patches: Path) -> N
     assert str(raised.value) == f"{kernel}: none of 2 series applies; {REMEDY}"
 
 
-def test_a_series_with_a_call_that_the_tree_lacks_is_refused(kernel: Path, patches: Path) -> None:
+def test_a_series_with_additional_calls_is_refused(kernel: Path, patches: Path) -> None:
     more = AFTER.replace("\n}", '\n\trequest_module_cap(0, "more-", "more-%d", 5);\n}')
     patch(patches, "0001-convert.patch", "net/dev.c", BEFORE, more)
-    message = "and the tree does not; use a series for this kernel"
+    said = "and the tree does not; use a series for this kernel"
     assert run("--series", patches / "series", kernel) == (
-        1, "", f"survey: net/dev.c: the series makes load() request 'more-5', {message}\n"
+        1, "", f"survey: net/dev.c: the series makes load() request 'more-5', {said}\n"
     )  # fmt: skip
 
 
-def test_a_missing_patch_program_is_one_sentence(kernel: Path, patches: Path) -> None:
-    message = "survey: patch(1) is not installed; install it (Debian package patch)\n"
-    assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", message)
+def test_a_missing_patch_program_is_reported(kernel: Path, patches: Path) -> None:
+    said = "survey: patch(1) is not installed; install it (Debian package patch)\n"
+    assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", said)
 
 
-def test_an_unreadable_file_ends_the_survey(kernel: Path) -> None:
-    """Root can read every file, so a file that the kernel itself refuses to read is mounted there."""
+def test_an_unreadable_file_fails_the_survey(kernel: Path) -> None:
+    """root can read every file but one whose read the kernel refuses."""
     command = [
         "unshare",
         "--mount",
@@ -447,8 +447,8 @@ def test_an_unreadable_file_ends_the_survey(kernel: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(TOP / "packaging/kernel")}
     survey_it = [sys.executable, "-B", "-m", "survey", "--no-series", kernel]
     done = subprocess.run([*command, "sh", kernel, *survey_it], capture_output=True, text=True, env=environment)
-    message = "No such process; the survey would be incomplete"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {message}\n")
+    said = "No such process; the survey would be incomplete"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {said}\n")
 
 
 def test_a_closed_pipe_causes_no_traceback(tmp_path: Path) -> None:
@@ -463,7 +463,7 @@ def test_a_closed_pipe_causes_no_traceback(tmp_path: Path) -> None:
     assert started.wait() != 0
 
 
-def test_make_survey_names_the_missing_argument() -> None:
+def test_make_survey_without_a_tree_names_the_missing_variable() -> None:
     done = subprocess.run(["make", "-s", "-o", "setup", "survey"], cwd=TOP, capture_output=True, text=True)
     assert done.returncode != 0
     assert (
@@ -477,6 +477,6 @@ def test_help_has_examples() -> None:
     assert code == 0 and out.count("make survey KERNEL_SRC=") == 3
 
 
-def test_the_known_functions_have_request_module_in_their_names() -> None:
+def test_every_known_function_is_a_request_module_variant() -> None:
     assert all(re.fullmatch(r"\w*request_module\w*", name) for name in FORMATS)
     assert Call("a.c", 1, "f", "request_module", '"x"', "x").kind is Kind.CONSTANT
