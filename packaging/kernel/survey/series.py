@@ -53,7 +53,7 @@ def _apply(work: Path, patch: Path) -> None:
     try:
         done = subprocess.run(command, capture_output=True, text=True, errors="backslashreplace")
     except FileNotFoundError:
-        raise SurveyError("patch(1) is not installed; install it (Debian package patch)") from None
+        raise SurveyError("patch(1) is not installed; Debian's package patch has it") from None
     if done.returncode:
         why = (done.stdout or done.stderr).strip().partition("\n")[0]
         raise SurveyError(f"{patch}: the patch does not apply ({why}); {_REMEDY}")

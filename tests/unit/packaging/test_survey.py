@@ -431,7 +431,7 @@ def test_a_series_with_additional_calls_is_refused(kernel: Path, patches: Path) 
 
 
 def test_a_missing_patch_program_is_reported(kernel: Path, patches: Path) -> None:
-    said = "survey: patch(1) is not installed; install it (Debian package patch)\n"
+    said = "survey: patch(1) is not installed; Debian's package patch has it\n"
     assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", said)
 
 
