@@ -1,4 +1,4 @@
-# safe-modprobe. `make help` says what there is.
+# Build, install and test safe-modprobe. `make help` lists the targets.
 
 PYTHON  ?= /usr/bin/python3
 DESTDIR ?=
@@ -9,13 +9,13 @@ LIBDIR = $(prefix)/lib/safe-modprobe
 unitdir = $(prefix)/lib/systemd/system
 PACKAGE = $(DESTDIR)$(LIBDIR)/safe_modprobe
 BUILD = build/$(notdir $(PYTHON))
-# Where this Python keeps the distribution's packages (tomli): Debian has a scheme of its own.
+# Folder of the distribution's Python packages (tomli). Debian has its own install scheme for them.
 PURELIB = $(shell $(PYTHON) -c "import sysconfig as s; \
 	print(s.get_path('purelib', 'deb_system' if 'deb_system' in s.get_scheme_names() else s.get_default_scheme()))")
 
-# All that a package is made from.
+# All files that packages are built from.
 SOURCES = safe_modprobe policy.d packaging docs setup.py pyproject.toml Makefile README.md LICENSE
-# What is written into scripts and units.
+# The placeholders in scripts and units, and their values.
 PLACES = -e 's|@PYTHON@|$(PYTHON)|; s|@LIBDIR@|$(LIBDIR)|; s|@PURELIB@|$(PURELIB)|'
 
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
@@ -23,10 +23,10 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 VENV = .cache/venv/bin/python3
 SUITE ?= bookworm
 
-# The first Python that has an shtab, and rather one that knows fish as well (1.8 or newer).
+# The first Python whose shtab supports fish (1.8 or newer), or else the first that has shtab at all.
 SHTAB = $(firstword $(foreach name,complete_fish complete,$(foreach python,$(PYTHON) $(wildcard $(VENV)),$(shell \
 	$(python) -c 'from shtab import $(name)' 2>/dev/null && echo $(python)))))
-# The day in the manual's pages: the sources' own, so that the same sources make the same pages.
+# The date in the manual pages is that of the sources, so that the same sources give the same pages.
 export SOURCE_DATE_EPOCH ?= $(shell git log -1 --format=%ct 2>/dev/null || stat -c %Y docs/man/generate.py)
 share = $(DESTDIR)$(prefix)/share
 
@@ -36,21 +36,21 @@ share = $(DESTDIR)$(prefix)/share
 all: build
 
 help:
-	@echo 'make demo       a stock kernel in QEMU: a user and root ask for the same modules'
-	@echo 'make test       every test, real kernels included'
-	@echo 'make test-packages  the packages and the role for a fleet, made, judged and installed: make test goes without'
-	@echo 'make test-boot  whole systems, rebooted, with the Debian package: make test goes without'
-	@echo 'make test-unit  the tests of our code alone, without a kernel: the loop for a desk'
-	@echo 'make kernel SUITE=bookworm  a small kernel of that suite with the series in packaging/kernel, in .cache'
-	@echo 'make test-kernel SUITE=bookworm  what such a kernel tells the helper, and what follows from it'
-	@echo 'make bench      the speed of the helper, as ratios'
-	@echo 'make survey     KERNEL_SRC=… every request_module() of a tree of Linux, and what the series names there'
-	@echo 'make man        the manual, by scdoc, in build/man'
-	@echo 'make completions  for bash, zsh and fish, by shtab, in build/completions'
-	@echo 'make install    DESTDIR=… prefix=/usr PYTHON=/usr/bin/python3'
-	@echo 'make deb        the Debian package, in build/deb'
-	@echo 'make rpm        the RPM packages, in build/rpm'
-	@echo 'make clean      remove what was built; the cache of kernels stays (rm -r .cache)'
+	@echo 'make demo       boot a stock kernel in QEMU, where a user and root request the same modules'
+	@echo 'make test       run all tests but test-packages, test-boot and test-kernel; some boot kernels'
+	@echo 'make test-packages  build, lint and install the packages, and run the Ansible role'
+	@echo 'make test-boot  install the Debian package on whole systems, and reboot them'
+	@echo 'make test-unit  run the unit tests, which boot no kernel'
+	@echo 'make kernel SUITE=bookworm  build a small kernel of that suite with the series in packaging/kernel, in .cache'
+	@echo 'make test-kernel SUITE=bookworm  test what that kernel tells the helper, and the decisions that follow'
+	@echo 'make bench      compare the speed of the helper with that of python3 and modprobe'
+	@echo 'make survey     KERNEL_SRC=…  list every request_module() of a Linux tree, and what the series declares there'
+	@echo 'make man        make the manual pages with scdoc, in build/man'
+	@echo 'make completions  make completions for bash, zsh and fish with shtab, in build/completions'
+	@echo 'make install    DESTDIR=… prefix=/usr PYTHON=/usr/bin/python3  install safe-modprobe'
+	@echo 'make deb        build the Debian package, in build/deb'
+	@echo 'make rpm        build the RPM packages, in build/rpm'
+	@echo 'make clean      remove built files; kernels stay cached (rm -r .cache removes them)'
 
 build:
 	$(PYTHON) setup.py -q build_ext --build-lib $(BUILD)/lib --build-temp $(BUILD)/temp
@@ -59,11 +59,10 @@ man: build
 	$(PYTHON) docs/man/generate.py build/man $(BUILD)/lib/safe_modprobe
 
 completions: build
-	$(if $(SHTAB),,@echo 'no Python with shtab is here; make setup brings one' >&2; exit 1)
+	$(if $(SHTAB),,@echo 'no Python with shtab found; run make setup to install one' >&2; exit 1)
 	$(SHTAB) packaging/completions.py build/completions $(BUILD)/lib/safe_modprobe
 
-# Byte code is not checked against the sources at every start: what is installed is what runs, and the same
-# sources install the same bytes.
+# Unchecked hashes save Python a check of the sources at every start, and the same sources install the same bytes.
 install: build install-man install-completions install-monitoring install-systemd
 	install -d $(PACKAGE) $(DESTDIR)$(sbindir) $(DESTDIR)$(LIBDIR)/policy.d $(DESTDIR)$(LIBDIR)/tests.d
 	cd safe_modprobe && find . '(' -name '*.py' -o -name '*.jinja' ')' -exec install -D -m 644 {} $(abspath $(PACKAGE))/{} \;
@@ -80,13 +79,13 @@ install: build install-man install-completions install-monitoring install-system
 		install -D -m 755 $(BUILD)/script $(DESTDIR)$$name || exit 1; done
 	$(PYTHON) -m compileall -q -f --invalidation-mode unchecked-hash $(if $(DESTDIR),-s $(abspath $(DESTDIR)) -p /) $(PACKAGE)
 
-# With the tool they are made anew; without it, what was made before is taken.
+# Make the pages if scdoc is installed, or else install pages that were made before.
 install-man: build
 	@if command -v scdoc >/dev/null; then $(MAKE) --no-print-directory -s man; fi
 	@if [ -e build/man/safe-modprobe.8 ]; then \
 		install -d $(share)/man/man5 $(share)/man/man8 && install -m 644 build/man/*.5 $(share)/man/man5 && \
 		install -m 644 build/man/*.8 $(share)/man/man8; \
-	else echo 'without the manual: scdoc is not installed'; fi
+	else echo 'the manual is not installed: scdoc is missing'; fi
 
 install-completions: build
 	@if [ -n '$(SHTAB)' ]; then $(MAKE) --no-print-directory -s completions; fi
@@ -95,7 +94,7 @@ install-completions: build
 		install -D -m 644 -t $(share)/zsh/site-functions build/completions/zsh/_safe-modprobectl && \
 		if [ -e build/completions/fish ]; then \
 			install -D -m 644 -t $(share)/fish/vendor_completions.d build/completions/fish/safe-modprobectl.fish; fi; \
-	else echo 'without completions: no Python here has shtab'; fi
+	else echo 'completions are not installed: no Python has shtab'; fi
 
 install-systemd:
 	install -D -m 755 -t $(DESTDIR)$(prefix)/libexec/safe-modprobe packaging/own-kernel packaging/watch
@@ -107,10 +106,10 @@ install-systemd:
 	install -D -m 644 packaging/systemd/safe-modprobe.tmpfiles $(DESTDIR)$(prefix)/lib/tmpfiles.d/safe-modprobe.conf
 	install -D -m 644 packaging/systemd/safe-modprobe.preset $(DESTDIR)$(prefix)/lib/systemd/system-preset/80-safe-modprobe.preset
 
-# From a copy of the sources, since debian/ has to be at their top.
+# dpkg-buildpackage needs debian/ at the top of the sources, so it runs in a copy of them.
 deb:
 	@if ! command -v dpkg-checkbuilddeps >/dev/null; then lacking='dpkg-dev'; \
-	elif ! said=$$(LC_ALL=C dpkg-checkbuilddeps packaging/debian/control 2>&1); then lacking=$${said##*: }; fi; \
+	elif ! message=$$(LC_ALL=C dpkg-checkbuilddeps packaging/debian/control 2>&1); then lacking=$${message##*: }; fi; \
 	if [ -n "$$lacking" ]; then \
 		echo "make deb: not installed: $$lacking; 'apt-get build-dep ./packaging' installs all that it needs" >&2; exit 1; fi
 	rm -rf build/deb
@@ -119,14 +118,14 @@ deb:
 	cp -R packaging/debian build/deb/source
 	cd build/deb/source && env -u SOURCE_DATE_EPOCH dpkg-buildpackage --build=binary --no-sign
 
-# The catalog counts from `journalctl --update-catalog` on, which a package has as its trigger.
+# journalctl uses the catalog after `journalctl --update-catalog`, which packages run as a trigger.
 install-monitoring:
 	install -D -m 644 -t $(DESTDIR)$(prefix)/lib/systemd/catalog packaging/journal/safe-modprobe.catalog
 	install -D -m 644 -t $(share)/safe-modprobe/prometheus packaging/prometheus/safe-modprobe.rules.yml
 	install -D -m 644 -t $(share)/safe-modprobe/grafana packaging/grafana/safe-modprobe.json
 
-# Where rpm knows nothing of systemd and Python, it is not Fedora: it gets the macros here, and finds no package of what
-# builds, since the machine's packages are not rpm's.
+# An rpm without the macros of systemd and Python is not Fedora's, so load ours. --nodeps is needed there, because the
+# build dependencies are not installed as RPM packages.
 RPM_ELSEWHERE = $(if $(shell rpm --eval '%{!?_unitdir:elsewhere}'),--nodeps --load packaging/rpm/macros.elsewhere)
 rpm:
 	rm -rf build/rpm
@@ -145,8 +144,8 @@ setup:
 demo: setup
 	@$(VENV) -m tests.vm.demo $(ARGS)
 
-# Tests are what start Python a thousand times: byte code is kept, whatever the environment says, or each start compiles
-# all that it imports, and each process of pytest writes every assertion anew.
+# The tests start Python a thousand times. Byte code must be cached, or each start compiles all imports again, and each
+# process of pytest rewrites all assertions again.
 test test-unit: export PYTHONDONTWRITEBYTECODE =
 
 test: setup
@@ -177,10 +176,10 @@ bench: setup
 SURVEY = PYTHONPATH=packaging/kernel $(VENV) -B -m survey
 
 survey: setup
-	$(if $(KERNEL_SRC),,@echo 'KERNEL_SRC is not given; make survey KERNEL_SRC=DIR, the top of a tree of Linux' >&2; exit 1)
+	$(if $(KERNEL_SRC),,@echo 'KERNEL_SRC is not set; run make survey KERNEL_SRC=DIR with the top of a Linux tree' >&2; exit 1)
 	@$(SURVEY) '$(KERNEL_SRC)' $(ARGS)
 
-# The tables of docs/, from the sources of three releases.
+# Update the tables of docs/call-sites from the kernel sources of three releases.
 call-sites: setup
 	@mkdir -p build; for suite in bookworm trixie sid; do \
 		tree=$$($(VENV) -m tests.vm.sources $$suite) && \

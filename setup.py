@@ -1,4 +1,4 @@
-"""The two extensions, found by pkg-config; all else stands in pyproject.toml."""
+"""Build the two extension modules with the flags of pkg-config. All other settings are in pyproject.toml."""
 
 import subprocess
 
@@ -7,9 +7,9 @@ from setuptools import Extension, setup
 
 
 def extension(name: str, library: str) -> Extension:
-    """An extension module that links a library which pkg-config knows."""
-    say = ["pkg-config", "--cflags", "--libs", library]
-    flags = subprocess.run(say, check=True, capture_output=True, text=True).stdout.split()
+    """Return an extension module that links a library, with its flags from pkg-config."""
+    command = ["pkg-config", "--cflags", "--libs", library]
+    flags = subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()
     return Extension(
         f"safe_modprobe.{name}",
         [f"safe_modprobe/{name}.pyx"],

@@ -1,6 +1,7 @@
-"""The helper's speed, as ratios of one run: in dry run, on a real module tree, in a root of Debian's own.
+"""Measure dry runs of the helper on a real module tree, as ratios to python3 and modprobe, in a Debian root.
 
-Runs interleave, so that a noisy neighbour is everyone's; medians are compared. Exit 1 above the bounds.
+The runs of all commands interleave, so that other load affects them equally. Medians are compared. The exit code is 1
+above the bounds.
 """
 
 import ctypes
@@ -30,7 +31,7 @@ CLONE_NEWNS = 0x00020000
 
 
 class Row(NamedTuple):
-    """A command, and whether the bounds are for it."""
+    """A command to measure, and whether the bounds apply to it."""
 
     name: str
     command: list[str]
@@ -39,18 +40,18 @@ class Row(NamedTuple):
 
 def rows(version: str) -> list[Row]:
     tree = ["-d", "/", "-S", version, "--"]
-    found, nothing = "net-pf-2-proto-132", "net-pf-21-type-99"
+    found, unknown = "net-pf-2-proto-132", "net-pf-21-type-99"
     return [
         Row("python3 -IS -c pass", ["/usr/bin/python3", "-IS", "-c", "pass"]),
         Row("modprobe -n, four modules", ["/sbin/modprobe", "-n", "-q", *tree, found]),
-        Row("modprobe -n, nothing answers", ["/sbin/modprobe", "-n", "-q", *tree, nothing]),
+        Row("modprobe -n, unknown alias", ["/sbin/modprobe", "-n", "-q", *tree, unknown]),
         Row("safe-modprobe -n, four modules", ["/usr/sbin/safe-modprobe", "-n", "-q", *tree, found], True),
-        Row("safe-modprobe -n, nothing answers", ["/usr/sbin/safe-modprobe", "-n", "-q", *tree, nothing], True),
+        Row("safe-modprobe -n, unknown alias", ["/usr/sbin/safe-modprobe", "-n", "-q", *tree, unknown], True),
     ]
 
 
 def rounds_in(where: Path, commands: list[list[str]]) -> Iterator[list[tuple[float, float]]]:
-    """measure.py's rounds, in the root."""
+    """Run measure.py in the root, and yield its rounds."""
     shutil.copy(Path(__file__).with_name("measure.py"), where / "measure.py")
     command = ["chroot", where, "/usr/bin/python3", "-IS", "/measure.py", str(ROUNDS + WARM), json.dumps(commands)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -58,14 +59,14 @@ def rounds_in(where: Path, commands: list[list[str]]) -> Iterator[list[tuple[flo
         for line in process.stdout:
             yield json.loads(line)
     if process.returncode:
-        raise SystemExit(f"measure.py ended with {process.returncode}")
+        raise SystemExit(f"measure.py failed with exit code {process.returncode}")
 
 
 def main() -> int:
     linux = kernel("bookworm")
     where = installed("bare", linux)
     if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNS):
-        raise SystemExit("the benchmark mounts /proc in a root of its own, and needs root for that")
+        raise SystemExit("run the benchmark as root; it mounts /proc in a root of its own")
     subprocess.run(["mount", "--make-rprivate", "/"], check=True)
     for name in ("proc", "dev"):
         subprocess.run(["mount", "--rbind", f"/{name}", where / name], check=True)
@@ -77,7 +78,7 @@ def main() -> int:
         track(rounds, "measuring", ROUNDS + WARM, console=Console(stderr=True), transient=True)
     ):
         for row, (seconds, mib) in zip(every, round_, strict=True):
-            if number >= WARM:  # the first rounds fill the page cache
+            if number >= WARM:  # The first rounds fill the page cache.
                 times[row.name].append(seconds)
                 peak[row.name] = max(peak.get(row.name, 0.0), mib)
     return show(every, {name: statistics.median(found) for name, found in times.items()}, peak)
@@ -88,10 +89,10 @@ def show(every: list[Row], median: dict[str, float], peak: dict[str, float]) -> 
     table = Table(title=f"medians of {ROUNDS} interleaved runs")
     for head in ("command", "ms", "× bare python3", "× modprobe -n", "peak MiB"):
         table.add_column(head, justify="left" if head == "command" else "right")
-    worst = 0.0
+    highest = 0.0
     for row in every:
         ratio = median[row.name] / bare
-        worst = max(worst, ratio if row.bound else 0)
+        highest = max(highest, ratio if row.bound else 0)
         style = "bold" if row.bound else ""
         numbers = (
             f"{median[row.name] * 1e3:.1f}",
@@ -102,10 +103,10 @@ def show(every: list[Row], median: dict[str, float], peak: dict[str, float]) -> 
         table.add_row(row.name, *numbers, style=style)
     Console().print(table)
     memory = max(peak[row.name] for row in every if row.bound)
-    fine = worst <= MOST_TIMES_BARE and memory <= MOST_MIB
+    met = highest <= MOST_TIMES_BARE and memory <= MOST_MIB
     bounds = f"at most {MOST_TIMES_BARE} × bare and {MOST_MIB:.0f} MiB"
-    print(f"{bounds}: {'met' if fine else 'NOT MET'} ({worst:.2f} ×, {memory:.1f} MiB)")
-    return 0 if fine else 1
+    print(f"{bounds}: {'met' if met else 'NOT MET'} ({highest:.2f} ×, {memory:.1f} MiB)")
+    return 0 if met else 1
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Run commands by turns and print a line of JSON a round: [[seconds, MiB at the peak], …].
+"""Run commands in turn, and print a line of JSON per round: [[seconds, peak MiB], …].
 
-A process of its own, as small as an interpreter is: a child's peak counts what it was forked from.
+This program imports little, because a child's peak memory includes that of the process that forked it.
 """
 
 import json

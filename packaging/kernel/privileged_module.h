@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A module that is not loaded because a user's request happens to name it, but
- * only for who may have it:
+ * Mark a module as privileged. safe-modprobe(8) then refuses to load it for a
+ * request by a caller without the capability:
  *
- *	MODULE_PRIVILEGED();			whoever has CAP_SYS_MODULE
- *	MODULE_PRIVILEGED("CAP_NET_ADMIN");	or has this capability
+ *	MODULE_PRIVILEGED();			CAP_SYS_MODULE
+ *	MODULE_PRIVILEGED("CAP_NET_ADMIN");	CAP_NET_ADMIN or CAP_SYS_MODULE
  *
- * Once in a module, beside MODULE_LICENSE(). The capability counts in the
- * initial user namespace. safe-modprobe(8) keeps to it; for the kernel and for
- * modprobe(8) it is one more line of modinfo(8).
+ * Use it once in a module, beside MODULE_LICENSE(). The caller must hold the
+ * capability in the initial user namespace. The kernel and modprobe(8) ignore
+ * the mark; modinfo(8) shows it as one more line.
  */
 #ifndef PRIVILEGED_MODULE_H
 #define PRIVILEGED_MODULE_H
@@ -21,7 +21,7 @@
 	__PRIVILEGED_FOURTH(, ##cap, __PRIVILEGED_TWICE, __PRIVILEGED_BY,	\
 			    __PRIVILEGED_AT_ALL)(cap)
 
-/* Which of the three above comes fourth depends on how many arguments stand before them */
+/* The number of arguments decides which of the three macros above is the fourth argument. */
 #define __PRIVILEGED_FOURTH(a, b, c, fourth, more...) fourth
 
 #define __PRIVILEGED_AT_ALL() MODULE_INFO(privileged, "Y")

@@ -1,4 +1,4 @@
-"""Boots of one machine after the other, on one disk: what was installed stays, and what switches on at boot does."""
+"""Boot a machine several times on one disk, so that an installation and its effect on the next boot can be tested."""
 
 import shutil
 import tomllib
@@ -18,14 +18,14 @@ _MEMORY, _SECONDS = 1536, 600
 
 
 class Machine(NamedTuple):
-    """tests/boot/machines/NAME/machine.toml: a kernel, a root, and what is asked at each boot."""
+    """The content of tests/boot/machines/NAME/machine.toml: a kernel, a root, and the scenarios of each boot."""
 
     name: str
     boots: tuple[qemu.Machine, ...]
 
 
 def machine(name: str) -> Machine:
-    """Read a machine's folder."""
+    """Read tests/boot/machines/NAME/machine.toml."""
     values = tomllib.loads((HERE / "machines" / name / "machine.toml").read_text())
     boots = values.pop("boot")
     return Machine(
@@ -44,41 +44,41 @@ def machine(name: str) -> Machine:
     )
 
 
-def boot_all(what: Machine, progress: Progress = say) -> Result:
-    """All boots' lines, and the last one's console. A boot that does not end is the last one.
+def boot_all(machine: Machine, progress: Progress = say) -> Result:
+    """Return the lines of all boots, and the console of the last. Stop after a boot that does not finish.
 
-    Raises SystemExit with one sentence.
+    Raises SystemExit with one sentence when the disk, the kernel or the package cannot be made.
     """
-    folder = CACHE / "run" / f"{what.name}-boots"
+    folder = CACHE / "run" / f"{machine.name}-boots"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
-    first = what.boots[0]
+    first = machine.boots[0]
     image = disk(first.root, kernel(first.kernel, progress), progress)
     own = folder / "disk.qcow2"
     run(["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", image, own])
     package = deb(suite_of(first.root), progress)
     result = Result([], "")
-    for each in what.boots:
+    for boot in machine.boots:
         shutil.rmtree(folder / "job", ignore_errors=True)
-        _job(folder / "job", each, package)
+        _job(folder / "job", boot, package)
         archive_job([folder / "job"], folder)
-        now = power_on(each, folder, drive(0, own, "qcow2", "cache=unsafe"), progress)
-        (folder / "console").rename(folder / f"{each.name}.console")
-        result = Result([*result.lines, *now.lines], now.console)
-        if {"done": True} not in now.lines:
+        done = power_on(boot, folder, drive(0, own, "qcow2", "cache=unsafe"), progress)
+        (folder / "console").rename(folder / f"{boot.name}.console")
+        result = Result([*result.lines, *done.lines], done.console)
+        if {"done": True} not in done.lines:
             break
     own.unlink()
     return result
 
 
-def _job(tree: Path, what: qemu.Machine, package: Path) -> None:
-    """The agent and its scenarios, the package, and the unit that starts them."""
+def _job(tree: Path, boot: qemu.Machine, package: Path) -> None:
+    """Make the files that a boot adds to the guest: the agent, the scenarios, the package, and a unit for them."""
     shutil.copytree(qemu.HERE / "guest", tree / "agent", ignore=shutil.ignore_patterns("__pycache__"))
     for scenario in (HERE / "scenarios").glob("*.py"):
         shutil.copy(scenario, tree / "agent")
     for name in ("read-only", "start"):
         shutil.copy(HERE / "guest" / name, tree / "agent")
-    (tree / "job").write_text("\n".join(what.scenarios) + "\n")
+    (tree / "job").write_text("\n".join(boot.scenarios) + "\n")
     (tree / "deb").mkdir()
     shutil.copy(package, tree / "deb")
     (tree / "init").symlink_to("/sbin/init")

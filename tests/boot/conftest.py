@@ -1,4 +1,4 @@
-"""As tests/vm, but that a machine is booted several times: what was installed stays."""
+"""Collect and boot the machines of tests/boot. Unlike those of tests/vm, each is booted several times on one disk."""
 
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,27 +17,27 @@ _results: dict[str, Future[Result]] = {}
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
-    """tests/boot/machines/NAME/machine.toml stands for all tests of that machine."""
+    """Collect tests/boot/machines/NAME/machine.toml as the file of all tests of that machine."""
     return MachineFile.from_parent(parent, path=file_path) if file_path.name == "machine.toml" else None
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Boot what was selected, always from the first boot on: each needs what those before it have done."""
+    """Start the selected machines. All boots of a machine run, because each needs the state left by the one before."""
     wanted = {item.machine for item in session.items if isinstance(item.parent, MachineFile)}
     if not session.config.option.collectonly:
         for name in sorted(wanted):
             _results[name] = _pool.submit(_boot, machine(name))
 
 
-def _boot(what: Machine) -> Result:
+def _boot(machine: Machine) -> Result:
     try:
-        return boot_all(what)
-    except SystemExit as error:  # a thread's SystemExit would say nothing
-        return Result([], f"{what.name} did not boot: {error}")
+        return boot_all(machine)
+    except SystemExit as error:  # a pool's thread would swallow it
+        return Result([], f"{machine.name} did not boot: {error}")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """What the guests measured."""
+    """Print what the guests measured."""
     for name, future in _results.items():
         for line in future.result().lines if future.done() else ():
             if "note" in line:
@@ -45,10 +45,10 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 
 class MachineFile(pytest.File):
-    """A machine's folder."""
+    """The machine.toml of one machine."""
 
     def collect(self) -> Iterator[pytest.Item]:
-        """The functions of its scenarios, read without running them: they are the guest's."""
+        """Yield a test for each test function of the scenarios. They are parsed only, because they run in the guest."""
         name = self.path.parent.name
         for boot in machine(name).boots:
             for scenario in boot.scenarios:

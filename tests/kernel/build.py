@@ -1,7 +1,7 @@
-"""Debian's kernels with the series of packaging/kernel: fetched, patched, built small. Run it to build a suite's.
+"""Fetch Debian's kernel sources, apply the series of packaging/kernel, and build a small kernel with test modules.
 
-Each step is kept by what it was made from: the sources that the series touches, the built tree without what is compiled
-already, and the kernel with our test modules.
+As a program it builds the kernels of the given suites. Each step's result is cached, with a digest of its inputs as the
+key.
 """
 
 import os
@@ -22,29 +22,29 @@ PATCHES = TOP / "packaging/kernel/patches"
 FRAGMENT = TOP / "packaging/kernel/test.config"
 SUITES = tuple(path.suffix[1:] for path in sorted(PATCHES.glob("series.*")))
 _BETWEEN_WORDS = 20
-"""Seconds between two words on how far a build is."""
+"""Seconds between two progress messages of a build."""
 
 _NOT_NEEDED = """Documentation block certs crypto drivers fs init io_uring ipc kernel lib mm net rust samples security
     sound usr virt""".split()
-"""Folders that no module of ours is built with, once the kernel is: three quarters of the tree."""
+"""Folders that building our test modules does not need. They are three quarters of the tree."""
 
 
 def series(suite: str) -> list[Path]:
-    """The suite's patches, in order."""
+    """Return the suite's patches in order."""
     return [PATCHES / line for line in (PATCHES / f"series.{suite}").read_text().split()]
 
 
 def touched(suite: str) -> list[str]:
-    """The files that the suite's patches change, and do not make."""
+    """Return the files that the suite's patches change, without those that they create."""
     text = "".join(patch.read_text() for patch in series(suite))
-    changed, made = (
+    changed, created = (
         set(re.findall(rf"^--- {before}\n\+\+\+ b/(\S+)$", text, re.MULTILINE)) for before in (r"a/\S+", "/dev/null")
     )
-    return sorted(changed - made)
+    return sorted(changed - created)
 
 
 def originals(suite: str, progress: Progress = say) -> Path:
-    """A folder with the files of Debian's sources that the series touches, and what checkpatch needs."""
+    """Return a folder with the original files that the series changes, and with checkpatch and its data."""
     name, version = package(suite, progress)
     wanted = [*touched(suite), "scripts/checkpatch.pl", "scripts/spelling.txt", "scripts/const_structs.checkpatch"]
 
@@ -55,13 +55,13 @@ def originals(suite: str, progress: Progress = say) -> Path:
 
 
 def apply(suite: str, tree: Path) -> None:
-    """Apply the series, without fuzz. Raises SystemExit with one sentence."""
+    """Apply the suite's series to a tree without fuzz. Raises SystemExit when a patch does not apply."""
     for patch in series(suite):
         run(["patch", "-d", tree, "-p1", "--fuzz=0", "--no-backup-if-mismatch", "-s", "-i", patch])
 
 
 def patched(suite: str, progress: Progress = say) -> Kernel:
-    """The suite's kernel with the series, and with all test modules."""
+    """Return the suite's kernel with the series and all test modules. Build it unless it is cached."""
     tree = _tree(suite, progress)
 
     def make(into: Path) -> None:
@@ -78,7 +78,7 @@ def patched(suite: str, progress: Progress = say) -> Kernel:
 
 
 def _tree(suite: str, progress: Progress) -> Path:
-    """A folder with the kernel and its modules in `root`, and in `tree` what modules are built with."""
+    """Return a folder with the kernel and its modules in `root`, and what modules are built with in `tree`."""
     name, version = package(suite, progress)
 
     def make(into: Path) -> None:
@@ -134,7 +134,7 @@ def _prune(tree: Path) -> None:
 
 
 def _test_modules(tree: Path, into: Path) -> None:
-    """Ours and those of the other machines, built against this tree."""
+    """Build the modules of tests/vm and tests/kernel against this tree, and copy them."""
     work = CACHE / "patched-modules.part"
     shutil.rmtree(work, ignore_errors=True)
     shutil.copytree(SOURCES, work)
@@ -150,7 +150,7 @@ def _test_modules(tree: Path, into: Path) -> None:
 def main() -> None:
     for suite in sys.argv[1:] or ["bookworm"]:
         if suite not in SUITES:
-            raise SystemExit(f"SUITE={suite}: there is no such series; it may be {', '.join(SUITES)}")
+            raise SystemExit(f"SUITE={suite}: no such series; choose one of {', '.join(SUITES)}")
         linux = patched(suite)
         print(f"Linux {linux.version} with the series: {linux.image}")
 

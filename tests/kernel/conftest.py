@@ -1,4 +1,4 @@
-"""Machines with a patched kernel, collected and booted as those of tests/vm."""
+"""Collect and boot the machines with a patched kernel in the same way as those of tests/vm."""
 
 from tests.vm.conftest import pytest_collect_file, pytest_collection_finish
 

@@ -1,4 +1,4 @@
-"""The tables of docs/call-sites against the sources that they were made from, with the series applied."""
+"""Compare the tables of docs/call-sites with a survey of the kernel sources, with and without the series."""
 
 import re
 import shutil
@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from survey import show
+from survey.model import Survey, Use
 from survey.series import patched
 from survey.tree import survey
-from survey.words import Survey, Use
 from tests.vm.cache import TOP
 from tests.vm.sources import source
 
@@ -31,7 +31,7 @@ def counted(command: str, tree: Path) -> int:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_no_mention_is_lost_and_each_is_understood(suite: str) -> None:
+def test_every_mention_is_found_and_classified(suite: str) -> None:
     found = surveyed(suite)
     words = counted(r"LC_ALL=C grep -rIohE '\w*request_module\w*' . | wc -l", source(suite))
     assert len(found.mentions) == words > 500
@@ -40,7 +40,7 @@ def test_no_mention_is_lost_and_each_is_understood(suite: str) -> None:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_lines_are_counted_by_the_commands_of_2017(suite: str) -> None:
+def test_line_counts_equal_those_of_the_commands_of_2017(suite: str) -> None:
     grep = r"git grep --no-index request_module'\b'"
     found = surveyed(suite).grep
     assert found.lines == counted(f"{grep} | wc -l", source(suite))
@@ -49,8 +49,8 @@ def test_lines_are_counted_by_the_commands_of_2017(suite: str) -> None:
 
 
 @pytest.mark.parametrize("suite", SUITES)
-def test_a_patched_tree_says_the_same_by_itself(suite: str, tmp_path: Path) -> None:
-    """So that no call hides behind a macro of the series, and none is counted as covered that is not."""
+def test_a_survey_of_the_patched_tree_finds_the_same_calls(suite: str, tmp_path: Path) -> None:
+    """So no call hides behind a macro of the series, and no call is wrongly counted as covered."""
     tree = source(suite)
     after = patched(tree, PATCHES / f"series.{suite}")
     shutil.copytree(tree / "include", tmp_path / "include", symlinks=True)
@@ -59,26 +59,26 @@ def test_a_patched_tree_says_the_same_by_itself(suite: str, tmp_path: Path) -> N
         (tmp_path / file).write_bytes(data)
     alone = survey(tmp_path)
     assert [mention for mention in alone.mentions if mention.use is Use.UNKNOWN] == []
-    before, behind = (
+    expected, actual = (
         Counter((call.file, call.function, call.name, call.capability) for call in found.calls if call.file in after)
         for found in (surveyed(suite), alone)
     )
-    assert before == behind and sum(call.capability is not None for call in alone.calls) > 70
+    assert expected == actual and sum(call.capability is not None for call in alone.calls) > 70
 
 
 def without_lines(table: str) -> list[str]:
-    """A stable release moves lines, and counts; what is asked for where it leaves alone."""
+    """Return the rows without line numbers and counts, which each stable release changes."""
     rows = table.partition("\n## Calls\n")[2]
     return sorted(re.sub(r"^(\| [^ |:]+):\d+ ", r"\1 ", row) for row in rows.splitlines())
 
 
 @pytest.mark.parametrize(("suite", "version"), SUITES.items())
-def test_the_table_is_what_the_survey_says(suite: str, version: str) -> None:
-    """To the byte for the release that it was made from; for a later one, in what matters. make call-sites mends it."""
+def test_the_table_equals_the_survey(suite: str, version: str) -> None:
+    """Compare bytes for the release that the table was made from, rows for later ones. `make call-sites` updates it."""
     written = (TOP / f"docs/call-sites/{version}.md").read_text()
     found = surveyed(suite)
-    said = "\n".join(show.markdown(found)) + "\n"
+    table = "\n".join(show.markdown(found)) + "\n"
     assert found.version.startswith(f"{version}.")
-    assert without_lines(written) == without_lines(said)
+    assert without_lines(written) == without_lines(table)
     if written.startswith(f"# request_module() in Linux {found.version}\n"):
-        assert written == said
+        assert written == table

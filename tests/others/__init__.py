@@ -1,1 +1,1 @@
-"""What other programs make of what we write: a browser, shells, man, Prometheus' tools, systemd. None needs a kernel."""
+"""Tests with other programs that read our output: a browser, shells, man, Prometheus' tools, systemd."""

@@ -1,4 +1,4 @@
-"""Completions of real shells, at a terminal: what TAB makes of a line."""
+"""Test the completions in real shells at a terminal: type a part of a line, press TAB, and read the line."""
 
 import os
 import pty
@@ -25,7 +25,7 @@ def completions(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("shell", "name"), [("bash", "safe-modprobectl"), ("zsh", "_safe-modprobectl"), ("fish", "safe-modprobectl.fish")]
 )
-def test_the_shell_reads_it(completions: Path, shell: str, name: str) -> None:
+def test_the_shell_parses_the_completions(completions: Path, shell: str, name: str) -> None:
     done = subprocess.run([shell, "-n", completions / shell / name], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
 
@@ -37,8 +37,8 @@ START = {
         "fpath=({folder}/zsh $fpath); autoload -U compinit; compinit -u -d {folder}/zcompdump",
     ),
 }
-SAY = "safe-modprobectl() { printf '<%s>\\n' \"$*\"; }"
-"""What stands for the command itself: it repeats the line that the shell made."""
+PRINT_LINE = "safe-modprobectl() { printf '<%s>\\n' \"$*\"; }"
+"""A shell function in place of the command. It prints the line that the shell completed."""
 
 LINES = [
     ("expl", "explain"),
@@ -50,34 +50,35 @@ LINES = [
 
 @pytest.mark.parametrize("shell", START)
 @pytest.mark.parametrize(("typed", "becomes"), LINES)
-def test_tab_at_a_terminal(completions: Path, shell: str, typed: str, becomes: str) -> None:
+def test_tab_completes_a_line(completions: Path, shell: str, typed: str, becomes: str) -> None:
     command, before = START[shell]
     pid, terminal = pty.fork()
     if pid == 0:
         os.execvpe(command[0], command, {"PATH": os.environ["PATH"], "HOME": str(completions), "TERM": "xterm"})
     try:
-        os.write(terminal, f"{before.format(folder=completions)}; {SAY}; echo re''ady\n".encode())
-        assert b"ready" in until(terminal, b"ready")
+        os.write(terminal, f"{before.format(folder=completions)}; {PRINT_LINE}; echo re''ady\n".encode())
+        assert b"ready" in read_until(terminal, b"ready")
         os.write(terminal, f"safe-modprobectl {typed}\t\n".encode())
-        assert f"<{becomes}>".encode() in until(terminal, b">\r\n")
+        assert f"<{becomes}>".encode() in read_until(terminal, b">\r\n")
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(terminal)
 
 
-def until(terminal: int, word: bytes) -> bytes:
-    heard, end = b"", time.monotonic() + SECONDS
-    while word not in heard and time.monotonic() < end:
+def read_until(terminal: int, word: bytes) -> bytes:
+    """Return the terminal's output up to this word, or all output if the word does not come in time."""
+    output, end = b"", time.monotonic() + SECONDS
+    while word not in output and time.monotonic() < end:
         if select.select([terminal], [], [], 0.2)[0]:
-            heard += os.read(terminal, 65536)
-    return heard
+            output += os.read(terminal, 65536)
+    return output
 
 
 @pytest.mark.parametrize(
     ("typed", "offered"), [("expl", ["explain"]), ("explain --user-n", ["--user-namespace"]), ("nonsense", [])]
 )
-def test_fish_offers(completions: Path, typed: str, offered: list[str]) -> None:
+def test_fish_offers_completions(completions: Path, typed: str, offered: list[str]) -> None:
     code = f"source {completions}/fish/safe-modprobectl.fish; complete -C 'safe-modprobectl {typed}'"
     env = {**os.environ, "HOME": str(completions), "XDG_CONFIG_HOME": str(completions)}
     done = subprocess.run(["fish", "--no-config", "-c", code], capture_output=True, text=True, env=env)

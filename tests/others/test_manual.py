@@ -1,4 +1,4 @@
-"""The manual: it is made, it lints clean, and it says of every command what a person needs to know."""
+"""Test the manual: it is generated, has no lint warnings, and covers every command."""
 
 import os
 import re
@@ -29,7 +29,7 @@ def manual(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def shown(page: Path) -> str:
-    """As a reader sees it, without the line breaks."""
+    """Return the text that man(1) shows, on one line. Fail if man warns."""
     command = ["man", "--warnings", "-E", "UTF-8", "-l", str(page)]
     env = {**os.environ, "MANWIDTH": "200", "MAN_KEEP_FORMATTING": "", "LC_ALL": "C.UTF-8"}
     done = subprocess.run(command, capture_output=True, text=True, env=env)
@@ -38,20 +38,20 @@ def shown(page: Path) -> str:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_page_lints_clean(manual: Path, page: str) -> None:
+def test_a_page_has_no_lint_warnings(manual: Path, page: str) -> None:
     done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", manual / page], capture_output=True, text=True)
     assert done.stdout == ""
     assert shown(manual / page)
 
 
-def test_the_linter_would_notice(tmp_path: Path) -> None:
+def test_the_linter_finds_an_unknown_macro(tmp_path: Path) -> None:
     (tmp_path / "bad.8").write_text(".TH bad 8\n.SH NAME\n.FOO\n")
     done = subprocess.run(["mandoc", "-T", "lint", "-W", "warning", tmp_path / "bad.8"], capture_output=True, text=True)
     assert "unknown macro" in done.stdout
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_nothing_is_left_to_fill_in(manual: Path, page: str) -> None:
+def test_no_placeholder_is_left_and_all_sections_exist(manual: Path, page: str) -> None:
     text = shown(manual / page)
     assert re.findall(r"@[A-Z]+.*?@", text) == []
     for section in ("NAME", "SYNOPSIS", "DESCRIPTION", "EXAMPLES", "SEE ALSO"):
@@ -59,14 +59,14 @@ def test_nothing_is_left_to_fill_in(manual: Path, page: str) -> None:
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_has_its_exit_status(manual: Path, command: str) -> None:
+def test_every_command_has_its_exit_status_documented(manual: Path, command: str) -> None:
     source = (manual / "safe-modprobectl.8.scd").read_text()
     status = source.partition("# EXIT STATUS\n")[2].partition("\n# ")[0]
     assert f"*{command}*" in status
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_speaks_to_machines(command: str) -> None:
+def test_every_command_has_the_option_json(command: str) -> None:
     (commands,) = [action.choices for action in parser()._actions if action.choices]
     assert "--json" in commands[command].format_help()
 

@@ -1,4 +1,4 @@
-"""The systemd units: systemd takes them; those for the log and the metrics may do little, and their commands are commands."""
+"""Test the systemd units: they are valid, those for counts and metrics are sandboxed, and their commands parse."""
 
 import re
 import shlex
@@ -16,7 +16,7 @@ FOLDER = TOP / "packaging/systemd"
 UNITS = sorted(each for each in FOLDER.glob("safe-modprobe*.*") if each.suffix in (".path", ".service", ".timer"))
 SERVICES = sorted(FOLDER.glob("safe-modprobe-[cm]*.service"))
 EXPOSURE = {"safe-modprobe-counts.service": 10, "safe-modprobe-metrics.service": 17}
-"""Tenths of `systemd-analyze security`, where 100 is the worst."""
+"""The highest allowed exposure by `systemd-analyze security`, in tenths. 100 is the worst."""
 
 
 def analyze(*words: object) -> tuple[int, str]:
@@ -26,7 +26,7 @@ def analyze(*words: object) -> tuple[int, str]:
 
 @pytest.fixture(scope="module")
 def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """With a program and a path in the place of ours, which are not installed here."""
+    """Return copies of the units with /bin/true in place of our programs, which are not installed here."""
     folder = tmp_path_factory.mktemp("units")
     for path in UNITS:
         text = re.sub(r"(?<==)/usr/(sbin/safe-modprobectl|libexec/safe-modprobe/\w+)", "/bin/true", path.read_text())
@@ -35,25 +35,25 @@ def units(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", [each.name for each in UNITS])
-def test_systemd_takes_it(units: Path, name: str) -> None:
+def test_a_unit_is_valid(units: Path, name: str) -> None:
     assert analyze("verify", "--man=no", units / name) == (0, "")
 
 
-def test_systemd_would_notice(units: Path, tmp_path: Path) -> None:
+def test_systemd_finds_a_wrong_value(units: Path, tmp_path: Path) -> None:
     text = (units / "safe-modprobe-counts.service").read_text()
     (tmp_path / "bad.service").write_text(text.replace("ProtectHome=yes", "ProtectHome=perhaps"))
     assert "protect home value" in analyze("verify", "--man=no", tmp_path / "bad.service")[1]
 
 
 @pytest.mark.parametrize("name", [each.name for each in SERVICES])
-def test_it_may_do_little(name: str) -> None:
+def test_a_service_is_sandboxed(name: str) -> None:
     path = TOP / "packaging/systemd" / name
-    code, said = analyze("security", "--offline=true", f"--threshold={EXPOSURE[name]}", path)
-    assert code == 0, said[-200:]
+    code, output = analyze("security", "--offline=true", f"--threshold={EXPOSURE[name]}", path)
+    assert code == 0, output[-200:]
 
 
 @pytest.mark.parametrize("path", SERVICES, ids=lambda path: path.name)
-def test_its_command_is_one(path: Path) -> None:
+def test_the_command_of_a_service_parses(path: Path) -> None:
     (command,) = re.findall(r"^ExecStart=(.*)$", path.read_text(), re.MULTILINE)
     program, *arguments = shlex.split(command)
     assert program == "/usr/sbin/safe-modprobectl"
@@ -61,18 +61,20 @@ def test_its_command_is_one(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("ours", "made"), [(True, []), (False, ["safe-modprobe-metrics.timer", "safe-modprobe.service"])]
+    ("with_preset", "enabled"), [(True, []), (False, ["safe-modprobe-metrics.timer", "safe-modprobe.service"])]
 )
-def test_the_first_boot_of_an_image_enables_none(units: Path, tmp_path: Path, ours: bool, made: list[str]) -> None:
-    """Where no preset names a unit, it is enabled then: see systemd.preset(5)."""
+def test_the_first_boot_of_an_image_enables_no_unit(
+    units: Path, tmp_path: Path, with_preset: bool, enabled: list[str]
+) -> None:
+    """Without a preset systemd enables every unit at that boot: see systemd.preset(5)."""
     folder = tmp_path / "usr/lib/systemd"
     shutil.copytree(units, folder / "system")
-    if ours:
+    if with_preset:
         (folder / "system-preset").mkdir()
         shutil.copy(FOLDER / "safe-modprobe.preset", folder / "system-preset/80-safe-modprobe.preset")
     subprocess.run(["systemctl", f"--root={tmp_path}", "preset-all"], check=True, capture_output=True)
-    assert sorted(path.name for path in tmp_path.glob("etc/systemd/system/*.wants/*")) == made
+    assert sorted(path.name for path in tmp_path.glob("etc/systemd/system/*.wants/*")) == enabled
 
 
-def test_the_path_is_what_helpers_leave() -> None:
+def test_the_path_unit_watches_the_file_that_the_helper_writes() -> None:
     assert f"PathExists={PENDING}\n" in (TOP / "packaging/systemd/safe-modprobe-counts.path").read_text()

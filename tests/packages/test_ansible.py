@@ -1,5 +1,6 @@
-"""The Ansible role, against a root that is reached as by ssh. What switches a running kernel is tested as far as that
-goes without one: an image is prepared, and a machine that cannot be switched on says why.
+"""Run the Ansible role against a root, with a program in place of ssh that enters the root.
+
+Switching on needs a running kernel. So the tests prepare an image, and check the error of a machine without a kernel.
 """
 
 import json
@@ -28,18 +29,20 @@ FIRST = [site(MARK), {"name": "40-open-to-users.toml", "state": "masked"}]
 
 
 @pytest.mark.parametrize("command", [["yamllint", "--strict", "."], ["ansible-lint", "--offline", "-q", "--nocolor"]])
-def test_linters_find_nothing(command: list[str], tmp_path: Path) -> None:
-    subprocess.run(["cp", "-a", ROLE, tmp_path / "ansible"], check=True)  # outside of git, nothing is left out
+def test_the_linters_find_nothing(command: list[str], tmp_path: Path) -> None:
+    subprocess.run(
+        ["cp", "-a", ROLE, tmp_path / "ansible"], check=True
+    )  # The linters skip files that git ignores, so lint a copy outside of git.
     done = subprocess.run(command, cwd=tmp_path / "ansible", capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
 
 
-def test_the_example_is_one(tmp_path: Path) -> None:
-    """The README's inventory, and the playbook that goes with it."""
+def test_the_readmes_example_is_valid(tmp_path: Path) -> None:
+    """Parse the README's inventory, and check the syntax of the playbook with it."""
     (tmp_path / "inventory.yml").write_text((ROLE / "README.md").read_text().split("```yaml\n")[1].split("```")[0])
     common = {"cwd": tmp_path, "capture_output": True, "text": True, "check": True}
-    said = subprocess.run(["ansible-inventory", "-i", "inventory.yml", "--list"], **common).stdout
-    hosts = json.loads(said)["_meta"]["hostvars"]
+    output = subprocess.run(["ansible-inventory", "-i", "inventory.yml", "--list"], **common).stdout
+    hosts = json.loads(output)["_meta"]["hostvars"]
     assert {name: each["safe_modprobe_mode"] for name, each in hosts.items()} == {
         "web1": "enforce", "web2": "enforce", "web3": "trial", "web4": "trial",
     }  # fmt: skip
@@ -50,7 +53,7 @@ def test_the_example_is_one(tmp_path: Path) -> None:
 
 class Ran(NamedTuple):
     failed: str
-    """What the task that failed said; "" where none did."""
+    """The JSON result of the failed task, or "" if all tasks succeeded."""
 
     changed: list[str]
     """The tasks that changed something."""
@@ -59,7 +62,7 @@ class Ran(NamedTuple):
 
 
 class Fleet:
-    """One machine: a root, and in ssh's place what enters it."""
+    """One machine: a root, and a program in place of ssh that enters it."""
 
     def __init__(self, folder: Path) -> None:
         self.tree = folder / "tree"
@@ -75,6 +78,7 @@ class Fleet:
         )
 
     def run(self, *options: str, **variables: object) -> Ran:
+        """Run the role with these options and variables."""
         variables = {
             "safe_modprobe_package_file": str(deb()),
             "ansible_python_interpreter": "/usr/bin/python3",
@@ -96,13 +100,13 @@ class Fleet:
         }
         done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
         seen = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"task"')]
-        wrong = [json.dumps(each["result"]) for each in seen if each["failed"]]
-        assert (done.returncode == 0) == (wrong == []) and seen, done.stdout + done.stderr
+        failed = [json.dumps(each["result"]) for each in seen if each["failed"]]
+        assert (done.returncode == 0) == (failed == []) and seen, done.stdout + done.stderr
         changed = [each["task"].removeprefix("safe_modprobe : ") for each in seen if each["result"].get("changed")]
-        return Ran("".join(wrong), changed, seen[-1]["result"].get("ansible_local.safe_modprobe", {}))
+        return Ran("".join(failed), changed, seen[-1]["result"].get("ansible_local.safe_modprobe", {}))
 
     def files(self) -> dict[str, tuple[float, int]]:
-        """Where a run could have changed something; apt, rpm and Ansible keep theirs elsewhere."""
+        """Return (mtime, inode) of every file that a run could change, without those of apt, rpm and Ansible."""
         kept = (self.tree / name for name in ("etc", "usr", "var/cache/safe-modprobe", "var/lib"))
         paths = (path for top in kept for path in top.rglob("*"))
         return {str(path.relative_to(self.tree)): (path.lstat().st_mtime, path.lstat().st_ino) for path in paths}
@@ -110,13 +114,13 @@ class Fleet:
     def unit_is_enabled(self) -> bool:
         return (self.tree / "etc/systemd/system/sysinit.target.wants/safe-modprobe.service").is_symlink()
 
-    def begins_with_a_trial(self) -> bool:
+    def starts_with_a_trial(self) -> bool:
         return (self.tree / "etc/safe-modprobe/trial").exists()
 
 
 @pytest.fixture(scope="module")
 def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
-    """With the package and a policy, in a trial; but for a dry run, nothing was there before."""
+    """Return a machine in a trial, with the package and a policy. A dry run before changes nothing."""
     machine = Fleet(tmp_path_factory.mktemp("fleet"))
     before = machine.files()
     done = machine.run("--check", safe_modprobe_policy=FIRST)
@@ -128,15 +132,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Fleet:
     return machine
 
 
-def test_what_it_installs(fleet: Fleet) -> None:
+def test_the_role_installs_package_policy_and_trial(fleet: Fleet) -> None:
     ask = in_root(fleet.tree, fleet.tree / "srv", ["dpkg-query", "-W", "-f", "${db:Status-Status}", "safe-modprobe"])
     assert subprocess.run(ask, capture_output=True, text=True, check=True).stdout == "installed"
     assert (fleet.tree / POLICY / "10-site.toml").read_text() == MARK
     assert (fleet.tree / POLICY / "40-open-to-users.toml").readlink() == Path("/dev/null")
-    assert fleet.unit_is_enabled() and fleet.begins_with_a_trial()
+    assert fleet.unit_is_enabled() and fleet.starts_with_a_trial()
 
 
-def test_a_wrong_policy_is_refused_and_the_old_one_stays(fleet: Fleet) -> None:
+def test_a_wrong_policy_is_refused_and_the_old_policy_stays(fleet: Fleet) -> None:
     before = fleet.files()
     done = fleet.run(safe_modprobe_policy=[site(MARK.replace("true", '"perhaps"'))])
     assert "privileged: 'perhaps' is not" in done.failed and done.changed == []
@@ -155,21 +159,21 @@ LIFE = [
     ("enforced, another policy", False, {"policy": OTHER, "mode": "enforce"}, TO_OTHER, True, False),
     ("a trial again", False, {"policy": GONE}, ["Remove drop-ins", "Start every boot with a trial"], True, True),
     ("switched off", False, {"enabled": False}, OFF, False, False),
-    # By its own status, which a dry run asks as well.
+    # The role asks for the real status here, in a dry run as well.
     ("off and wanted so, dry", True, {"enabled": False, "image": False}, [], False, False),
     ("off and wanted so", False, {"enabled": False, "image": False}, [], False, False),
     ("to be switched on, dry", True, {"image": False}, [], False, False),
 ]
-"""What, whether it is a dry run, the role's variables, the tasks that change something; then: at boot, in a trial."""
+"""(step, is a dry run, the role's variables, tasks that change something, then enabled at boot, then in a trial)"""
 
 
-def test_a_life(fleet: Fleet) -> None:
-    """Each where the one before has left it."""
+def test_steps_in_the_life_of_a_machine(fleet: Fleet) -> None:
+    """Each step starts from the state that the step before left."""
     for what, dry, variables, changed, at_boot, in_trial in LIFE:
         before = fleet.files()
         done = fleet.run(*["--check"] * dry, **{f"safe_modprobe_{key}": value for key, value in variables.items()})
         assert (done.failed, done.changed) == ("", changed), what
-        assert (fleet.unit_is_enabled(), fleet.begins_with_a_trial()) == (at_boot, in_trial), what
+        assert (fleet.unit_is_enabled(), fleet.starts_with_a_trial()) == (at_boot, in_trial), what
         assert (fleet.files() == before) == (dry or not changed), what
         assert done.facts["state"] == "off", what
     assert [path.name for path in (fleet.tree / POLICY).iterdir()] == ["10-site.toml"]
@@ -189,7 +193,7 @@ def test_a_life(fleet: Fleet) -> None:
         ({"safe_modprobe_image": False}, "; nothing was changed: "),
     ],
 )
-def test_what_it_refuses(fleet: Fleet, variables: dict[str, object], why: str) -> None:
+def test_wrong_variables_are_refused(fleet: Fleet, variables: dict[str, object], why: str) -> None:
     before = fleet.files()
     done = fleet.run(**variables)
     assert why in done.failed and done.changed == []

@@ -1,4 +1,4 @@
-"""The Arch package, made by Debian's makepkg, and its scriptlets by hand. On Arch it is untested."""
+"""Build the Arch package with Debian's makepkg, and run its scriptlets directly. Nothing here runs on Arch."""
 
 import subprocess
 import sys
@@ -18,15 +18,15 @@ VERSION = tomllib.loads((TOP / "pyproject.toml").read_text())["project"]["versio
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What is in the package. makepkg refuses to be root, so it is somebody else in a namespace of its own."""
+    """Return the unpacked package. makepkg refuses to run as root, so it runs as uid 1000 in a user namespace."""
     folder = tmp_path_factory.mktemp("arch")
     subprocess.run(["cp", *ARCH.iterdir(), folder], check=True)
     source = next(path for path in rpms() if path.name.endswith(".src.rpm"))
     unpacked = subprocess.run(["rpm2cpio", source], capture_output=True, check=True).stdout
     subprocess.run(["cpio", "-i", "--quiet", "*.tar.gz"], cwd=folder, input=unpacked, check=True)
-    someone = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "env", f"HOME={folder}"]
+    as_user = ["unshare", "--user", "--map-user=1000", "--map-group=1000", "env", f"HOME={folder}"]
     shtab = f"MAKEFLAGS=VENV={sys.executable}"
-    done = subprocess.run([*someone, shtab, "makepkg", "--nodeps"], cwd=folder, capture_output=True, text=True)
+    done = subprocess.run([*as_user, shtab, "makepkg", "--nodeps"], cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     (folder / "tree").mkdir()
     package = next(folder.glob(f"safe-modprobe-{VERSION}-1-*.pkg.tar*"))
@@ -34,7 +34,7 @@ def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "tree"
 
 
-def test_it_has_the_files_of_make_install(tree: Path) -> None:
+def test_the_package_has_the_files_of_make_install(tree: Path) -> None:
     made = {str(path.relative_to(product() / "tree")) for path in (product() / "tree").rglob("*") if path.is_file()}
     made = {name.replace("usr/sbin/", "usr/bin/") + (".gz" if "/man/" in name else "") for name in made}
     packaged = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()}
@@ -42,7 +42,7 @@ def test_it_has_the_files_of_make_install(tree: Path) -> None:
     assert not (tree / "usr/sbin").exists()
 
 
-def test_it_says_that_it_is_untested() -> None:
+def test_the_pkgbuild_says_that_it_is_untested() -> None:
     assert (ARCH / "PKGBUILD").read_text().startswith("# Untested on Arch")
 
 
@@ -51,7 +51,9 @@ def machine(tree: Path) -> Machine:
     top = tree.parent / "machine"
     subprocess.run(["cp", "-a", root("fleet") / "tree", top], check=True)
     subprocess.run(["cp", "-a", f"{tree}/.", top / "usr/.."], check=True)
-    subprocess.run(["cp", tree / "usr/bin/safe-modprobe", top / HELPER[1:]], check=True)  # as Arch's link has it
+    subprocess.run(
+        ["cp", tree / "usr/bin/safe-modprobe", top / HELPER[1:]], check=True
+    )  # On Arch /usr/sbin is a link to /usr/bin.
     return Machine(top)
 
 
@@ -62,20 +64,20 @@ CONTAINER = "mkdir -p /run/systemd; echo lxc >/run/systemd/container; "
 MEND = "; rm -f /run/systemd/container; mv /usr/bin/aside /usr/bin/safe-modprobectl"
 
 ROWS = [
-    ("off, and stays so", REMOVE, "exec", "/sbin/modprobe"),
-    ("what was there before", ON + REMOVE, "exec", "/usr/sbin/modprobe"),
+    ("it was off", REMOVE, "exec", "/sbin/modprobe"),
+    ("the helper before is restored", ON + REMOVE, "exec", "/usr/sbin/modprobe"),
     ("its own tool is broken", ON + BROKEN + REMOVE + MEND, "exec", "/usr/sbin/modprobe"),
-    ("nothing was there before", f"{ON} : >{BEFORE}; {BROKEN} {REMOVE} {MEND}", "exec", ""),
-    ("what was there before is gone", ON + GONE + BROKEN + REMOVE + MEND, "exec", "/sbin/modprobe"),
-    ("a container has, too", ON + CONTAINER + BROKEN + REMOVE + MEND, "exec", HELPER),
-    ("it is not the helper", ON + OTHER + REMOVE, "exec", "/opt/helper"),
+    ("kernel.modprobe was empty before", f"{ON} : >{BEFORE}; {BROKEN} {REMOVE} {MEND}", "exec", ""),
+    ("the helper before does not exist any more", ON + GONE + BROKEN + REMOVE + MEND, "exec", "/sbin/modprobe"),
+    ("a container has another system's kernel", ON + CONTAINER + BROKEN + REMOVE + MEND, "exec", HELPER),
+    ("the kernel has another helper", ON + OTHER + REMOVE, "exec", "/opt/helper"),
     ("a chroot has another system's kernel", ON + REMOVE, "", HELPER),
     ("an upgrade", ON + ". /.INSTALL; post_upgrade", "exec", HELPER),
 ]
 
 
 @pytest.mark.parametrize(("script", "before", "switch"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_who_is_the_helper_then(machine: Machine, script: str, before: str, switch: str) -> None:
+def test_the_kernels_helper_after_a_scriptlet(machine: Machine, script: str, before: str, switch: str) -> None:
     machine.switch.write_text("/sbin/modprobe\n")
     machine.run(script, before)
     assert machine.now() == switch

@@ -1,4 +1,4 @@
-"""The RPM packages: what is in them, and what their scriptlets do by a real rpm. On Fedora they are untested."""
+"""Test the RPM packages: their files, and their scriptlets with a real rpm. Nothing here runs on Fedora."""
 
 import re
 import subprocess
@@ -36,12 +36,12 @@ def test_rpmlint_finds_no_error(tmp_path: Path) -> None:
     assert " 3 packages and 1 specfiles checked; 0 errors" in done.stdout
 
 
-def test_every_filter_says_why() -> None:
+def test_every_rpmlint_filter_has_a_reason() -> None:
     lines = [line for line in (RPM / "rpmlint.toml").read_text().splitlines() if line.startswith("    ")]
     assert lines and [line for line in lines if not re.search(", +# ..", line)] == []
 
 
-def test_it_has_the_files_of_make_install(binary: Path) -> None:
+def test_the_package_has_the_files_of_make_install(binary: Path) -> None:
     tree = product() / "tree"
     made = {f"/{path.relative_to(tree)}" for path in tree.rglob("*") if path.is_file()}
     made = {re.sub("(/man/.*)", r"\1.gz", name) for name in made}
@@ -57,12 +57,12 @@ def test_it_has_the_files_of_make_install(binary: Path) -> None:
     ]
 
 
-def test_a_new_python_comes_with_a_new_package(binary: Path) -> None:
-    """The extension is for one version: dnf must not take Python further without it."""
+def test_the_package_depends_on_one_python_version(binary: Path) -> None:
+    """The extensions fit one version, so dnf must not upgrade Python without our package."""
     assert "python(abi) = 3.11" in rpm("-qp", "--requires", binary)
 
 
-def test_selinux_comes_with_its_policy(binary: Path) -> None:
+def test_a_system_with_selinux_gets_the_selinux_package(binary: Path) -> None:
     version = rpm("-qp", "--qf", "%{VERSION}-%{RELEASE}", binary)[0]
     assert f"(safe-modprobe-selinux = {version} if selinux-policy-targeted)" in rpm("-qp", "--requires", binary)
     assert "/usr/share/selinux/packages/safe-modprobe.cil" in rpm("-qpl", package("-selinux-.*"))
@@ -75,8 +75,8 @@ def test_versions_are_the_same(binary: Path) -> None:
 
 
 @pytest.mark.parametrize("tag", ["%{POSTIN}", "%{POSTUN}"])
-def test_selinux_need_not_be_set_up(tag: str) -> None:
-    """A shell in POSIX mode ends where `.` finds no file."""
+def test_the_selinux_scriptlets_succeed_without_a_selinux_configuration(tag: str) -> None:
+    """A shell in POSIX mode exits if `.` finds no file."""
     script = "\n".join(rpm("-qp", "--qf", tag, package("-selinux-.*")))
     assert "/etc/selinux/config" in script
     script = "set -- 1\n" + script.replace("/etc/selinux/config", "/nowhere/config") + "\necho over"
@@ -93,7 +93,7 @@ def machine(binary: Path, tmp_path_factory: pytest.TempPathFactory) -> Machine:
 
 
 INSTALL = "rpm -i --nodeps /srv/safe-modprobe.rpm; mkdir -p /run/safe-modprobe; "
-"""By Debian's rpm, which knows nothing of Debian's packages."""
+"""Debian's rpm does not know the installed Debian packages, so it needs --nodeps."""
 
 GONE = f"printf /opt/gone >{BEFORE}; "
 BROKEN = "ln -sf /bin/false /usr/sbin/safe-modprobectl; "
@@ -101,21 +101,26 @@ CONTAINER = "mkdir -p /run/systemd; echo lxc >/run/systemd/container; "
 ERASE = "rpm -e safe-modprobe; rm -rf /run/systemd/container /run/safe-modprobe"
 
 ROWS = [
-    ("off, and stays so", INSTALL + ERASE, "exec", "/sbin/modprobe"),
-    ("what was there before", INSTALL + ON + ERASE, "exec", "/usr/sbin/modprobe"),
+    ("it was off", INSTALL + ERASE, "exec", "/sbin/modprobe"),
+    ("the helper before is restored", INSTALL + ON + ERASE, "exec", "/usr/sbin/modprobe"),
     ("its own tool is broken", INSTALL + ON + BROKEN + ERASE, "exec", "/usr/sbin/modprobe"),
-    ("it is not the helper", INSTALL + ON + OTHER + ERASE, "exec", "/opt/helper"),
-    ("nothing was there before", f"{INSTALL} {ON} : >{BEFORE}; {BROKEN} {ERASE}", "exec", ""),
-    ("that is gone", INSTALL + ON + GONE + ERASE, "exec", "/sbin/modprobe"),
-    ("gone, and its own tool is broken", INSTALL + ON + GONE + BROKEN + ERASE, "exec", "/usr/sbin/modprobe"),
+    ("the kernel has another helper", INSTALL + ON + OTHER + ERASE, "exec", "/opt/helper"),
+    ("kernel.modprobe was empty before", f"{INSTALL} {ON} : >{BEFORE}; {BROKEN} {ERASE}", "exec", ""),
+    ("the helper before does not exist any more", INSTALL + ON + GONE + ERASE, "exec", "/sbin/modprobe"),
+    (
+        "broken, and the helper before does not exist any more",
+        INSTALL + ON + GONE + BROKEN + ERASE,
+        "exec",
+        "/usr/sbin/modprobe",
+    ),
     ("its own file is gone already", f"{INSTALL} {ON} {BROKEN} rm {HELPER}; {ERASE}", "exec", "/usr/sbin/modprobe"),
     ("a chroot has another system's kernel", INSTALL + ON + ERASE, "", HELPER),
-    ("a container has, too", INSTALL + ON + CONTAINER + BROKEN + ERASE, "exec", HELPER),
+    ("a container has another system's kernel", INSTALL + ON + CONTAINER + BROKEN + ERASE, "exec", HELPER),
 ]
 
 
 @pytest.mark.parametrize(("script", "before", "switch"), [row[1:] for row in ROWS], ids=[row[0] for row in ROWS])
-def test_who_is_the_helper_once_the_package_is_gone(machine: Machine, script: str, before: str, switch: str) -> None:
+def test_the_kernels_helper_after_the_removal(machine: Machine, script: str, before: str, switch: str) -> None:
     machine.run("mkdir -p /etc/safe-modprobe/policy.d; : >/etc/safe-modprobe/policy.d/10-site.toml")
     machine.switch.write_text("/sbin/modprobe\n")
     machine.run(script, before)
@@ -124,7 +129,7 @@ def test_who_is_the_helper_once_the_package_is_gone(machine: Machine, script: st
     assert (machine.tree / "etc/safe-modprobe/policy.d/10-site.toml").exists()
 
 
-def test_an_upgrade_switches_nothing_off_and_ends_with_a_look(machine: Machine) -> None:
+def test_an_upgrade_switches_nothing_off_and_starts_the_watch(machine: Machine) -> None:
     machine.switch.write_text("/sbin/modprobe\n")
     machine.run(INSTALL + ON + "rpm -U --force --nodeps /srv/safe-modprobe.rpm")
     assert machine.now() == HELPER

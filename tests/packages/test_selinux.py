@@ -1,4 +1,4 @@
-"""The SELinux module, compiled into the whole reference policy as Debian has it. Fedora's is not to be had here."""
+"""Compile the SELinux module with Debian's reference policy. Fedora's policy is not packaged for Debian."""
 
 import bz2
 import subprocess
@@ -14,14 +14,14 @@ TO_CIL = "/usr/libexec/selinux/hll/pp"
 
 
 def compiled(into: Path, reference: list[Path], *modules: Path) -> subprocess.CompletedProcess[str]:
-    """neverallow and all; -M 1 for levels, which file contexts name."""
+    """Compile a policy, with neverallow checks. -M 1 enables the levels that file contexts name."""
     command = ["secilc", "-M", "1", "-o", into / "policy", "-f", into / "contexts", *reference, *modules]
     return subprocess.run(command, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Every module of the policy, in the language that the tools have in common."""
+    """Return every module of the reference policy, converted to CIL."""
     folder = tmp_path_factory.mktemp("reference")
     for path in POLICY.glob("*.pp.bz2"):
         into = folder / path.name.replace(".pp.bz2", ".cil")
@@ -54,13 +54,13 @@ def rules(policy: Path, *what: str) -> list[str]:
         ("/run/safe-modprobe/policy.d", "<<none>>"),
     ],
 )
-def test_whose_type_it_has(policy: Path, path: str, context: str) -> None:
+def test_the_file_context_of_a_path(policy: Path, path: str, context: str) -> None:
     command = ["matchpathcon", "-f", policy / "contexts", "-m", "file", path]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.stdout.split() == [path, context], done.stderr
 
 
-def test_the_kernel_runs_it_where_it_runs_modprobe(policy: Path) -> None:
+def test_the_kernel_runs_the_helper_in_modprobes_domain(policy: Path) -> None:
     assert rules(policy, "-T", "-s", "kernel_t", "-t", "kmod_exec_t", "-c", "process") == [
         "type_transition kernel_t kmod_exec_t:process kmod_t;"
     ]
@@ -75,7 +75,7 @@ NEEDS = [
     ("user_t", "process", "ptrace"),
     ("user_t", "file", "read"),
     ("user_t", "lnk_file", "read"),
-    ("kernel_t", "file", "read"),  # kernel threads ask, too
+    ("kernel_t", "file", "read"),  # A kernel thread can be the caller.
     ("nsfs_t", "file", "getattr"),
     ("tracefs_t", "file", "write"),
     ("var_run_t", "file", "rename"),
@@ -83,12 +83,12 @@ NEEDS = [
     ("syslogd_t", "unix_dgram_socket", "sendto"),
     ("kmsg_device_t", "chr_file", "write"),
     ("bin_t", "file", "execute"),  # Python
-    ("kmod_exec_t", "file", "execute_no_trans"),  # the last resort is modprobe
+    ("kmod_exec_t", "file", "execute_no_trans"),  # The last resort runs modprobe.
 ]
 
 
 @pytest.mark.parametrize(("target", "kind", "permission"), NEEDS)
-def test_it_may_do_there_what_it_does(policy: Path, target: str, kind: str, permission: str) -> None:
+def test_the_domain_has_the_permissions_it_needs(policy: Path, target: str, kind: str, permission: str) -> None:
     assert rules(policy, "-A", "-s", "kmod_t", "-t", target, "-c", kind, "-p", permission)
 
 
@@ -102,7 +102,7 @@ def test_it_may_do_there_what_it_does(policy: Path, target: str, kind: str, perm
         ("sysctl_modprobe_t", "file", "write"),
     ],
 )
-def test_it_may_do_no_more(policy: Path, target: str, kind: str, permission: str) -> None:
+def test_the_domain_has_no_other_permission(policy: Path, target: str, kind: str, permission: str) -> None:
     assert rules(policy, "-A", "-s", "kmod_t", "-t", target, "-c", kind, "-p", permission) == []
 
 
@@ -114,7 +114,7 @@ def test_it_may_do_no_more(policy: Path, target: str, kind: str, permission: str
         ("domain (process (getattr ptrace))", "shadow_t (file (read))", "neverallow check failed"),
     ],
 )
-def test_what_would_be_noticed(reference: list[Path], tmp_path: Path, old: str, new: str, why: str) -> None:
+def test_the_compiler_finds_a_wrong_rule(reference: list[Path], tmp_path: Path, old: str, new: str, why: str) -> None:
     wrong = tmp_path / "safe-modprobe.cil"
     wrong.write_text(MODULE.read_text().replace(old, new))
     done = compiled(tmp_path, reference, wrong)

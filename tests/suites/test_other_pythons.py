@@ -1,4 +1,4 @@
-"""The bindings on other releases' Python, Cython and libkmod, and with Cython 3 on this one's."""
+"""Test the bindings with the Python, Cython and libkmod of other releases, and with Cython 3 on this release."""
 
 import shutil
 import subprocess
@@ -17,9 +17,9 @@ BINDINGS = [
     "tests/unit/modules/test_plan.py",
 ]
 EXTENSIONS = ("setup.py", "pyproject.toml", "safe_modprobe/*.pyx", "safe_modprobe/*.pxd")
-"""What they are compiled from: all else of the package may change."""
+"""The sources of the extensions, which are the key of their cached build."""
 
-SAYS = "import sys, Cython; print(sys.version_info[:2], Cython.__version__.split('.')[0])"
+PRINT_VERSIONS = "import sys, Cython; print(sys.version_info[:2], Cython.__version__.split('.')[0])"
 
 ROWS = [
     ("trixie", "(3, 13) 3", "kmod version 34"),
@@ -29,30 +29,30 @@ ROWS = [
 
 @pytest.fixture
 def sources(tmp_path: Path) -> Path:
-    """What is built from, and its tests."""
+    """Return a copy of the sources and the tests."""
     copy_sources(tmp_path / "sources")
     subprocess.run(["cp", "-a", TOP / "tests", tmp_path / "sources"], check=True)
     return tmp_path / "sources"
 
 
 @pytest.mark.parametrize(("suite", "versions", "kmod"), ROWS)
-def test_the_bindings_build_and_pass_on(suite: str, versions: str, kmod: str, sources: Path) -> None:
-    """As `make install` built them there, for the guests of that release."""
-    assert in_build_root(suite, sources, ["python3", "-c", SAYS]).strip() == versions
+def test_the_bindings_work_on_another_release(suite: str, versions: str, kmod: str, sources: Path) -> None:
+    """`make install` built them there, for the guests of that release."""
+    assert in_build_root(suite, sources, ["python3", "-c", PRINT_VERSIONS]).strip() == versions
     assert in_build_root(suite, sources, ["kmod", "--version"]).startswith(kmod)
     for extension in (product(suite) / "tree/usr/lib/safe-modprobe/safe_modprobe").glob("*.so"):
         shutil.copy(extension, sources / "safe_modprobe")
-    said = in_build_root(
+    output = in_build_root(
         suite, sources, ["python3", "-m", "pytest", "-p", "no:cacheprovider", "--noconftest", *BINDINGS]
     )
-    last = said.strip().splitlines()[-1]
+    last = output.strip().splitlines()[-1]
     assert " passed" in last and "failed" not in last and "skipped" not in last, last
 
 
 def test_the_bindings_build_with_cython_3_on_this_python(sources: Path) -> None:
-    """The machine's own Cython is 0.29, by which everything else here is built."""
-    python = [sys.executable]  # the virtual environment's, which has Cython 3
-    done = subprocess.run([*python, "-c", SAYS], capture_output=True, text=True, check=True)
+    """All other builds here use this machine's Cython 0.29."""
+    python = [sys.executable]  # The virtual environment has Cython 3.
+    done = subprocess.run([*python, "-c", PRINT_VERSIONS], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "(3, 11) 3"
 
     def make(into: Path) -> None:

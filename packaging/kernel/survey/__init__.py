@@ -1,1 +1,1 @@
-"""The survey of request_module(): which names a kernel's sources can make it ask for, and who is asked before."""
+"""Survey the request_module() calls of a kernel's sources: the names they request, and the capability they declare."""

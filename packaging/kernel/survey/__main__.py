@@ -1,6 +1,6 @@
-"""Every request_module() of a kernel's sources, what it asks for, and which capability the series names there.
+"""List every request_module() of a kernel's sources, the names it requests, and the capability the series declares.
 
-The edge: arguments, output, exit code.
+This file handles arguments, output and the exit code.
 """
 
 import argparse
@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from survey import show
+from survey.model import Survey, SurveyError, Use
 from survey.series import applied
 from survey.tree import survey
-from survey.words import Survey, SurveyError, Use
 
 SERIES = sorted((Path(__file__).resolve().parents[1] / "patches").glob("series.*"))
-"""Ours, for several kernels."""
+"""The series of this folder, one per kernel version."""
 
 _EXAMPLES = """\
 examples:
@@ -22,14 +22,14 @@ examples:
   make survey KERNEL_SRC=linux ARGS=--json | jq -r '.calls[] | select(.capability == null).name'
   make survey KERNEL_SRC=linux ARGS=--no-series
 
-The tree must be clean (make mrproper): what was built from the sources has their words in it once more.
-Exit code: 0; 1 for an error, or for a mention that was not understood, which is shown.
+The tree must be clean (make mrproper), because files that a build makes repeat the sources' text.
+Exit code: 0 for success; 1 for an error, or if a mention was not understood. Such mentions are listed.
 """
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """The exit code."""
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # who reads may have seen enough
+    """Print the survey, and return the exit code."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # A reader such as head(1) may close the pipe early.
     given = _parser().parse_args(arguments)
     try:
         found = survey(given.tree, None if given.no_series else applied(given.tree, given.series or SERIES))
@@ -48,26 +48,31 @@ def _parser() -> argparse.ArgumentParser:
     )  # fmt: skip
     parser.add_argument("tree", metavar="KERNEL_SRC", type=Path, help="the top of a tree of Linux")
     form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="for machines, with the mentions that are no calls")
-    form.add_argument("--markdown", action="store_true", help="as in docs/call-sites")
+    form.add_argument("--json", action="store_true", help="print JSON, including mentions that are not calls")
+    form.add_argument("--markdown", action="store_true", help="print the tables of docs/call-sites")
     series = parser.add_mutually_exclusive_group()
     series.add_argument(
-        "--series", metavar="FILE", type=Path, nargs=1, help="a list of patches (default: ours that applies)"
+        "--series",
+        metavar="FILE",
+        type=Path,
+        nargs=1,
+        help="a list of patches (default: our first that applies)",
     )
-    series.add_argument("--no-series", action="store_true", help="the tree as it is, a patched one for instance")
+    series.add_argument("--no-series", action="store_true", help="survey the tree as it is, for example a patched one")
     return parser
 
 
 def _not_understood(found: Survey) -> int:
+    """Report the mentions that were not understood, and return the exit code."""
     unknown = [mention for mention in found.mentions if mention.use is Use.UNKNOWN]
     for mention in unknown:
         place = _printable(f"{mention.file}:{mention.line}: '{mention.word}'")
-        print(f"survey: {place} is in C that the parser does not understand; look at it by eye", file=sys.stderr)
+        print(f"survey: {place} is in C that the parser does not understand; check it by hand", file=sys.stderr)
     return 1 if unknown else 0
 
 
 def _printable(text: str) -> str:
-    """Names of files and what stands in them may be any bytes."""
+    """Escape control characters, because file names and sources may contain any bytes."""
     return "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in text)
 
 

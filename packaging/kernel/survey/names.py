@@ -1,4 +1,4 @@
-"""From a call's arguments to the names that it asks for: string macros resolved, the rest of a format as a pattern."""
+"""Derive the names that a call requests: resolve string macros, and turn the rest of the format into a pattern."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from survey.parse import Argument, Name, Piece, RawCall
 
 MAX_DEPTH = 5
-"""Macros in macros: MDIO_MODULE_PREFIX and the like are one deep."""
+"""Limit for macros that name macros. MDIO_MODULE_PREFIX and similar ones nest one level."""
 
 Macros = Mapping[str, Argument]
 
@@ -16,11 +16,11 @@ _TOKEN = re.compile(
     r'"((?:[^"\\]|\\.)*)"|([A-Za-z_]\w*)|(0\b|[1-9]\d*\b)|(/\*.*?\*/|//.*|\\\n|\s+|[()])|(.)', re.DOTALL
 )
 _UNKNOWN = "\0"
-"""No string literal has it in the sources, since C's are written with escapes."""
+"""Placeholder for an unknown part. C sources write NUL as an escape, so no literal contains this byte."""
 
 
 def wanted(calls: Iterable[RawCall]) -> set[str]:
-    """The macros that are given for a string or a number: those in capitals, as the kernel writes them."""
+    """Return the macros that the arguments name. The kernel writes macros in capitals."""
     return {
         piece.text
         for call in calls
@@ -31,8 +31,8 @@ def wanted(calls: Iterable[RawCall]) -> set[str]:
 
 
 def definitions(data: bytes, names: Iterable[str]) -> Iterator[tuple[str, Argument]]:
-    """What a file defines some macros as; with None in it for what is neither strings nor a number."""
-    names = [name for name in names if name.encode() in data]  # most files have none, and a regex is slow to say so
+    """Yield (macro, value) for each definition of these macros in a file. A part that is no text or number is None."""
+    names = [name for name in names if name.encode() in data]  # The regex is slow, and most files define none of them.
     if not names:
         return
     pattern = (_DEFINE % "|".join(sorted(names))).encode()
@@ -53,12 +53,12 @@ def _value(text: str) -> Iterator[Piece]:
 
 
 def inside(values: Iterable[Iterable[Argument]]) -> set[str]:
-    """The macros that these values name."""
+    """Return the macros that these values name."""
     return {piece.text for some in values for value in some for piece in value if isinstance(piece, Name)}
 
 
 def name_of(call: RawCall, macros: Macros) -> str:
-    """A pattern of glob(7) for all names that the call asks for."""
+    """Return a pattern of glob(7) that matches all names that the call requests."""
     if not call.arguments:
         return "*"
     text = _resolved(call.arguments[0], macros)
@@ -77,7 +77,7 @@ def name_of(call: RawCall, macros: Macros) -> str:
 
 
 def _converted(conversion: str, argument: Argument, macros: Macros) -> str:
-    """What a conversion becomes in the name, where that stands there: a string, or a number in plain decimal."""
+    """Return a conversion's part of the pattern: the string or decimal number that the sources give, or else `*`."""
     if conversion == "%s":
         text = _resolved(argument, macros)
         return "*" if _UNKNOWN in text else _literal(text)
@@ -95,7 +95,7 @@ def _number(argument: Argument, macros: Macros) -> int | None:
 
 
 def _resolved(argument: Argument, macros: Macros, depth: int = 0) -> str:
-    """An argument's text, in which _UNKNOWN stands for all that is no string."""
+    """Return an argument's text, with _UNKNOWN for each part that is not a string."""
     if not argument:
         return _UNKNOWN
     parts = []
@@ -108,5 +108,5 @@ def _resolved(argument: Argument, macros: Macros, depth: int = 0) -> str:
 
 
 def _literal(text: str) -> str:
-    """As a part of a pattern."""
+    """Escape text for a pattern."""
     return re.sub(r"[*?[]", r"[\g<0>]", text).replace(_UNKNOWN, "*")

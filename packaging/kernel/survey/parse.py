@@ -1,4 +1,4 @@
-"""What a file of C says, by tree-sitter: every mention of request_module, and the strings that the calls are given."""
+"""Find every mention of request_module in a C file with tree-sitter, and the arguments of the calls among them."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import tree_sitter_c
 from tree_sitter import Language, Node, Parser
 
-from survey.words import Mention, Use
+from survey.model import Mention, Use
 
-# From the beginning of a word, or a long one would be tried at each of its letters.
+# Without \b the regex would try each letter of a long word.
 WORD = re.compile(rb"\b\w*request_module\w*")
 
 FORMATS = {
@@ -23,10 +23,10 @@ FORMATS = {
     "request_module_for": 3,
     "try_then_request_module_cap": 3,
 }
-"""A call that asks -> which argument is the format, from 0. nft_request_module() queues a name that
-nf_tables_module_autoload() asks for (net/netfilter/nf_tables_api.c), so the names stand in its calls."""
+"""Function -> index of its format argument, from 0. nft_request_module() queues a name that
+nf_tables_module_autoload() requests later (net/netfilter/nf_tables_api.c), so its calls have the names."""
 DECLARING = frozenset(name for name in FORMATS if name.endswith(("_cap", "_for")))
-"""Those of the series: the capability and the prefix stand before the format."""
+"""The functions of the series. Their capability and prefix precede the format."""
 
 _ATTRIBUTE = re.compile(rb"\b__(?:printf|scanf|cold|noreturn)\b(?:\(\d+, ?\d+\))?")
 _PARSER = Parser(Language(tree_sitter_c.language()))
@@ -34,7 +34,7 @@ _PARSER = Parser(Language(tree_sitter_c.language()))
 
 @dataclass(frozen=True)
 class Name:
-    """A macro's name where a string or a number belongs."""
+    """The name of a macro in the place of a string or a number."""
 
     text: str
 
@@ -46,7 +46,7 @@ Argument = tuple[Piece, ...]
 
 @dataclass(frozen=True)
 class RawCall:
-    """A call as it stands there. `arguments` begin with the format; `before` are those before it, as text."""
+    """A call as the sources write it. `arguments` begin with the format; `before` has the text of those before it."""
 
     file: str
     line: int
@@ -58,10 +58,10 @@ class RawCall:
 
 
 def parse(file: str, data: bytes) -> tuple[list[Mention], list[RawCall]]:
-    """All mentions in a file, in their order, and the calls among them. What is no C is text throughout."""
+    """Return all mentions in a file in their order, and the calls among them. In other languages all are text."""
     if not file.endswith((".c", ".h")):
         return [Mention(file, _line(data, at), word, Use.TEXT) for at, word in _words(data)], []
-    # A function's attribute looks like its return type to whoever does not expand macros.
+    # The parser does not expand macros, and would take a function's attribute for its return type.
     tree = _PARSER.parse(_ATTRIBUTE.sub(lambda found: b" " * len(found[0]), data))
     mentions, calls = [], []
     for at, word in _words(data):
@@ -123,24 +123,24 @@ def _use(file: str, word: str, node: Node | None, at: int) -> tuple[Use, RawCall
     if node.parent.type == "function_declarator" and _defines(node.parent):
         return Use.DEFINITION, None
     use = _BY_PARENT.get(node.parent.type, Use.UNKNOWN)
-    return Use.UNKNOWN if word in FORMATS and use in _NO_CALLS and _followed(node) else use, None
+    return Use.UNKNOWN if word in FORMATS and use in _NO_CALLS and _may_be_call(node) else use, None
 
 
-def _followed(node: Node) -> bool:
-    """Whether a function's body has it with ( behind it, so that it may be a call that was taken for something else."""
-    around: Node | None = node
-    while around is not None and around.type not in ("compound_statement", "ERROR"):
-        around = around.parent
-    if around is None:
+def _may_be_call(node: Node) -> bool:
+    """Return whether it is in a function's body with ( behind it. Then it may be a call that the parser misread."""
+    body: Node | None = node
+    while body is not None and body.type not in ("compound_statement", "ERROR"):
+        body = body.parent
+    if body is None:
         return False
-    behind = (around.text or b"")[node.end_byte - around.start_byte :]
-    return behind.lstrip().startswith(b"(")
+    rest = (body.text or b"")[node.end_byte - body.start_byte :]
+    return rest.lstrip().startswith(b"(")
 
 
 def _in_macro(file: str, word: str, node: Node, at: int) -> tuple[Use, RawCall | None]:
-    """A macro's body is no C by itself; as a statement it is. A call whose name stands there is a call of its own.
+    """Classify a mention in a macro's body, parsed as a statement. A call with a literal format counts as a call.
 
-    One that passes on what it is given hides its own calls, unless they are known as FORMATS.
+    A macro that passes its argument on hides calls, unless the macro is one of FORMATS. So it is not understood.
     """
     text = (node.text or b"").replace(b"\\\n", b" \n")
     before = b"void f(void) { "
@@ -169,12 +169,12 @@ def _defines(declarator: Node) -> bool:
 
 
 def _function(node: Node) -> str:
-    """The name of the function around it; empty where there is none, or none that the parser sees."""
+    """Return the name of the enclosing function, or "" if the parser finds none."""
     inner, around = node, node.parent
     while around is not None:
         if around.type == "function_definition":
             found = _named(around)
-        elif around.type == "ERROR":  # braces that #ifdef opens twice: the head stands loose before them
+        elif around.type == "ERROR":  # An #ifdef opened a brace twice: the head precedes it as a sibling.
             before = [each for each in around.named_children if each.end_byte <= inner.start_byte]
             found = next(filter(None, map(_named, reversed(before))), "")
         else:
@@ -186,7 +186,7 @@ def _function(node: Node) -> str:
 
 
 def _named(head: Node) -> str:
-    """What a head of a function declares. scoped_guard(…) { } looks like one, and declares none."""
+    """Return the name that a function's head declares, or "": scoped_guard(…) { } looks like a head, and is none."""
     node: Node | None = head
     while node is not None and node.type != "function_declarator":
         node = node.child_by_field_name("declarator")
@@ -200,7 +200,7 @@ def _call(file: str, line: int, function: str, api: str, node: Node) -> RawCall:
     index = FORMATS[api]
     written = " ".join(_text(each) for each in arguments[index]) if len(arguments) > index else ""
     pieces = tuple(tuple(_pieces(each)) for each in arguments[index:])
-    if given is not None and b"\n#" in (given.text or b""):  # which of them count, only the preprocessor knows
+    if given is not None and b"\n#" in (given.text or b""):  # Only the preprocessor knows which arguments are used.
         pieces = ((*pieces[0][:1], None),)
     return RawCall(
         file, line, function, api, written, pieces,
@@ -209,7 +209,7 @@ def _call(file: str, line: int, function: str, api: str, node: Node) -> RawCall:
 
 
 def _split(nodes: Sequence[Node]) -> Iterator[list[Node]]:
-    """Arguments are what stands between commas: mostly a node each, but macros beside strings are several."""
+    """Yield the nodes of each argument. Most have one node, but a macro beside a string makes two."""
     argument: list[Node] = []
     for node in nodes:
         if node.type == ",":
@@ -230,14 +230,14 @@ def _pieces(nodes: Sequence[Node]) -> Iterator[Piece]:
             yield Name(_text(node))
         elif node.type in ("concatenated_string", "ERROR", "parenthesized_expression"):
             yield from _pieces([each for each in node.named_children if each.type != "comment"])
-        elif node.type == "call_expression" and (begun := node.child_by_field_name("function")):
-            # "a-" __stringify(X) looks as if "a-" were a part of the function's name.
-            yield from _pieces(begun.named_children[:-1] if begun.type == "concatenated_string" else [])
+        elif node.type == "call_expression" and (head := node.child_by_field_name("function")):
+            # The parser takes "a-" __stringify(X) for a call of a function whose name begins with "a-".
+            yield from _pieces(head.named_children[:-1] if head.type == "concatenated_string" else [])
             yield None
         else:
             yield None
 
 
 def _text(node: Node) -> str:
-    """The source on one line."""
+    """Return the node's source on one line."""
     return " ".join((node.text or b"").decode(errors="backslashreplace").split())

@@ -1,4 +1,4 @@
-"""What a series of patches leaves of a tree's files, by patch(1); the tree itself stays as it is."""
+"""Apply a series of patches to copies of a tree's files with patch(1). The tree itself is not changed."""
 
 import re
 import shutil
@@ -7,16 +7,16 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from survey.model import SurveyError
 from survey.tree import read
-from survey.words import SurveyError
 
 _OLD = re.compile(rb"^--- a/([^\t\n]+)", re.MULTILINE)
 _NEW = re.compile(rb"^\+\+\+ b/([^\t\n]+)", re.MULTILINE)
-_REMEDY = "give this kernel's by --series, or --no-series"
+_REMEDY = "pass this kernel's series with --series, or use --no-series"
 
 
 def applied(top: Path, series: Sequence[Path]) -> Mapping[str, bytes]:
-    """File -> what it says after the first of these series that applies to the tree. Raises SurveyError."""
+    """Return file -> content after the first of these series that applies. Raises SurveyError if none does."""
     why = []
     for each in series:
         try:
@@ -27,11 +27,11 @@ def applied(top: Path, series: Sequence[Path]) -> Mapping[str, bytes]:
 
 
 def patched(top: Path, series: Path) -> Mapping[str, bytes]:
-    """File -> what it says after the patches that a file of quilt(1)'s form lists. Raises SurveyError."""
+    """Return file -> content after the patches that a quilt(1) series file lists. Raises SurveyError if one fails."""
     lines = [line.partition("#")[0].strip() for line in read(series).decode(errors="surrogateescape").splitlines()]
     patches = [series.parent / line for line in lines if line]
     if not patches:
-        raise SurveyError(f"{series}: it lists no patch; {_REMEDY}")
+        raise SurveyError(f"{series}: the file lists no patch; {_REMEDY}")
     changed = {found.decode() for patch in patches for each in (_OLD, _NEW) for found in each.findall(read(patch))}
     with TemporaryDirectory(prefix="survey-") as name:
         work = Path(name)
@@ -45,9 +45,9 @@ def patched(top: Path, series: Path) -> Mapping[str, bytes]:
 
 
 def _apply(work: Path, patch: Path) -> None:
-    gone = [name for name in map(bytes.decode, _OLD.findall(read(patch))) if not (work / name).is_file()]
-    if gone:
-        raise SurveyError(f"{patch}: it changes {gone[0]}, which is not there; {_REMEDY}")
+    missing = [name for name in map(bytes.decode, _OLD.findall(read(patch))) if not (work / name).is_file()]
+    if missing:
+        raise SurveyError(f"{patch}: the patch changes {missing[0]}, which does not exist; {_REMEDY}")
     command: list[str | Path] = ["patch", "-p1", "--batch", "--silent", "--no-backup-if-mismatch"]
     command += ["-d", work, "-i", patch.resolve()]
     try:
@@ -56,4 +56,4 @@ def _apply(work: Path, patch: Path) -> None:
         raise SurveyError("patch(1) is not installed; Debian's package patch has it") from None
     if done.returncode:
         why = (done.stdout or done.stderr).strip().partition("\n")[0]
-        raise SurveyError(f"{patch}: it does not apply ({why}); {_REMEDY}")
+        raise SurveyError(f"{patch}: the patch does not apply ({why}); {_REMEDY}")

@@ -1,11 +1,11 @@
-"""A survey for people, for machines, and for docs/."""
+"""Format a survey as text, JSON, or the Markdown tables of docs/."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 
-from survey.words import Call, Kind, Survey, Use
+from survey.model import Call, Kind, Survey, Use
 
 _HEAD = """# request_module() in Linux {version}
 
@@ -15,7 +15,7 @@ _COLUMNS = ("place", "function", "call", "format", "asks for", "capability")
 
 
 def text(survey: Survey) -> Iterator[str]:
-    """A line for each call, as editors and grep(1) follow them; then what it comes to."""
+    """Yield a line per call in grep(1)'s format, and then the counts."""
     for call in survey.calls:
         yield (
             f"{call.file}:{call.line}: {call.function or '?'}: {call.api}({call.format}): {call.kind} {call.name}"
@@ -31,7 +31,7 @@ def text(survey: Survey) -> Iterator[str]:
 
 
 def to_json(survey: Survey) -> str:
-    """All of it, mentions that are no calls too."""
+    """Return the whole survey as JSON, including mentions that are not calls."""
     found = asdict(survey)
     found["calls"] = [{**asdict(call), "prefix": call.prefix, "kind": call.kind} for call in survey.calls]
     found["counts"] = {title: dict(rows) for title, rows in _counts(survey)}
@@ -39,7 +39,7 @@ def to_json(survey: Survey) -> str:
 
 
 def markdown(survey: Survey) -> Iterator[str]:
-    """The table for docs/."""
+    """Yield the lines of the tables in docs/call-sites."""
     yield _HEAD.format(version=survey.version)
     yield from _table(
         ("what", "count"),
@@ -68,7 +68,7 @@ def markdown(survey: Survey) -> Iterator[str]:
 
 
 def _counts(survey: Survey) -> Iterator[tuple[str, list[tuple[str, int]]]]:
-    """Titles, and what is counted under them."""
+    """Yield (title, [(name, count), …])."""
     grep = survey.grep
     rest = grep.lines - grep.constant - grep.formatted
     yield (
@@ -82,7 +82,7 @@ def _counts(survey: Survey) -> Iterator[tuple[str, list[tuple[str, int]]]]:
 
 
 def _uncovered(survey: Survey) -> list[tuple[str, list[str]]]:
-    """What is asked for -> where, for the calls that the series leaves as they are."""
+    """Return (requested name, files) for the calls that the series does not change."""
     found: dict[str, dict[str, None]] = {}
     for call in survey.uncovered:
         found.setdefault(call.name, {})[call.file] = None

@@ -1,4 +1,4 @@
-"""A tree of kernel sources: its files, its version, and all that they say of request_module."""
+"""Read a tree of kernel sources: its version, its files, and every mention of request_module in them."""
 
 import os
 import re
@@ -6,21 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from survey.model import Call, Grep, Mention, Survey, SurveyError
 from survey.names import definitions, inside, name_of, wanted
 from survey.parse import DECLARING, Argument, RawCall, parse
-from survey.words import Call, Grep, Mention, Survey, SurveyError
 
 _THREAD = re.compile(rb"request_module\b")
 _VERSION = re.compile(rb"^(VERSION|PATCHLEVEL|SUBLEVEL) *= *(\d+) *$", re.MULTILINE)
 _BINARY = 8000
-"""Bytes from the beginning: git(1) calls binary what has a NUL in them."""
-_PARTIAL = "a survey that leaves something out is none"
+"""git(1) treats a file with a NUL in this many first bytes as binary."""
+_PARTIAL = "the survey would be incomplete"
 
 
 def survey(top: Path, after: Mapping[str, bytes] | None = None) -> Survey:
-    """All of a tree that nothing was built in. `after` are the files that the series changes, as it leaves them.
+    """Survey a clean tree. `after` maps the files that the series changes to their content after it.
 
-    Raises SurveyError for what is no tree of sources or cannot be read.
+    Raises SurveyError if the folder is not a kernel source tree, or a file cannot be read.
     """
     version = version_of(top)
     lines: list[bytes] = []
@@ -34,11 +34,11 @@ def survey(top: Path, after: Mapping[str, bytes] | None = None) -> Survey:
             headers.append(top / file)
         if b"request_module" not in data or b"\0" in data[:_BINARY]:
             continue
-        # With its name, as grep has it before each line.
+        # grep prefixes each line with the file's name, which may match as well.
         lines += [os.fsencode(f"{file}:") + line for line in data.split(b"\n") if _THREAD.search(line)]
-        said, asked = parse(file, data)
-        mentions += said
-        raw += asked
+        found, calls_here = parse(file, data)
+        mentions += found
+        raw += calls_here
         mentioning[file] = data
     later = [call for file, data in (after or {}).items() for call in parse(file, data)[1]]
     macros = _macros([*raw, *later], headers)
@@ -51,18 +51,18 @@ def survey(top: Path, after: Mapping[str, bytes] | None = None) -> Survey:
 
 
 def version_of(top: Path) -> str:
-    """VERSION.PATCHLEVEL.SUBLEVEL, by the Makefile. Raises SurveyError for what is no tree of sources."""
+    """Return VERSION.PATCHLEVEL.SUBLEVEL of the Makefile. Raises SurveyError if this is not a kernel source tree."""
     makefile = top / "Makefile"
     found = dict(_VERSION.findall(read(makefile)[:4096])) if makefile.is_file() else {}
     sources = any((top / each).is_file() for each in ("kernel/module/kmod.c", "kernel/kmod.c"))
     if len(found) != 3 or not sources:
         missing = "kernel/module/kmod.c or kernel/kmod.c" if len(found) == 3 else "a Makefile with the kernel's VERSION"
-        raise SurveyError(f"{top}: no kernel sources, for want of {missing}; give the top of a tree of Linux")
+        raise SurveyError(f"{top}: not a kernel source tree, it lacks {missing}; pass the top of a Linux tree")
     return ".".join(found[key].decode() for key in (b"VERSION", b"PATCHLEVEL", b"SUBLEVEL"))
 
 
 def read(path: Path) -> bytes:
-    """A file's bytes. Raises SurveyError."""
+    """Return a file's bytes. Raises SurveyError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -70,7 +70,7 @@ def read(path: Path) -> bytes:
 
 
 def _files(top: Path) -> Iterator[str]:
-    """Every regular file below it, in order. Links lead to files that are there anyway."""
+    """Yield every regular file below a folder, in order. Links are skipped, because their targets are listed anyway."""
 
     def fail(error: OSError) -> None:
         raise SurveyError(f"{error.filename}: {error.strerror}; {_PARTIAL}")
@@ -90,20 +90,20 @@ def _grep(lines: Sequence[bytes]) -> Grep:
 
 
 def _macros(raw: Sequence[RawCall], files: Iterable[Path | bytes]) -> Mapping[str, Argument]:
-    """What files define as the strings that calls are given. Who says two things of one macro says nothing."""
+    """Return the values of the macros that calls use. A macro with different definitions is unknown."""
     found: dict[str, set[Argument]] = {}
-    names, asked = wanted(raw), set[str]()
-    while names:  # a macro's value may name others
-        asked |= names
+    names, looked_up = wanted(raw), set[str]()
+    while names:  # A macro's value may name other macros.
+        looked_up |= names
         for file in files:
             for name, value in definitions(file if isinstance(file, bytes) else read(file), names):
                 found.setdefault(name, set()).add(value)
-        names = inside(found.values()) - asked
+        names = inside(found.values()) - looked_up
     return {name: next(iter(values)) if len(values) == 1 else (None,) for name, values in found.items()}
 
 
 def _call(call: RawCall, macros: Mapping[str, Argument], files: Mapping[str, bytes]) -> Call:
-    """A call with its name; a macro of its own file's is meant before any header's."""
+    """Return a call with its name resolved. A macro of the same file takes precedence over one of a header."""
     own = _macros([call], [files[call.file]])
     capability = call.before[-2] if call.api in DECLARING and len(call.before) > 1 else None
     name = name_of(call, {**macros, **own})
@@ -111,7 +111,10 @@ def _call(call: RawCall, macros: Mapping[str, Argument], files: Mapping[str, byt
 
 
 def _converted(calls: Sequence[Call], later: Sequence[Call]) -> list[Call]:
-    """The calls with the capability that the series names at the same place: the same function and the same names."""
+    """Return the calls with the capability that the series declares at the same place: same function, same name.
+
+    Raises SurveyError if the series declares a call that the tree does not have.
+    """
     named: dict[tuple[str, str, str], list[Call]] = {}
     for call in later:
         named.setdefault((call.file, call.function, call.name), []).append(call)
@@ -121,7 +124,7 @@ def _converted(calls: Sequence[Call], later: Sequence[Call]) -> list[Call]:
         found.append(replace(call, capability=queue.pop(0).capability) if queue else call)
     for call in (each for queue in named.values() for each in queue if each.capability is not None):
         raise SurveyError(
-            f"{call.file}: the series has {call.function}() ask for '{call.name}', which the tree does not;"
-            " the table would be of neither"
+            f"{call.file}: the series makes {call.function}() request '{call.name}', and the tree does not;"
+            " use a series for this kernel"
         )
     return found

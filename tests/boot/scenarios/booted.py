@@ -1,4 +1,4 @@
-"""The next boot: it is on before anybody asks, it costs little, and all is well."""
+"""A boot with safe-modprobe enabled: it is on in time, costs little, and recovers from failures of the helper."""
 
 import json
 import os
@@ -6,69 +6,80 @@ import re
 
 from agent import say
 from guest import Guest
-from whole import HELPER, UNIT, USUAL, current, failed, got, in_time, setup, state, well  # noqa: F401
+from system import (
+    HELPER,
+    UNIT,
+    USUAL,
+    check_output,
+    failed_units,
+    kernel_helper,
+    loads_af_alg,
+    setup,  # noqa: F401
+    unit_state,
+    wait_until,
+)
 
 CODE = "/usr/lib/safe-modprobe/safe_modprobe"
 PYTHON = "/usr/bin/python3"
 WATCH, PATH, TIMER = (f"safe-modprobe-watch.{kind}" for kind in ("service", "path", "timer"))
 
 
-def test_it_is_on(guest: Guest) -> None:
-    assert current() == HELPER
-    assert state(guest, UNIT) == ("enabled", "active")
+def test_safe_modprobe_is_on_after_the_boot(guest: Guest) -> None:
+    assert kernel_helper() == HELPER
+    assert unit_state(guest, UNIT) == ("enabled", "active")
     assert os.path.isdir("/sys/kernel/tracing/instances/safe-modprobe")
 
 
-def test_all_units_are_well(guest: Guest) -> None:
-    assert guest.sh("systemctl is-system-running --wait").stdout == "running\n", failed(guest)
+def test_no_unit_has_failed(guest: Guest) -> None:
+    assert guest.sh("systemctl is-system-running --wait").stdout == "running\n", failed_units(guest)
 
 
-def test_it_came_before_sysinit_target(guest: Guest) -> None:
-    def when(unit: str) -> int:
-        return int(well(guest, f"systemctl show -P ActiveEnterTimestampMonotonic {unit}"))
+def test_it_is_switched_on_before_sysinit_target(guest: Guest) -> None:
+    def activated(unit: str) -> int:
+        return int(check_output(guest, f"systemctl show -P ActiveEnterTimestampMonotonic {unit}"))
 
-    assert 0 < when("sys-kernel-tracing.mount") < when(UNIT) < when("sysinit.target")
+    assert 0 < activated("sys-kernel-tracing.mount") < activated(UNIT) < activated("sysinit.target")
 
 
-def test_its_cost_is_known(guest: Guest) -> None:
-    """Printed with the tests' results, for what seconds mean where all is emulated."""
-    blame = well(guest, "systemd-analyze blame --no-pager")
+def test_switching_on_costs_little(guest: Guest) -> None:
+    """Seconds mean little in an emulated machine, so they are also printed with the tests' results."""
+    blame = check_output(guest, "systemd-analyze blame --no-pager")
     time = next(line.strip() for line in blame.splitlines() if line.endswith(UNIT))
-    whole = well(guest, "systemd-analyze time").splitlines()[0]
-    cpu = int(well(guest, f"systemctl show -P CPUUsageNSec {UNIT}")) / 1e9
-    say({"note": f"systemd-analyze: {time} ({cpu:.1f} s of processor time); {whole}"})
+    total = check_output(guest, "systemd-analyze time").splitlines()[0]
+    cpu = int(check_output(guest, f"systemctl show -P CPUUsageNSec {UNIT}")) / 1e9
+    say({"note": f"systemd-analyze: {time} ({cpu:.1f} s of processor time); {total}"})
     assert cpu < 5, cpu
     assert re.match(r"[\d.]+m?s safe-modprobe.service$", time), time
 
 
-def test_a_user_is_refused_and_root_is_served(guest: Guest) -> None:
-    assert not got(guest, 1000)
-    assert got(guest, 0)
+def test_a_user_is_refused_and_root_is_not(guest: Guest) -> None:
+    assert not loads_af_alg(guest, 1000)
+    assert loads_af_alg(guest, 0)
 
 
-def test_the_journal_has_the_fields(guest: Guest) -> None:
+def test_the_journal_has_the_fields_of_a_refusal(guest: Guest) -> None:
     guest.run_as(1000, lambda: guest.ask_socket(38, 5))
 
-    def last() -> dict:
+    def last_refusal() -> dict:
         text = guest.sh("journalctl -q -b -o json -n 1 -t safe-modprobe SAFE_MODPROBE_VERDICT=deny").stdout
         return json.loads(text) if text else {}
 
-    in_time(guest, lambda: last().get("SAFE_MODPROBE_CALLER_UID") == "1000")
-    fields = last()
+    wait_until(guest, lambda: last_refusal().get("SAFE_MODPROBE_CALLER_UID") == "1000")
+    fields = last_refusal()
     assert (fields["SAFE_MODPROBE_ALIAS"], fields["SAFE_MODPROBE_MODULES"]) == ("net-pf-38", "af_alg"), fields
     assert (fields["SAFE_MODPROBE_SOURCE"], fields["SAFE_MODPROBE_CALLER_UNIT"]) == ("tracefs", "job.service"), fields
     assert re.fullmatch("[0-9a-f]{32}", fields["MESSAGE_ID"])
 
 
-def test_status_has_nothing_to_say(guest: Guest) -> None:
-    said = json.loads(well(guest, "safe-modprobectl status --json"))
-    assert (said["state"], said["protects"], said["at_boot"]) == ("on", True, True), said
-    assert [each for each in said["problems"] if each["severity"] != "note"] == [], said["problems"]
+def test_status_reports_no_problem(guest: Guest) -> None:
+    status = json.loads(check_output(guest, "safe-modprobectl status --json"))
+    assert (status["state"], status["protects"], status["at_boot"]) == ("on", True, True), status
+    assert [each for each in status["problems"] if each["severity"] != "note"] == [], status["problems"]
 
 
-def test_nobody_was_refused_during_the_boot(guest: Guest) -> None:
-    """But the users of these tests."""
-    text = well(guest, "journalctl -q -b -o json SAFE_MODPROBE_VERDICT=deny")
+def test_the_boot_itself_caused_no_refusal(guest: Guest) -> None:
+    """Only the unprivileged user of these tests was refused."""
+    text = check_output(guest, "journalctl -q -b -o json SAFE_MODPROBE_VERDICT=deny")
     refused = [json.loads(line) for line in text.splitlines()]
     assert [each for each in refused if each.get("SAFE_MODPROBE_CALLER_UID") != "1000"] == []
 
@@ -76,94 +87,102 @@ def test_nobody_was_refused_during_the_boot(guest: Guest) -> None:
 def test_a_helper_that_does_not_run_is_noticed(guest: Guest) -> None:
     os.rename(PYTHON, f"{PYTHON}.away")
     try:
-        in_time(guest, lambda: current() == USUAL)
-        assert got(guest, 0)
-        in_time(guest, lambda: state(guest, WATCH)[1] == "failed")
+        wait_until(guest, lambda: kernel_helper() == USUAL)
+        assert loads_af_alg(guest, 0)
+        wait_until(guest, lambda: unit_state(guest, WATCH)[1] == "failed")
     finally:
         os.rename(f"{PYTHON}.away", PYTHON)
-    in_time(guest, lambda: current() == HELPER)
-    in_time(guest, lambda: failed(guest) == [])
-    assert not got(guest, 1000)
+    wait_until(guest, lambda: kernel_helper() == HELPER)
+    wait_until(guest, lambda: failed_units(guest) == [])
+    assert not loads_af_alg(guest, 1000)
 
 
 def test_an_extension_of_another_python_is_noticed(guest: Guest) -> None:
     name = next(name for name in os.listdir(CODE) if name.startswith("kmod.") and name.endswith(".so"))
     os.rename(f"{CODE}/{name}", f"{CODE}/{name}.away")
     try:
-        in_time(guest, lambda: state(guest, WATCH)[1] == "failed")
-        assert current() == HELPER
-        assert not got(guest, 1000)
-        assert got(guest, 0)
-        assert "root's requests are left to modprobe" in well(guest, "journalctl -q -b -t safe-modprobe -p err")
+        wait_until(guest, lambda: unit_state(guest, WATCH)[1] == "failed")
+        assert kernel_helper() == HELPER
+        assert not loads_af_alg(guest, 1000)
+        assert loads_af_alg(guest, 0)
+        assert "root's requests are left to modprobe" in check_output(guest, "journalctl -q -b -t safe-modprobe -p err")
     finally:
         os.rename(f"{CODE}/{name}.away", f"{CODE}/{name}")
-    in_time(guest, lambda: failed(guest) == [])
+    wait_until(guest, lambda: failed_units(guest) == [])
 
 
-def test_a_boot_that_failed_is_done_again(guest: Guest) -> None:
-    """As in the middle of an upgrade: the interpreter is not there while the unit is started, and comes later."""
-    well(guest, f"systemctl stop {UNIT}")
+def test_switching_on_is_retried_after_a_failure(guest: Guest) -> None:
+    """The interpreter is missing while the unit starts, as in the middle of an upgrade, and returns later."""
+    check_output(guest, f"systemctl stop {UNIT}")
     os.rename(PYTHON, f"{PYTHON}.away")
     try:
         assert guest.sh(f"systemctl start {UNIT}").returncode != 0
-        assert (current(), state(guest, UNIT)[1], state(guest, TIMER)[1]) == (USUAL, "failed", "active")
+        assert (kernel_helper(), unit_state(guest, UNIT)[1], unit_state(guest, TIMER)[1]) == (
+            USUAL,
+            "failed",
+            "active",
+        )
     finally:
         os.rename(f"{PYTHON}.away", PYTHON)
-    in_time(guest, lambda: current() == HELPER, 90)
-    in_time(guest, lambda: state(guest, UNIT)[1] == "active" and failed(guest) == [])
-    well(guest, f"systemctl restart {WATCH}")
-    in_time(guest, lambda: state(guest, TIMER)[1] == "inactive")
-    assert not got(guest, 1000)
-    assert got(guest, 0)
+    wait_until(guest, lambda: kernel_helper() == HELPER, 90)
+    wait_until(guest, lambda: unit_state(guest, UNIT)[1] == "active" and failed_units(guest) == [])
+    check_output(guest, f"systemctl restart {WATCH}")
+    wait_until(guest, lambda: unit_state(guest, TIMER)[1] == "inactive")
+    assert not loads_af_alg(guest, 1000)
+    assert loads_af_alg(guest, 0)
 
 
-def test_who_stops_it_is_not_asked_again(guest: Guest) -> None:
-    """Neither in this boot, nor because its ring was busy meanwhile."""
+def test_it_stays_off_after_systemctl_stop(guest: Guest) -> None:
+    """The watch does not switch it on again, even if the tracing instance was busy during the stop."""
     with open("/sys/kernel/tracing/instances/safe-modprobe/trace_pipe"):
-        well(guest, f"systemctl stop {UNIT}")
-    well(guest, f"systemctl restart {WATCH}")
-    assert (current(), state(guest, UNIT), state(guest, TIMER)[1]) == (USUAL, ("enabled", "inactive"), "inactive")
-    well(guest, f"systemctl start {UNIT}")
-    assert current() == HELPER
+        check_output(guest, f"systemctl stop {UNIT}")
+    check_output(guest, f"systemctl restart {WATCH}")
+    assert (kernel_helper(), unit_state(guest, UNIT), unit_state(guest, TIMER)[1]) == (
+        USUAL,
+        ("enabled", "inactive"),
+        "inactive",
+    )
+    check_output(guest, f"systemctl start {UNIT}")
+    assert kernel_helper() == HELPER
 
 
-def test_it_comes_back_though_nothing_changes(guest: Guest) -> None:
-    """What the path does not see, the timer does: here the path is stopped meanwhile."""
-    well(guest, f"systemctl stop {PATH}")
+def test_the_timer_switches_it_on_again_without_the_path_unit(guest: Guest) -> None:
+    """The path unit is stopped during the repair, so only the timer can notice it."""
+    check_output(guest, f"systemctl stop {PATH}")
     os.rename(PYTHON, f"{PYTHON}.away")
     try:
         assert guest.sh(f"systemctl restart {WATCH}").returncode != 0
-        assert (current(), state(guest, TIMER)[1]) == (USUAL, "active")
+        assert (kernel_helper(), unit_state(guest, TIMER)[1]) == (USUAL, "active")
     finally:
         os.rename(f"{PYTHON}.away", PYTHON)
-    assert current() == USUAL
-    in_time(guest, lambda: current() == HELPER, 100)
-    in_time(guest, lambda: state(guest, TIMER)[1] == "inactive" and failed(guest) == [])
-    well(guest, f"systemctl start {PATH}")
+    assert kernel_helper() == USUAL
+    wait_until(guest, lambda: kernel_helper() == HELPER, 100)
+    wait_until(guest, lambda: unit_state(guest, TIMER)[1] == "inactive" and failed_units(guest) == [])
+    check_output(guest, f"systemctl start {PATH}")
 
 
-def test_counts_are_recorded_however_often_there_are_some(guest: Guest) -> None:
-    """Five in ten seconds are systemd's own limit, after which it would start nothing any more."""
+def test_counts_are_recorded_more_often_than_systemds_start_limit(guest: Guest) -> None:
+    """By default systemd refuses to start a unit more than five times in ten seconds."""
     for _ in range(9):
         guest.write("/run/safe-modprobe/counts.pending", "")
-        in_time(guest, lambda: not os.path.exists("/run/safe-modprobe/counts.pending"))
-        in_time(guest, lambda: state(guest, "safe-modprobe-counts.service")[1] == "inactive")
-    assert state(guest, "safe-modprobe-counts.path")[1] == "active" and failed(guest) == []
+        wait_until(guest, lambda: not os.path.exists("/run/safe-modprobe/counts.pending"))
+        wait_until(guest, lambda: unit_state(guest, "safe-modprobe-counts.service")[1] == "inactive")
+    assert unit_state(guest, "safe-modprobe-counts.path")[1] == "active" and failed_units(guest) == []
 
 
-def test_another_kernel_that_was_installed_changes_nothing(guest: Guest) -> None:
-    """Its modules are there for its own boot; those of the kernel that runs are what is asked for until then."""
+def test_installing_another_kernel_changes_nothing(guest: Guest) -> None:
+    """Until the next boot the helper uses the modules of the running kernel only."""
     release = os.uname().release
-    well(
+    check_output(
         guest, f"cp -al /lib/modules/{release} /lib/modules/9.9.9 && find /lib/modules/9.9.9 -name 'modules.*' -delete"
     )
     try:
-        assert not got(guest, 1000)
-        assert got(guest, 0), "without indexes, as while they are made"
-        well(guest, "cp /lib/modules/$(uname -r)/modules.* /lib/modules/9.9.9")
+        assert not loads_af_alg(guest, 1000)
+        assert loads_af_alg(guest, 0), "the other kernel has no indexes yet, as while depmod makes them"
+        check_output(guest, "cp /lib/modules/$(uname -r)/modules.* /lib/modules/9.9.9")
         done = guest.sh("safe-modprobectl explain --json --kernel 9.9.9 --uid 1000 net-pf-38")
         assert json.loads(done.stdout)["verdict"] == "deny", done
-        assert not got(guest, 1000)
-        assert got(guest, 0)
+        assert not loads_af_alg(guest, 1000)
+        assert loads_af_alg(guest, 0)
     finally:
-        well(guest, "rm -r /lib/modules/9.9.9")
+        check_output(guest, "rm -r /lib/modules/9.9.9")

@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0
 /*
- * A call site that declares whatever it is told: "CAP|PREFIX|NAME" in /proc/smp_declare is
- * request_module_cap(CAP, PREFIX, "%s", NAME), where the PREFIX (null) is no prefix at all;
- * smp_declare_nowait does not wait, and smp_declare_as_opener asks with the credentials of who opened it.
- * A read tells what it returned.
+ * A call site that declares any capability and prefix. A write of "CAP|PREFIX|NAME" to /proc/smp_declare
+ * calls request_module_cap(CAP, PREFIX, "%s", NAME). The PREFIX "(null)" passes NULL.
+ * smp_declare_nowait does not wait. smp_declare_as_opener uses the credentials of the file's opener.
+ * A read returns the result.
  */
 #include <linux/cred.h>
 #include <linux/kmod.h>

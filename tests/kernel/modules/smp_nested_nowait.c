@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Its init asks for another module, and does not wait: the helper that inserts this one may have ended by then. */
+/* The init requests another module without waiting: the helper that inserts this one may end before that request. */
 #include <linux/kmod.h>
 #include <linux/module.h>
 
@@ -14,5 +14,5 @@ static void __exit test_exit(void) { }
 module_exit(test_exit);
 
 MODULE_ALIAS("net-pf-34");
-MODULE_DESCRIPTION("safe-modprobe test: asks in its init, and does not wait");
+MODULE_DESCRIPTION("safe-modprobe test: requests a module in its init, and does not wait");
 MODULE_LICENSE("GPL");

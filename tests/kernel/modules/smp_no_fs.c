@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0
-/* Answers to a file system's name, and registers none. */
+/* Has the alias of a file system, and registers none. */
 #include <linux/module.h>
 
 MODULE_ALIAS("fs-smp_no_fs");

@@ -1,11 +1,11 @@
-"""The kernel threads that build and test algorithms: they ask as who wants one, and nobody is refused with another."""
+"""Crypto's kernel threads make requests with their requester's credentials, and a refusal hits only that requester."""
 
 import errno
 import os
 import signal
 
-from asking import MODULE, RECORDER, RECORDS, normal, record, recorded, unharmed, wait_for_helpers
 from guest import Guest, wait_for
+from requesters import MODULE, RECORDER, RECORDS, assert_kernel_healthy, normal, record, recorded, wait_for_helpers
 
 AESN = b"authencesn(hmac(sha256),cbc(aes))"
 PARTS = (
@@ -21,19 +21,19 @@ exec /sbin/modprobe -q -- "$name"
 
 
 def setup(guest: Guest) -> None:
-    """Before each test: sockets can ask, and none of the algorithms is there."""
+    """Before each test: load AF_ALG and unload the algorithms, so that a bind(2) requests them."""
     guest.write("/proc/sys/kernel/modprobe", "/sbin/modprobe\n")
     guest.sh("modprobe -a af_alg algif_aead algif_hash")
     guest.unload(*PARTS)
     record(guest)
 
 
-def test_the_deputy_asks_as_who_wants_the_algorithm(guest: Guest) -> None:
-    """cryptomgr_probe is a kernel thread. The parts of the name are asked for by it, and by probes that it starts."""
+def test_a_probe_requests_with_its_requesters_credentials(guest: Guest) -> None:
+    """The kernel thread cryptomgr_probe, and probes that it starts, request the parts of the name."""
     for uid, words in ((1000, [normal(1000)]), (0, []), (1001, [normal(1001)])):
         record(guest)
-        done = guest.run_as(uid, lambda uid=uid: guest.ask_alg_bind(b"aead", b"nosuch%d(nosuch(x),y)" % uid))
-        assert done == errno.ENOENT
+        error = guest.run_as(uid, lambda uid=uid: guest.ask_alg_bind(b"aead", b"nosuch%d(nosuch(x),y)" % uid))
+        assert error == errno.ENOENT
         found = recorded()
         names = [each[2] for each in found]
         assert b"crypto-nosuch%d(nosuch(x),y)" % uid in names, names  # the task itself
@@ -41,20 +41,20 @@ def test_the_deputy_asks_as_who_wants_the_algorithm(guest: Guest) -> None:
         assert [each[3:] for each in found] == [words] * len(found)
 
 
-def test_a_capability_that_was_dropped_for_the_deputy_is_not_its_own(guest: Guest) -> None:
-    for who, words in (
+def test_a_probe_has_only_the_capabilities_of_its_requester(guest: Guest) -> None:
+    for credentials, words in (
         (dict(caps=()), [normal(0)]),
         (dict(caps=MODULE), []),
         (dict(user_namespace=True), [normal(0)]),
     ):
         record(guest)
-        guest.run_as(0, lambda: guest.ask_alg_bind(b"aead", b"nosuch(nosuch)"), **who)
+        guest.run_as(0, lambda: guest.ask_alg_bind(b"aead", b"nosuch(nosuch)"), **credentials)
         found = recorded()
         assert found and [each[3:] for each in found] == [words] * len(found)
 
 
-def test_a_self_test_asks_as_who_wants_the_algorithm(guest: Guest) -> None:
-    """cryptomgr_test compares with a generic implementation of the same: with aes_ti or, on 7.2, hmac's template."""
+def test_a_self_test_requests_with_its_requesters_credentials(guest: Guest) -> None:
+    """cryptomgr_test requests a generic implementation to compare with: that of aes_ti or, on 7.2, of hmac."""
     guest.sh("/sbin/modprobe -aq authenc hmac crypto-sha256 cbc aes_ti")
     if "aes_ti" in guest.modules():
         name = b"authenc(hmac(sha256-generic),cbc(aes-fixed-time))"
@@ -64,43 +64,43 @@ def test_a_self_test_asks_as_who_wants_the_algorithm(guest: Guest) -> None:
         name, compared = b"authenc(hmac(sha256-lib),cbc(aes-lib))", b"authenc(hmac-sha256-lib,cbc(aes-lib))"
     for uid, words in ((1000, [normal(1000)]), (0, [])):
         record(guest)
-        done = guest.run_as(uid, lambda: guest.ask_alg_bind(b"aead", name))
+        error = guest.run_as(uid, lambda: guest.ask_alg_bind(b"aead", name))
         found = recorded()
-        assert done == 0, (uid, errno.errorcode.get(done), found)
+        assert error == 0, (uid, errno.errorcode.get(error), found)
         assert b"crypto-" + compared in [each[2] for each in found], found
         assert [each[3:] for each in found] == [words] * len(found), found
         guest.unload("authenc", "cbc", "hmac")
         guest.sh("/sbin/modprobe -aq authenc cbc hmac")
-    unharmed(guest)
+    assert_kernel_healthy(guest)
 
 
-def refusing(guest: Guest) -> None:
-    """From now on a slow helper that refuses uid 1000, and gives everybody else what they ask for."""
+def refuse_uid_1000(guest: Guest) -> None:
+    """Make the kernel's helper a slow script that refuses uid 1000, and runs modprobe for all other callers."""
     guest.write(RECORDER, _REFUSES_1000)
 
 
-def begins(guest: Guest, uid: int, **who: object):
-    """This user asks in a process of its own, and the template's helper is at work; a function that tells the errno."""
+def start_bind(guest: Guest, uid: int, **credentials: object):
+    """Start a bind(2) in a new process, and wait for the template's helper. Return a function that returns the errno."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        guest.become(uid, **who)
+        guest.become(uid, **credentials)
         os.write(writer, b"%d" % guest.ask_alg_bind(b"aead", AESN))
         os._exit(0)
     os.close(writer)
-    wait_for(lambda: b"crypto-authencesn" in asked_for())
+    wait_for(lambda: b"crypto-authencesn" in running_requests())
 
-    def ends() -> int:
+    def finish() -> int:
         with os.fdopen(reader, "rb") as file:
-            done = int(file.read())
+            error = int(file.read())
         os.waitpid(pid, 0)
-        return done
+        return error
 
-    return ends
+    return finish
 
 
-def asked_for() -> list[bytes]:
-    """What is asked for right now."""
+def running_requests() -> list[bytes]:
+    """Return the names that helpers handle right now."""
     found = []
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
@@ -111,7 +111,7 @@ def asked_for() -> list[bytes]:
     return found
 
 
-# name: (who is second, the errno)
+# name: (credentials of the second requester, its errno)
 SECOND = {
     "root": (dict(uid=0), 0),
     "another user": (dict(uid=1001), 0),
@@ -121,45 +121,45 @@ SECOND = {
 }
 
 
-def test_who_is_first_and_refused_takes_nothing_from_who_is_second(guest: Guest) -> None:
-    """A probe for the first is under way when the second wants the same algorithm."""
-    for second, (who, expected) in SECOND.items():
+def test_a_refusal_does_not_hit_a_second_requester(guest: Guest) -> None:
+    """A probe for the first requester is running when the second needs the same algorithm."""
+    for second, (credentials, expected) in SECOND.items():
         guest.unload(*PARTS)
-        refusing(guest)
-        first = begins(guest, 1000)
-        done = guest.run_as(func=lambda: guest.ask_alg_bind(b"aead", AESN), **who)
-        assert (first(), done) == (errno.ENOENT, expected), second
-    unharmed(guest)
+        refuse_uid_1000(guest)
+        first = start_bind(guest, 1000)
+        error = guest.run_as(func=lambda: guest.ask_alg_bind(b"aead", AESN), **credentials)
+        assert (first(), error) == (errno.ENOENT, expected), second
+    assert_kernel_healthy(guest)
 
 
-def test_who_is_first_and_given_it_gives_it_to_nobody(guest: Guest) -> None:
-    refusing(guest)
-    first = begins(guest, 0)
+def test_a_grant_does_not_extend_to_a_second_requester(guest: Guest) -> None:
+    refuse_uid_1000(guest)
+    first = start_bind(guest, 0)
     second = guest.run_as(1000, lambda: guest.ask_alg_bind(b"aead", AESN))
     assert first() == 0
-    asked = [words[3:] for words in recorded() if words[2] == b"crypto-authencesn"]
-    assert sorted(asked) == [[], [normal(1000)]], asked
-    assert second in (0, errno.ENOENT)  # whether root's was there once the user was refused
+    callers = [words[3:] for words in recorded() if words[2] == b"crypto-authencesn"]
+    assert sorted(callers) == [[], [normal(1000)]], callers
+    assert second in (0, errno.ENOENT)  # 0 if root's module was registered before the user's refusal.
 
 
-def test_a_user_who_asks_all_the_time_keeps_nobody_from_it(guest: Guest) -> None:
+def test_a_user_cannot_block_others_by_continuous_requests(guest: Guest) -> None:
     for uid in (0, 1001, 0):
         guest.unload(*PARTS)
-        refusing(guest)
-        pids = [asks_on(guest, 1000) for _ in range(4)]
+        refuse_uid_1000(guest)
+        pids = [bind_forever(guest, 1000) for _ in range(4)]
         try:
-            wait_for(lambda: asked_for().count(b"crypto-authencesn") > 1)
+            wait_for(lambda: running_requests().count(b"crypto-authencesn") > 1)
             assert guest.run_as(uid, lambda: guest.ask_alg_bind(b"aead", AESN)) == 0, uid
         finally:
             for pid in pids:
                 os.kill(pid, signal.SIGKILL)
                 os.waitpid(pid, 0)
         wait_for_helpers()
-    unharmed(guest)
+    assert_kernel_healthy(guest)
 
 
-def asks_on(guest: Guest, uid: int) -> int:
-    """A process of this user's that asks and asks."""
+def bind_forever(guest: Guest, uid: int) -> int:
+    """Start a process of this user that calls bind(2) in an endless loop, and return its pid."""
     pid = os.fork()
     if pid == 0:
         guest.become(uid)
@@ -168,11 +168,11 @@ def asks_on(guest: Guest, uid: int) -> int:
     return pid
 
 
-def test_several_who_may_have_it_all_get_it(guest: Guest) -> None:
-    """Each has a probe; one registers what it made first, and the others find it, though its self-test is not over."""
+def test_several_permitted_requesters_all_succeed(guest: Guest) -> None:
+    """Each has a probe. The first to finish registers the algorithm, and the others find it during its self-test."""
     for _ in range(4):
         guest.unload(*PARTS)
-        refusing(guest)
-        askers = [begins(guest, uid) for uid in (0, 1001, 1002)]
-        assert [ends() for ends in askers] == [0, 0, 0]
-    unharmed(guest)
+        refuse_uid_1000(guest)
+        requesters = [start_bind(guest, uid) for uid in (0, 1001, 1002)]
+        assert [finish() for finish in requesters] == [0, 0, 0]
+    assert_kernel_healthy(guest)

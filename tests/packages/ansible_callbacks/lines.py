@@ -1,4 +1,4 @@
-"""Ansible's results, a line of JSON each: ansible-core has no such output of its own."""
+"""Print each of Ansible's results as a line of JSON. ansible-core has no such output."""
 
 import json
 from typing import Any
@@ -9,25 +9,25 @@ DOCUMENTATION = """
 name: lines
 type: stdout
 short_description: a line of JSON for each result
-description: The task, and what the module said.
+description: The task, and the result of its module.
 """
 
 
 class CallbackModule(CallbackBase):
-    """What a test asks of it."""
+    """The callback that Ansible loads."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "stdout"
     CALLBACK_NAME = "lines"
 
-    def _say(self, result: Any, failed: bool = False) -> None:
+    def _print(self, result: Any, failed: bool = False) -> None:
         print(json.dumps({"task": result.task_name, "failed": failed, "result": result._result}, default=str))
 
     def v2_runner_on_ok(self, result: Any) -> None:
-        self._say(result)
+        self._print(result)
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
-        self._say(result, failed=not ignore_errors)
+        self._print(result, failed=not ignore_errors)
 
     def v2_runner_on_unreachable(self, result: Any) -> None:
-        self._say(result, failed=True)
+        self._print(result, failed=True)

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
+from survey.model import Call, Kind, SurveyError, Use
 from survey.names import name_of
 from survey.parse import FORMATS, WORD, parse
 from survey.series import applied
 from survey.tree import survey
-from survey.words import Call, Kind, SurveyError, Use
 
 TOP = Path(__file__).resolve().parents[3]
 MAKEFILE = "# SPDX-License-Identifier: GPL-2.0\nVERSION = 6\nPATCHLEVEL = 1\nSUBLEVEL = 192\nEXTRAVERSION =\n"
@@ -176,7 +176,7 @@ def test_a_macro_with_a_name_in_it_counts_as_a_call() -> None:
     "text",
     [
         body("request_module request_module request_module"),
-        body("request_module(NESTED FORMAT, n);"),  # looks like a declaration
+        body("request_module(NESTED FORMAT, n);"),  # The parser takes it for a declaration.
         "static DECLARE_WORK(request_module, f);\n",
         body('x = = request_module "a" );'),
         body("int request_module(int x);"),
@@ -376,26 +376,26 @@ def test_the_output_has_no_control_characters(tmp_path: Path) -> None:
 
 def test_a_mention_that_is_not_understood_exits_with_1(tmp_path: Path) -> None:
     code, out, err = run("--no-series", tree(tmp_path, {"net/a\x1b.c": "enum { request_module };\n"}))
-    said = "is in C that the parser does not understand; look at it by eye"
+    said = "is in C that the parser does not understand; check it by hand"
     assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {said}\n")
     assert "mentions: 3 in all, 1 definition, 1 reference, 1 not understood" in out
 
 
-NO_TREE = "give the top of a tree of Linux"
-REMEDY = "give this kernel's by --series, or --no-series"
+NO_TREE = "pass the top of a Linux tree"
+REMEDY = "pass this kernel's series with --series, or use --no-series"
 ERRORS = [
-    ({}, ["{linux}/missing"], "{linux}/missing: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({}, ["{linux}/Makefile"], "{linux}/Makefile: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({}, ["{linux}/net"], "{linux}/net: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({"Makefile": "all:\n"}, ["{linux}"], "{linux}: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({"Makefile": "VERSION = 6\nPATCHLEVEL = x\n"}, ["{linux}"], "{linux}: no kernel sources, for want of a Makefile with the kernel's VERSION; " + NO_TREE),
-    ({"kernel/kmod.c": None}, ["{linux}"], "{linux}: no kernel sources, for want of kernel/module/kmod.c or kernel/kmod.c; " + NO_TREE),
-    ({}, ["--series", "missing", "{linux}"], "missing: No such file or directory; a survey that leaves something out is none"),
-    ({}, ["--series", "{linux}", "{linux}"], "{linux}: Is a directory; a survey that leaves something out is none"),
-    ({}, ["--series", "/dev/null", "{linux}"], f"/dev/null: it lists no patch; {REMEDY}"),
-    ({}, ["--series", "{linux}/net/dev.c", "{linux}"], "{linux}/net/static void load(const char *name): No such file or directory; a survey that leaves something out is none"),
-    ({"net/dev.c": "other\n"}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: it does not apply (1 out of 1 hunk FAILED -- saving rejects to file net/dev.c.rej); " + REMEDY),
-    ({"net/dev.c": None}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: it changes net/dev.c, which is not there; " + REMEDY),
+    ({}, ["{linux}/missing"], "{linux}/missing: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({}, ["{linux}/Makefile"], "{linux}/Makefile: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({}, ["{linux}/net"], "{linux}/net: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({"Makefile": "all:\n"}, ["{linux}"], "{linux}: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({"Makefile": "VERSION = 6\nPATCHLEVEL = x\n"}, ["{linux}"], "{linux}: not a kernel source tree, it lacks a Makefile with the kernel's VERSION; " + NO_TREE),
+    ({"kernel/kmod.c": None}, ["{linux}"], "{linux}: not a kernel source tree, it lacks kernel/module/kmod.c or kernel/kmod.c; " + NO_TREE),
+    ({}, ["--series", "missing", "{linux}"], "missing: No such file or directory; the survey would be incomplete"),
+    ({}, ["--series", "{linux}", "{linux}"], "{linux}: Is a directory; the survey would be incomplete"),
+    ({}, ["--series", "/dev/null", "{linux}"], f"/dev/null: the file lists no patch; {REMEDY}"),
+    ({}, ["--series", "{linux}/net/dev.c", "{linux}"], "{linux}/net/static void load(const char *name): No such file or directory; the survey would be incomplete"),
+    ({"net/dev.c": "other\n"}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: the patch does not apply (1 out of 1 hunk FAILED -- saving rejects to file net/dev.c.rej); " + REMEDY),
+    ({"net/dev.c": None}, ["--series", "{series}", "{linux}"], "{patches}/0001-convert.patch: the patch changes net/dev.c, which does not exist; " + REMEDY),
 ]  # fmt: skip
 
 
@@ -424,9 +424,9 @@ def test_the_first_series_that_applies_is_used(kernel: Path, patches: Path) -> N
 def test_a_series_with_additional_calls_is_refused(kernel: Path, patches: Path) -> None:
     more = AFTER.replace("\n}", '\n\trequest_module_cap(0, "more-", "more-%d", 5);\n}')
     patch(patches, "0001-convert.patch", "net/dev.c", BEFORE, more)
-    said = "which the tree does not; the table would be of neither"
+    said = "and the tree does not; use a series for this kernel"
     assert run("--series", patches / "series", kernel) == (
-        1, "", f"survey: net/dev.c: the series has load() ask for 'more-5', {said}\n"
+        1, "", f"survey: net/dev.c: the series makes load() request 'more-5', {said}\n"
     )  # fmt: skip
 
 
@@ -447,7 +447,7 @@ def test_an_unreadable_file_fails_the_survey(kernel: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(TOP / "packaging/kernel")}
     survey_it = [sys.executable, "-B", "-m", "survey", "--no-series", kernel]
     done = subprocess.run([*command, "sh", kernel, *survey_it], capture_output=True, text=True, env=environment)
-    said = "No such process; a survey that leaves something out is none"
+    said = "No such process; the survey would be incomplete"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {said}\n")
 
 
@@ -467,7 +467,8 @@ def test_make_survey_without_a_tree_names_the_missing_variable() -> None:
     done = subprocess.run(["make", "-s", "-o", "setup", "survey"], cwd=TOP, capture_output=True, text=True)
     assert done.returncode != 0
     assert (
-        done.stderr.splitlines()[0] == "KERNEL_SRC is not given; make survey KERNEL_SRC=DIR, the top of a tree of Linux"
+        done.stderr.splitlines()[0]
+        == "KERNEL_SRC is not set; run make survey KERNEL_SRC=DIR with the top of a Linux tree"
     )
 
 

@@ -1,36 +1,37 @@
-"""Requesters that are killed while their helper has not begun: its words are its own, and memory stays whole."""
+"""A requester is killed before its helper starts: the arguments stay valid, and memory is intact."""
 
 import os
 import signal
 import time
 
-from asking import RECORDS, declares, mounts, normal, record, recorded, unharmed, wait_for_helpers
 from guest import Guest
+from requesters import RECORDS, assert_kernel_healthy, declares, mounts, normal, record, recorded, wait_for_helpers
 
 TIMES = 40
 SLABS = "/sys/kernel/debug/slab"
 
 
 def setup(guest: Guest) -> None:
-    """Before each test: the helper that writes down."""
+    """Before each test: install the helper that records its arguments."""
     guest.sh(f"modprobe -q smp_declare; mount -t debugfs debug {os.path.dirname(SLABS)}")
     record(guest)
 
 
-def killed(guest: Guest, uid: int, ask, **who: object) -> bool:
-    """Whether a task was killed while it asked: before anything else ran, and so before its helper's process did.
+def kill_in_request(guest: Guest, uid: int, ask, **credentials: object) -> bool:
+    """Kill a task inside its request, before the kernel starts the helper. Return whether that succeeded.
 
-    There is one processor, and both are above whatever the kernel does: the task's worker runs once both sleep.
+    The guest has one processor, and both tasks have real-time priority. So the kernel's worker runs only once both
+    sleep.
     """
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        guest.become(uid, **who)
+        guest.become(uid, **credentials)
         os.write(writer, b"x")
         ask()
         os._exit(0)
     os.read(reader, 1)
-    os.sched_yield()  # to the task, which gives the processor back when it waits
+    os.sched_yield()  # Runs the task until it waits for its helper.
     os.kill(pid, signal.SIGKILL)
     _, status = os.waitpid(pid, 0)
     os.close(reader)
@@ -38,38 +39,40 @@ def killed(guest: Guest, uid: int, ask, **who: object) -> bool:
     return status == signal.SIGKILL
 
 
-def test_words_outlive_their_requester(guest: Guest) -> None:
+def test_arguments_outlive_their_requester(guest: Guest) -> None:
     os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
-    asks = (
+    requests = (
         lambda n: guest.ask_raw(b"smp-%d" % n),
         lambda n: guest.ask_nowait(b"smp-%d" % n),
         lambda n: declares(12, b"smp-", b"smp-%d" % n),
         lambda n: mounts(b"smp-%d" % n),
     )
     count = sum(
-        killed(guest, 4_000_000_000 + n, lambda n=n: asks[n % 4](n), caps=("CAP_NET_ADMIN", "CAP_SYS_ADMIN"))
+        kill_in_request(
+            guest, 4_000_000_000 + n, lambda n=n: requests[n % 4](n), caps=("CAP_NET_ADMIN", "CAP_SYS_ADMIN")
+        )
         for n in range(TIMES)
     )
     os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
     assert count >= TIMES // 2, count
-    time.sleep(1)  # for the workers to start them all
+    time.sleep(1)  # The workers start all helpers meanwhile.
     found = recorded()
     assert len(found) >= TIMES // 2
     for words in found:
         assert words[:2] == [b"-q", b"--"], words
         n = int(words[2].rpartition(b"-")[2])
-        who = normal(4_000_000_000 + n)
+        caller = normal(4_000_000_000 + n)
         expected = (
-            [b"smp-%d" % n, who],
-            [b"smp-%d" % n, who],
-            [b"smp-%d" % n, who, b"modharden_cap12_"],
-            [b"fs-smp-%d" % n, b"grsec_modharden_fs", who, b"modharden_cap21_"],
+            [b"smp-%d" % n, caller],
+            [b"smp-%d" % n, caller],
+            [b"smp-%d" % n, caller, b"modharden_cap12_"],
+            [b"fs-smp-%d" % n, b"grsec_modharden_fs", caller, b"modharden_cap21_"],
         )[n % 4]
         assert words[2:] == expected, words
-    unharmed(guest)
+    assert_kernel_healthy(guest)
 
 
-def test_a_requester_that_is_killed_while_its_helper_runs(guest: Guest) -> None:
+def test_a_helper_finishes_after_its_requester_is_killed(guest: Guest) -> None:
     guest.write(
         "/run/slow", f"#!/bin/sh\nsleep 2\nprintf '%s\\0' \"$@\" >{RECORDS}/.$$\nmv {RECORDS}/.$$ {RECORDS}/$$\n"
     )
@@ -83,13 +86,13 @@ def test_a_requester_that_is_killed_while_its_helper_runs(guest: Guest) -> None:
     time.sleep(0.5)
     os.kill(pid, signal.SIGKILL)
     assert os.waitpid(pid, 0)[1] == signal.SIGKILL
-    assert os.listdir(RECORDS) == [".code"], "the helper had ended by then"
+    assert os.listdir(RECORDS) == [".code"], "the helper ended before its requester was killed"
     assert recorded() == [[b"-q", b"--", b"smp-slow", normal(1000)]]
-    unharmed(guest)
+    assert_kernel_healthy(guest)
 
 
-def test_nothing_leaks(guest: Guest) -> None:
-    """Every allocation that lives has the function that made it (slub_debug=U)."""
+def test_no_memory_leaks(guest: Guest) -> None:
+    """With slub_debug=U the kernel lists the function that made each live allocation."""
     for n in range(20):
         guest.run_as(1000 + n, lambda: (guest.ask_raw(b"a"), guest.ask_nowait(b"b"), declares(12, b"c", b"c")))
     wait_for_helpers()

@@ -1,4 +1,4 @@
-"""How scenarios of a patched kernel make it ask, and a helper that only writes down what it was told."""
+"""Ways to make a patched kernel request a module, and a helper that only records its arguments."""
 
 import ctypes
 import fcntl
@@ -27,17 +27,20 @@ SIOCGIFFLAGS = 0x8913
 
 
 def normal(uid):
-    """The kernel's word on who lacks CAP_SYS_MODULE."""
+    """Return the kernel argument that names a caller without CAP_SYS_MODULE."""
     return b"grsec_modharden_normal%d_" % uid
 
 
 def and_then(first, ask):
-    """For a row: do something as who asks, and ask."""
+    """Return a request of a row that first calls another function in the requester's process."""
     return lambda guest: (first(), ask(guest))[1]
 
 
 def record(guest, code=1):
-    """From now on the kernel's helper writes down its arguments, and ends with this exit status."""
+    """Make the kernel's helper a script that records its arguments and ends with this exit status. Drop old records.
+
+    The code "kill" makes the script kill itself.
+    """
     os.makedirs(RECORDS, exist_ok=True)
     for name in os.listdir(RECORDS):
         os.unlink(f"{RECORDS}/{name}")
@@ -48,7 +51,7 @@ def record(guest, code=1):
 
 
 def recorded():
-    """The arguments of each run since record(), in order."""
+    """Wait for running helpers, and return the arguments of each run since record(), in order."""
     wait_for_helpers()
     names = [name for name in os.listdir(RECORDS) if not name.startswith(".")]
     found = []
@@ -59,7 +62,7 @@ def recorded():
 
 
 def wait_for_helpers():
-    """Until nobody's request is being answered any more."""
+    """Wait until no helper runs any more."""
     end = time.monotonic() + _SECONDS
     while any(map(_is_helper, os.listdir("/proc"))):
         assert time.monotonic() < end, "a helper does not end"
@@ -75,14 +78,14 @@ def _is_helper(pid):
 
 
 def mounts(kind, namespaces=0):
-    """mount(2) of this type, in namespaces of one's own; 0 or the errno."""
+    """Call mount(2) for this type, in new namespaces if given. Return 0 or the errno."""
     if namespaces and LIBC.unshare(namespaces):
         raise OSError("unshare")
     return _errno(LIBC.mount(b"none", b"/mnt", kind, 0, None))
 
 
 def looks_at_interface(name):
-    """An ioctl that asks for netdev-NAME; 0 or the errno."""
+    """Call an ioctl(2) that requests netdev-NAME. Return 0 or the errno."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         try:
             fcntl.ioctl(sock, SIOCGIFFLAGS, struct.pack("16s24x", name))
@@ -92,7 +95,7 @@ def looks_at_interface(name):
 
 
 def chooses_congestion_control(name):
-    """A socket option that asks for tcp_NAME; 0 or the errno."""
+    """Set a socket option that requests tcp_NAME. Return 0 or the errno."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
         try:
             sock.setsockopt(IPPROTO_TCP, TCP_CONGESTION, name)
@@ -102,7 +105,7 @@ def chooses_congestion_control(name):
 
 
 def adds_link(kind, namespaces=0):
-    """RTM_NEWLINK, which asks for rtnl-link-KIND, in a network namespace of one's own or here; 0 or the errno."""
+    """Send RTM_NEWLINK, which requests rtnl-link-KIND, in new namespaces if given. Return 0 or the errno."""
     if namespaces and LIBC.unshare(namespaces):
         raise OSError("unshare")
     info = _attribute(18, _attribute(1, kind + b"\0"))  # IFLA_LINKINFO, IFLA_INFO_KIND
@@ -122,7 +125,10 @@ def _errno(result):
 
 
 def declares(cap, prefix, name, through="/proc/smp_declare"):
-    """request_module_cap(cap, prefix, "%s", name) through this file, or a descriptor of it; what it returned."""
+    """Have smp_declare call request_module_cap(cap, prefix, "%s", name), and return its result.
+
+    `through` is the path of one of its files, or a descriptor of it.
+    """
     fd = os.dup(through) if isinstance(through, int) else os.open(through, os.O_RDWR)
     try:
         os.write(fd, b"%d|%b|%b" % (cap, prefix, name))
@@ -131,28 +137,28 @@ def declares(cap, prefix, name, through="/proc/smp_declare"):
         os.close(fd)
 
 
-def opened_by(guest, path, uid, **who):
-    """A descriptor of a file that somebody else opened."""
+def opened_by(guest, path, uid, **credentials):
+    """Return a descriptor of a file that a process with other credentials opened."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        guest.run_as(uid, lambda: socket.send_fds(theirs, [b"x"], [os.open(path, os.O_RDWR)]), **who)
+        guest.run_as(uid, lambda: socket.send_fds(theirs, [b"x"], [os.open(path, os.O_RDWR)]), **credentials)
         _, (fd,), _, _ = socket.recv_fds(ours, 1, 1)
         return fd
 
 
 def enters_without_a_map():
-    """A user namespace in which nobody's uid is mapped."""
+    """Enter a user namespace that maps no uid."""
     if LIBC.unshare(CLONE_NEWUSER):
         raise OSError("unshare")
     assert os.getuid() == 65534
 
 
 def console(guest):
-    """What the kernel said, a line each."""
+    """Return the lines of the kernel's log."""
     return guest.sh("dmesg").stdout.splitlines()
 
 
-UNHARMED = (
+COMPLAINTS = (
     "BUG",
     "Oops",
     "general protection",
@@ -164,7 +170,7 @@ UNHARMED = (
 )
 
 
-def unharmed(guest):
-    """Fails where the kernel complains of itself."""
-    wrong = [line for line in console(guest) if any(word in line for word in UNHARMED)]
-    assert not wrong, wrong
+def assert_kernel_healthy(guest):
+    """Fail if the kernel's log reports memory corruption, a warning or a crash."""
+    found = [line for line in console(guest) if any(word in line for word in COMPLAINTS)]
+    assert not found, found

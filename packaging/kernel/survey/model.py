@@ -1,26 +1,26 @@
-"""The survey's words, as types."""
+"""The types of a survey."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class SurveyError(Exception):
-    """One sentence: place, thing, what it was, what it may be."""
+    """A message of one sentence: place, problem, remedy."""
 
 
 class Use(StrEnum):
-    """What a mention of request_module in the sources is."""
+    """The kind of a mention of request_module in the sources."""
 
     CALL = "call"
     DECLARATION = "declaration"
     DEFINITION = "definition"
     MACRO = "macro"
-    """A macro's name, or its body where that passes on what it was given."""
+    """A macro's name, or a macro's body that passes its argument on."""
     FUNCTION = "function of a similar name"
-    """A call of another function, whose body has the call itself: blk_request_module()."""
+    """A call of another function whose body has the real call, such as blk_request_module()."""
     VARIABLE = "variable or member of a similar name"
     REFERENCE = "reference"
-    """The function as a value: EXPORT_SYMBOL(), INIT_WORK()."""
+    """The function used as a value, as in EXPORT_SYMBOL() and INIT_WORK()."""
     COMMENT = "comment"
     STRING = "string"
     TEXT = "not C"
@@ -28,18 +28,18 @@ class Use(StrEnum):
 
 
 class Kind(StrEnum):
-    """How much of the name the sources fix."""
+    """How much of the requested name the sources fix."""
 
     CONSTANT = "constant"
     PREFIXED = "prefixed"
-    """It begins with what the sources say, and goes on with what the caller says."""
+    """The sources fix the beginning, and the caller chooses the rest."""
     CONSTRUCTED = "constructed"
-    """Made elsewhere; here nothing is known of its beginning."""
+    """The name is built elsewhere, so even its beginning is unknown."""
 
 
 @dataclass(frozen=True)
 class Mention:
-    """One word that has request_module in it. `file` is relative to the tree, `line` counts from 1."""
+    """A word that contains request_module. `file` is relative to the tree, `line` counts from 1."""
 
     file: str
     line: int
@@ -49,12 +49,12 @@ class Mention:
 
 @dataclass(frozen=True)
 class Call:
-    """One call, and what it asks for.
+    """A call, and the names that it requests.
 
-    `format` is as the sources write it, on one line. `name` is a pattern of glob(7) that matches every name that is
-    asked for: string macros are resolved, conversions are `*`. `capability` is the one that request_module_cap() names
-    there, in this tree or after the series: "CAP_NET_ADMIN", or "0" for a call that anybody may make; None where
-    request_module() stays as it is.
+    - `format` is the format as the sources write it, on one line.
+    - `name` is a pattern of glob(7) that matches every requested name. String macros are resolved, conversions are `*`.
+    - `capability` is what request_module_cap() declares, in this tree or after the series: "CAP_NET_ADMIN" for example.
+      It is "0" for a call on behalf of any caller, and None for a call that the series does not change.
     """
 
     file: str
@@ -67,12 +67,12 @@ class Call:
 
     @property
     def prefix(self) -> str:
-        """What every name begins with, as it is written in a pattern."""
+        """The fixed beginning of the name, escaped as in the pattern."""
         return self.name.partition("*")[0]
 
     @property
     def kind(self) -> Kind:
-        """By what is known of the name."""
+        """How much of `name` is fixed."""
         if "*" not in self.name.replace("[*]", ""):
             return Kind.CONSTANT
         return Kind.PREFIXED if self.prefix else Kind.CONSTRUCTED
@@ -80,7 +80,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Grep:
-    """Lines, counted as the thread counted them in 2017 (Kees Cook, LKML, 29 November 2017).
+    """Line counts by the commands that Kees Cook used (LKML, 29 November 2017).
 
     lines: git grep request_module'\\b' | wc -l
     constant: … | grep -v % | grep '"' | wc -l
@@ -94,7 +94,7 @@ class Grep:
 
 @dataclass(frozen=True)
 class Survey:
-    """A whole tree. `version` is its Makefile's: "7.2.13". `series` says whether request_module_cap() is there."""
+    """The survey of a tree. `version` is the Makefile's: "7.2.13". `series` is true if capabilities are known."""
 
     version: str
     grep: Grep
@@ -104,5 +104,5 @@ class Survey:
 
     @property
     def uncovered(self) -> tuple[Call, ...]:
-        """The calls that the series leaves as they are."""
+        """The calls that the series does not change."""
         return tuple(call for call in self.calls if call.capability is None)
