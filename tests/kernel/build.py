@@ -110,7 +110,7 @@ def _compile(tree: Path, root: Path, progress: Progress) -> None:
 def _make(tree: Path, goals: list[str], progress: Progress) -> None:
     """make, with a word now and then. Raises SystemExit."""
     log = CACHE / "log/kernel.log"
-    started = said = time.monotonic()
+    started = output = time.monotonic()
     count = 0
     command = ["make", "-C", tree, f"-j{len(os.sched_getaffinity(0))}", *goals]
     with log.open("w") as file, subprocess.Popen(command, stdout=subprocess.PIPE, stderr=file, text=True) as process:
@@ -118,9 +118,9 @@ def _make(tree: Path, goals: list[str], progress: Progress) -> None:
         for line in process.stdout:
             file.write(line)
             count += " CC " in line
-            if time.monotonic() - said > _BETWEEN_WORDS:
-                said = time.monotonic()
-                progress(f"compiling {' and '.join(goals)}: {count} files, {said - started:.0f} s")
+            if time.monotonic() - output > _BETWEEN_WORDS:
+                output = time.monotonic()
+                progress(f"compiling {' and '.join(goals)}: {count} files, {output - started:.0f} s")
     if process.returncode:
         raise SystemExit(f"make ended with {process.returncode}; {log.relative_to(TOP)} says why")
 

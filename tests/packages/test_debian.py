@@ -196,11 +196,11 @@ def test_the_removal_fails_if_the_kernels_helper_cannot_be_set(machine: Machine)
     unwritable = f"sed -i 's:>[$]sysctl .. true:>/dev/full || true:' {INFO}.prerm; "
     machine.run(FRESH + INSTALL + ON + BROKEN + unwritable + "! dpkg -r safe-modprobe 2>/run/said")
     assert machine.now() == HELPER and (machine.tree / HELPER[1:]).exists()
-    said = (machine.tree / "run/said").read_text()
-    assert f"safe-modprobe: kernel.modprobe is still {HELPER} of this package, and cannot be set" in said, said
+    output = (machine.tree / "run/said").read_text()
+    assert f"safe-modprobe: kernel.modprobe is still {HELPER} of this package, and cannot be set" in output, output
     assert (
-        "safe-modprobe: it was switched off for the removal, and stays off: run 'safe-modprobectl enable'" in said
-    ), said
+        "safe-modprobe: it was switched off for the removal, and stays off: run 'safe-modprobectl enable'" in output
+    ), output
     assert not (machine.tree / "run/safe-modprobe/removing").exists()
 
 

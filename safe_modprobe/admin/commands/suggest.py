@@ -84,7 +84,7 @@ def _json_proposal(proposal: Proposal) -> dict[str, Any]:
 
 def _json_evidence(each: Evidence) -> dict[str, Any]:
     return {
-        "who": each.who,
+        "who": each.requester,
         "times": each.times,
         "first": each.first.isoformat(),
         "last": each.last.isoformat(),

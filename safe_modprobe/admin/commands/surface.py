@@ -185,8 +185,8 @@ def _json_row(row: Row) -> dict[str, Any]:
         "callers": {
             key: {
                 "verdict": found.action,
-                "request": found.asked.request,
-                "family": found.asked.family.name,
+                "request": found.reached.request,
+                "family": found.reached.family.name,
                 "reason": found.reason,
                 "origin": str(found.origin),
             }
@@ -239,7 +239,7 @@ def _print(report: Report, list_all: bool) -> None:
 
 def _print_rows(surface: Surface, kind: Kind) -> None:
     rows = [
-        (row.module, row.reach, found.action, found.asked.request, found.reason, found.origin)
+        (row.module, row.reach, found.action, found.reached.request, found.reason, found.origin)
         for row in surface.rows
         if (found := row.outcomes.get(kind.key)) is not None
     ]

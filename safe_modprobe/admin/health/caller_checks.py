@@ -16,7 +16,9 @@ _INSTANCE = "instances/safe-modprobe"
 def check_callers(facts: Facts) -> Iterator[Problem]:
     """Yield problems that make callers unknown, or that make the policy trust them too much."""
     settings = facts.policy.settings
-    named_by_kernel = (settings.kernel_args_always or facts.promised) and Source.KERNEL_ARGS in settings.sources
+    named_by_kernel = (
+        settings.kernel_args_always or facts.names_unprivileged
+    ) and Source.KERNEL_ARGS in settings.sources
     # Without `always` or the kernel's promise, kernel arguments identify only unprivileged callers.
     inspects = any(each.use is Use.IN_USE and each.source is not Source.KERNEL_ARGS for each in sources(facts))
     # helper_checks reports missing capabilities. Without them, no other problem of these sources matters.

@@ -81,7 +81,7 @@ class Facts(NamedTuple):
       SHA-256 of the files, "" if they could not be read.
     - `options`: the kernel's build options without the prefix CONFIG_, None if unknown.
     - `dry_run`: how a dry run of the helper failed, "" if it succeeded.
-    - `promised`: kernel.modprobe_caller_args is 1, so the kernel names every caller without CAP_SYS_MODULE.
+    - `names_unprivileged`: kernel.modprobe_caller_args is 1, so the kernel names every caller without CAP_SYS_MODULE.
     - `stacks`: /proc/TID/stack can be read and has symbol names.
     - `built_in`, `loaded`: names of modules.
     """
@@ -101,7 +101,7 @@ class Facts(NamedTuple):
     programs: tuple[Program, ...] = ()
     dry_run: str = ""
     tracing: Tracing = Tracing()
-    promised: bool = False
+    names_unprivileged: bool = False
     stacks: bool = True
     lockdown: str | None = None
     selinux: Selinux = Selinux()

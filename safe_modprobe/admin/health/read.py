@@ -62,7 +62,7 @@ def read_facts(own: str, code: str, top: str = "", kernel: str | None = None) ->
         policy_error=error,
         digest=policy_digest,
         tracing=_tracing(top),
-        promised=_line(f"{top}{CALLER_ARGS_SYSCTL}") == "1",
+        names_unprivileged=_line(f"{top}{CALLER_ARGS_SYSCTL}") == "1",
         stacks=_stacks(top),
         lockdown=_chosen(_line(f"{top}/sys/kernel/security/lockdown")),
         ldisc_autoload={"0": False, "1": True}.get(_line(f"{top}/proc/sys/dev/tty/ldisc_autoload") or ""),

@@ -37,7 +37,9 @@ def sources(facts: Facts) -> tuple[SourceUse, ...]:
         why = _why_not(facts, source)
         use = Use.UNUSED if why else Use.STANDS_BY if answered else Use.IN_USE
         # Without a promise, the kernel may pass no argument for a caller. The next source then answers.
-        answered |= not why and (source is not Source.KERNEL_ARGS or settings.kernel_args_always or facts.promised)
+        answered |= not why and (
+            source is not Source.KERNEL_ARGS or settings.kernel_args_always or facts.names_unprivileged
+        )
         found.append(SourceUse(source, use, why))
     where = settings.origin("sources")
     return (*found, *(SourceUse(each, Use.UNUSED, f"the setting sources omits it [{where}]") for each in omitted))
@@ -45,7 +47,7 @@ def sources(facts: Facts) -> tuple[SourceUse, ...]:
 
 def passes_kernel_args(facts: Facts) -> bool | None:
     """Return whether this kernel passes arguments after the alias, or None if unknown."""
-    if facts.promised:
+    if facts.names_unprivileged:
         return True
     return None if facts.options is None else facts.options.get(MODHARDEN) == "y"
 

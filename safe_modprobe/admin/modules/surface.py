@@ -13,7 +13,7 @@ from safe_modprobe.admin.policy.reach import (
     Reach,
     Reached,
     may_ask,
-    unprivileged_caller,
+    unprivileged_uid,
     weaker,
 )
 from safe_modprobe.capability import ALL, NAMES
@@ -46,7 +46,7 @@ class Kind(NamedTuple):
 
 def kinds(policy: Policy) -> tuple[Kind, ...]:
     """Return the three kinds that an audit reports, the weakest first."""
-    uid = unprivileged_caller(policy)
+    uid = unprivileged_uid(policy)
     caller = Caller(Source.NONE, uid, uid, frozenset(), initial_user_namespace=True, no_new_privs=False)
     return (
         Kind("user", "Any user", "a process without capabilities, in the initial namespaces", caller),
@@ -69,7 +69,7 @@ class Outcome(NamedTuple):
     """The best result for a kind of caller and a module: the action, the request, and what in the policy decided."""
 
     action: Action
-    asked: Reached
+    reached: Reached
     reason: str
     origin: Origin
 

@@ -8,7 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from safe_modprobe.admin.policy import edit
-from safe_modprobe.admin.policy.reach import unprivileged_caller
+from safe_modprobe.admin.policy.reach import unprivileged_uid
 from safe_modprobe.capability import ALL, Capability
 from safe_modprobe.decide import decide
 from safe_modprobe.errors import UsageError
@@ -149,7 +149,7 @@ def verdicts(policy: Policy, requested: RequestedEdit, candidate: Candidate) -> 
 
 def callers(policy: Policy, requested: RequestedEdit) -> list[Caller]:
     """Return the callers to judge: the allowed uids and units. Without uids, an unprivileged uid that no rule names."""
-    uids = requested.uids or (unprivileged_caller(policy),)
+    uids = requested.uids or (unprivileged_uid(policy),)
     return [
         Caller(Source.NONE, uid, uid, frozenset(), 0 if uid else ALL, True, no_new_privs=False, unit=unit)
         for uid in uids

@@ -273,7 +273,7 @@ def weaker(one: Reach, other: Reach) -> Reach:
     return min(one, other, key=ORDER.index)
 
 
-def unprivileged_caller(policy: Policy) -> int:
+def unprivileged_uid(policy: Policy) -> int:
     """Return the first uid from 60000 on that no rule names. It stands for every ordinary user."""
     known = {uid for rule in policy.rules for uid in rule.users or ()}
     return next(uid for uid in count(60_000) if uid not in known)

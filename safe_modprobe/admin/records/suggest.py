@@ -37,7 +37,7 @@ _WHEN = "%Y-%m-%d %H:%M"
 class Evidence(NamedTuple):
     """Recorded requests of one caller: the reason for a proposed rule, or for none."""
 
-    who: str
+    requester: str
     times: int
     first: datetime
     last: datetime
@@ -266,7 +266,7 @@ def _evidence_comment(evidence: Evidence) -> str:
     by = f" ({', '.join(map(escape, evidence.comms))})" if evidence.comms else ""
     first, last = evidence.first.strftime(_WHEN), evidence.last.strftime(_WHEN)
     when = f"{_times(evidence.times)}, {first}" if first == last else f"{_times(evidence.times)}, {first} to {last}"
-    return f"{evidence.who}{by}, {when}, for {', '.join(map(escape, evidence.aliases))}"
+    return f"{evidence.requester}{by}, {when}, for {', '.join(map(escape, evidence.aliases))}"
 
 
 def _times(count: int) -> str:

@@ -61,7 +61,7 @@ def install_helper() -> str:
         remember_helper(before)  # First: an empty value that is not remembered would be restored as modprobe.
     if before != HELPER:
         set_helper(HELPER)
-    forget(STOOD_DOWN)
+    remove_if_exists(STOOD_DOWN)
     return before
 
 
@@ -69,7 +69,7 @@ def restore_helper() -> None:
     """Make the previous helper the kernel's, and keep the watch from bringing ours back. Raises OSError."""
     if is_on():
         set_helper(remembered_helper())
-    forget(STOOD_DOWN)
+    remove_if_exists(STOOD_DOWN)
 
 
 def wait_for_watch() -> int:
@@ -91,7 +91,7 @@ def wait_for_watch() -> int:
     return fd
 
 
-def forget(path: str) -> None:
+def remove_if_exists(path: str) -> None:
     """Remove a file of ours. A missing one is no error."""
     try:
         os.unlink(path)
@@ -115,7 +115,7 @@ def remove_prepared_files() -> None:
     import shutil  # Only switching off needs it.
 
     shutil.rmtree(LAST_RESORT_FOLDER, ignore_errors=True)
-    forget(STOOD_DOWN)
+    remove_if_exists(STOOD_DOWN)
     remove_instance()
 
 
@@ -158,7 +158,7 @@ def remove_instance() -> None:
     """Remove the instance, and what helpers remembered of it. A missing one is no error. Raises OSError."""
     for root in TRACEFS:
         _remove(f"{root}/{INSTANCE}")
-    forget(MEMORY)
+    remove_if_exists(MEMORY)
 
 
 def _remove(folder: str) -> None:

@@ -39,6 +39,6 @@ def test_it_records_what_it_would_refuse(guest: Guest) -> None:
 
 def test_status_names_the_kernel_parameter(guest: Guest) -> None:
     done = guest.sh("safe-modprobectl status --json")
-    said = json.loads(done.stdout)
-    assert (done.returncode, said["state"]) == (1, "trial"), said
-    assert "safe_modprobe=log on the kernel's command line" in said["problems"][0]["what"], said["problems"]
+    output = json.loads(done.stdout)
+    assert (done.returncode, output["state"]) == (1, "trial"), output
+    assert "safe_modprobe=log on the kernel's command line" in output["problems"][0]["what"], output["problems"]

@@ -54,11 +54,11 @@ def test_disable_before_the_first_enable_changes_nothing(guest: Guest) -> None:
 
 
 def test_enable_reports_what_it_changes(guest: Guest) -> None:
-    said = check_output(guest, "safe-modprobectl enable").splitlines()
-    assert said == [
+    output = check_output(guest, "safe-modprobectl enable").splitlines()
+    assert output == [
         f"kernel.modprobe is {HELPER} (was {USUAL})",
         f"{UNIT} now switches safe-modprobe on at every boot",
-    ], said
+    ], output
     assert kernel_helper() == HELPER
     assert unit_state(guest, UNIT) == ("enabled", "active")
     assert unit_state(guest, "safe-modprobe-watch.path")[1] == "active"

@@ -324,13 +324,13 @@ def test_the_series_names_capabilities_and_changes_nothing(kernel: Path, patches
     assert (kernel / "net/dev.c").read_text() == BEFORE and len(list(kernel.rglob("*"))) == 5
 
 
-@pytest.mark.parametrize(("capability", "said"), [("CAP_NET_ADMIN", "CAP_NET_ADMIN"), ("0", "none (0)")])
-def test_a_patched_tree_names_capabilities_without_the_series(tmp_path: Path, capability: str, said: str) -> None:
+@pytest.mark.parametrize(("capability", "output"), [("CAP_NET_ADMIN", "CAP_NET_ADMIN"), ("0", "none (0)")])
+def test_a_patched_tree_names_capabilities_without_the_series(tmp_path: Path, capability: str, output: str) -> None:
     top = tree(tmp_path, {"net/dev.c": AFTER.replace("CAP_NET_ADMIN", capability)})
     code, out, err = run("--no-series", top)
     lines = out.splitlines()
     assert (code, err) == (0, "")
-    assert lines[0] == f'net/dev.c:5: load: request_module_cap("netdev-%s"): prefixed netdev-* [{said}]'
+    assert lines[0] == f'net/dev.c:5: load: request_module_cap("netdev-%s"): prefixed netdev-* [{output}]'
     assert lines[1] == 'net/dev.c:6: load: request_module("%s"): constructed * [not covered]'
     assert lines[-2:] == ["not covered by the series: 1 of 2 calls", "  *: net/dev.c"]
 
@@ -376,8 +376,8 @@ def test_the_output_has_no_control_characters(tmp_path: Path) -> None:
 
 def test_a_mention_that_is_not_understood_exits_with_1(tmp_path: Path) -> None:
     code, out, err = run("--no-series", tree(tmp_path, {"net/a\x1b.c": "enum { request_module };\n"}))
-    said = "is in C that the parser does not understand; check it by hand"
-    assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {said}\n")
+    output = "is in C that the parser does not understand; check it by hand"
+    assert (code, err) == (1, f"survey: net/a\\x1b.c:1: 'request_module' {output}\n")
     assert "mentions: 3 in all, 1 definition, 1 reference, 1 not understood" in out
 
 
@@ -424,15 +424,15 @@ def test_the_first_series_that_applies_is_used(kernel: Path, patches: Path) -> N
 def test_a_series_with_additional_calls_is_refused(kernel: Path, patches: Path) -> None:
     more = AFTER.replace("\n}", '\n\trequest_module_cap(0, "more-", "more-%d", 5);\n}')
     patch(patches, "0001-convert.patch", "net/dev.c", BEFORE, more)
-    said = "and the tree does not; use a series for this kernel"
+    output = "and the tree does not; use a series for this kernel"
     assert run("--series", patches / "series", kernel) == (
-        1, "", f"survey: net/dev.c: the series makes load() request 'more-5', {said}\n"
+        1, "", f"survey: net/dev.c: the series makes load() request 'more-5', {output}\n"
     )  # fmt: skip
 
 
 def test_a_missing_patch_program_is_reported(kernel: Path, patches: Path) -> None:
-    said = "survey: patch(1) is not installed; Debian's package patch has it\n"
-    assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", said)
+    output = "survey: patch(1) is not installed; Debian's package patch has it\n"
+    assert run("--series", patches / "series", kernel, path="/nowhere") == (1, "", output)
 
 
 def test_an_unreadable_file_fails_the_survey(kernel: Path) -> None:
@@ -447,8 +447,8 @@ def test_an_unreadable_file_fails_the_survey(kernel: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(TOP / "packaging/kernel")}
     survey_it = [sys.executable, "-B", "-m", "survey", "--no-series", kernel]
     done = subprocess.run([*command, "sh", kernel, *survey_it], capture_output=True, text=True, env=environment)
-    said = "No such process; the survey would be incomplete"
-    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {said}\n")
+    output = "No such process; the survey would be incomplete"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", f"survey: {kernel}/net/bad.c: {output}\n")
 
 
 def test_a_closed_pipe_causes_no_traceback(tmp_path: Path) -> None:

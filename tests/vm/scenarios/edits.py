@@ -57,14 +57,16 @@ def _loads(guest: Guest, module: str, request: Callable[[], object]) -> bool:
 
 def test_mark_refuses_a_user_and_unmark_allows_the_user_again(guest: Guest) -> None:
     assert got_open(guest, 1000)
-    said = ctl(guest, "mark smp-open --reason 'nobody here needs it'")
-    assert said.startswith(f"{SITE}:1: written\n") and "smp_open: denied to a user without privilege" in said, said
+    output = ctl(guest, "mark smp-open --reason 'nobody here needs it'")
+    assert (
+        output.startswith(f"{SITE}:1: written\n") and "smp_open: denied to a user without privilege" in output
+    ), output
     assert not got_open(guest, 1000)
     assert "nobody here needs it" in guest.log()[-1] and "[10-site.toml:1]" in guest.log()[-1], guest.log()[-1:]
     assert got_open(guest, 0)
-    said = ctl(guest, "unmark smp_open --reason 'somebody does'")
+    output = ctl(guest, "unmark smp_open --reason 'somebody does'")
     # Its alias net-pf-42 is in a class that the default policy marks, so unmark also writes a row that opens it.
-    assert f"{SITE}: smp_open removed from an earlier mark\n" in said and f"{SITE}:1: written\n" in said, said
+    assert f"{SITE}: smp_open removed from an earlier mark\n" in output and f"{SITE}:1: written\n" in output, output
     assert got_open(guest, 1000)
     assert got(guest, 1000, 42, "smp_open")
 
@@ -93,8 +95,8 @@ def test_unmark_overrides_a_modules_marker_only_with_the_option(guest: Guest) ->
 
 
 def test_allow_covers_one_user_and_the_modules_dependencies(guest: Guest) -> None:
-    said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row also names smp_marked" in said, said
+    output = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
+    assert "note: the row also names smp_marked" in output, output
     assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
     assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")
     assert ctl(guest, "allow smp_needs_marked --uid 1001 --reason again").startswith(f"{SITE}: nothing to change\n")
@@ -102,10 +104,10 @@ def test_allow_covers_one_user_and_the_modules_dependencies(guest: Guest) -> Non
 
 def test_edits_judge_a_loaded_module_as_if_it_were_not_loaded(guest: Guest) -> None:
     assert guest.run_as(0, lambda: guest.ask_raw(b"smp_needs_marked")) == 0
-    said = ctl(guest, "mark smp_needs_marked --reason test")
-    assert "note: it is in the kernel already, so every user has it until 'rmmod smp_needs_marked'\n" in said, said
-    said = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
-    assert "note: the row also names smp_marked, needed to load the rest\n" in said, said
+    output = ctl(guest, "mark smp_needs_marked --reason test")
+    assert "note: it is in the kernel already, so every user has it until 'rmmod smp_needs_marked'\n" in output, output
+    output = ctl(guest, "allow smp_needs_marked --uid 1001 --reason test")
+    assert "note: the row also names smp_marked, needed to load the rest\n" in output, output
     guest.unload("smp_needs_marked", "smp_marked")
     assert not got(guest, 1000, NEEDS_MARKED, "smp_needs_marked")
     assert got(guest, 1001, NEEDS_MARKED, "smp_needs_marked")
@@ -124,16 +126,16 @@ def test_until_reboot_writes_only_below_run_and_takes_precedence_over_etc(guest:
 
 def test_an_edit_that_an_earlier_rule_overrides_fails_and_names_the_rule(guest: Guest) -> None:
     guest.write(f"{ETC}/05-a.toml", 'rule = [{ modules = ["smp_open"], action = "deny", reason = "no" }]\n')
-    said = refused(guest, "allow smp_open --uid 1001 --reason test")
-    assert said == "05-a.toml:1: smp_open: no; that decides first, so change it there; nothing was changed", said
+    output = refused(guest, "allow smp_open --uid 1001 --reason test")
+    assert output == "05-a.toml:1: smp_open: no; that decides first, so change it there; nothing was changed", output
     assert guest.sh(f"test -e {SITE}").returncode == 1
 
 
 def test_an_edit_on_a_read_only_file_system_changes_nothing(guest: Guest) -> None:
     guest.sh(f"mount -t tmpfs -o ro,mode=755 tmpfs {ETC}")
     try:
-        said = refused(guest, "mark smp_open --reason test")
-        assert said == f"{SITE}: it cannot be written: Read-only file system; nothing was changed", said
+        output = refused(guest, "mark smp_open --reason test")
+        assert output == f"{SITE}: it cannot be written: Read-only file system; nothing was changed", output
     finally:
         guest.sh(f"umount {ETC}")
     assert got_open(guest, 1000)

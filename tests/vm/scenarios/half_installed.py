@@ -94,8 +94,8 @@ def test_a_user_cannot_lock_the_watchs_lock_file(guest: Guest) -> None:
     """Any process that can open a file can lock it, and dpkg waits for the watch."""
     assert guest.sh(WATCH).returncode == 0
     lock = "/run/safe-modprobe/watch.lock"
-    said = guest.run_as(1000, lambda: guest.sh(f"flock -n {lock} true").stderr)
-    assert os.path.exists(lock) and "Permission denied" in said, said
+    output = guest.run_as(1000, lambda: guest.sh(f"flock -n {lock} true").stderr)
+    assert os.path.exists(lock) and "Permission denied" in output, output
 
 
 def test_the_watch_does_not_switch_safe_modprobe_on(guest: Guest) -> None:
@@ -155,8 +155,8 @@ def test_in_a_container_enable_disable_and_watch_change_nothing(guest: Guest) ->
     try:
         for command in ("enable --runtime", "disable"):
             done = guest.sh(f"safe-modprobectl {command}")
-            said = "safe-modprobectl: this is a container ("
-            assert done.returncode == 1 and done.stderr.startswith(said) and done.stderr.count("\n") == 1, done
+            output = "safe-modprobectl: this is a container ("
+            assert done.returncode == 1 and done.stderr.startswith(output) and done.stderr.count("\n") == 1, done
         with FakeHelper(guest, "echo nonsense"):
             assert guest.sh(WATCH).returncode == 0
         assert guest.sh(f"cat {SYSCTL}").stdout == f"{HELPER}\n"
@@ -187,8 +187,8 @@ def test_disable_restores_modprobe_though_the_instance_is_busy(guest: Guest) -> 
     instance = "/sys/kernel/tracing/instances/safe-modprobe"
     with open(f"{instance}/trace_pipe"):
         done = guest.sh("safe-modprobectl disable")
-    said = f"kernel.modprobe is now /sbin/modprobe, but this failed: {instance}: Device or resource busy\n"
-    assert (done.returncode, done.stderr) == (1, f"safe-modprobectl: {said}"), done
+    output = f"kernel.modprobe is now /sbin/modprobe, but this failed: {instance}: Device or resource busy\n"
+    assert (done.returncode, done.stderr) == (1, f"safe-modprobectl: {output}"), done
     assert guest.sh("safe-modprobectl disable").returncode == 0
     assert not os.path.exists(instance)
 
@@ -239,10 +239,10 @@ def test_safe_modprobectl_names_the_missing_part(guest: Guest) -> None:
         ),
         (TOMLI, "the Python module tomli is missing; install it (Debian package python3-tomli)"),
     )
-    for path, said in rows:
+    for path, output in rows:
         with Hidden(path):
             done = guest.sh("safe-modprobectl status")
-        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {said}\n"), done
+        assert (done.returncode, done.stdout, done.stderr) == (1, "", f"safe-modprobectl: {output}\n"), done
 
 
 def test_enable_fails_when_its_own_request_as_root_is_refused(guest: Guest) -> None:

@@ -26,8 +26,8 @@ def test_log_allows_requests_and_records_what_would_be_refused(guest: Guest) -> 
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
         assert "it would be denied without the trial" in guest.log()[-1], guest.log()[-1:]
-        said = guest.sh("safe-modprobectl status").stdout
-        assert "on trial" in said and "safe_modprobe=log on the kernel's command line" in said, said
+        output = guest.sh("safe-modprobectl status").stdout
+        assert "on trial" in output and "safe_modprobe=log on the kernel's command line" in output, output
 
 
 def test_log_allows_requests_when_the_helper_is_broken(guest: Guest) -> None:
@@ -43,8 +43,8 @@ def test_off_leaves_requests_to_modprobe(guest: Guest) -> None:
         guest.run_as(1000, lambda: guest.ask_socket(MARKED, 1, 0))
         expect(guest, "smp_marked", True)
         assert guest.log() == before
-        said = guest.sh("safe-modprobectl status").stdout
-        assert "leaves every request to modprobe" in said, said
+        output = guest.sh("safe-modprobectl status").stdout
+        assert "leaves every request to modprobe" in output, output
 
 
 def test_off_leaves_requests_to_modprobe_when_the_helper_is_broken(guest: Guest) -> None:

@@ -111,8 +111,8 @@ def test_an_unprivileged_user_is_told_to_run_status_as_root(guest: Guest) -> Non
 def test_another_program_in_kernel_modprobe_is_a_problem(guest: Guest) -> None:
     guest.write(SYSCTL, "/bin/true\n")
     what = "kernel.modprobe is /bin/true, so the kernel runs that program instead of safe-modprobe"
-    said = expect(guest, 3, "other-helper", "moot", what)
-    assert (said["state"], said["protects"], said["helper"]) == ("off", False, "/bin/true")
+    output = expect(guest, 3, "other-helper", "moot", what)
+    assert (output["state"], output["protects"], output["helper"]) == ("off", False, "/bin/true")
     assert guest.sh("safe-modprobectl status").stdout.startswith("safe-modprobe is off: kernel.modprobe is /bin/true\n")
 
 
@@ -135,8 +135,8 @@ def test_another_path_of_the_helper_is_accepted(guest: Guest) -> None:
 
 def test_a_missing_tracing_instance_is_a_problem(guest: Guest) -> None:
     os.rmdir(INSTANCE)
-    said = expect(guest, 0, "tracefs", "weaker", f"the tracing instance does not exist, {BY_PROC}")
-    assert uses(said)["tracefs"] == "unused" and uses(said)["proc"] == "in use"
+    output = expect(guest, 0, "tracefs", "weaker", f"the tracing instance does not exist, {BY_PROC}")
+    assert uses(output)["tracefs"] == "unused" and uses(output)["proc"] == "in use"
 
 
 def test_a_disabled_event_a_stopped_instance_and_another_clock_are_problems(guest: Guest) -> None:
@@ -172,19 +172,19 @@ def test_lost_trace_events_are_a_problem(guest: Guest) -> None:
 def test_a_trial_is_reported(guest: Guest) -> None:
     with site(guest, "[settings]\ntrial = true\n", "/run/safe-modprobe/policy.d/00-trial.toml"):
         what = "a trial is on, so the helper refuses nothing and only records what it would refuse [00-trial.toml:2]"
-        said = expect(guest, 1, "trial", "moot", what)
-        assert (said["state"], said["protects"]) == ("trial", False)
+        output = expect(guest, 1, "trial", "moot", what)
+        assert (output["state"], output["protects"]) == ("trial", False)
         with site(guest, "mode = 'marked'\n"):  # The policy is broken now, and the trial continues.
             assert status(guest)[1]["state"] == "trial"
 
 
 def test_a_broken_policy_is_a_problem(guest: Guest) -> None:
     with site(guest, "[settings]\nmode = 'markd'\n"):
-        code, said = status(guest)
+        code, output = status(guest)
         error = f"{SITE}:2: mode: 'markd' is not one of 'allowed', 'marked', 'privileged', 'disabled'"
         what = f"the policy is broken, so the built-in policy is in force, with mode privileged ({error})"
-        assert (code, only(said, "policy-broken")["what"], said["policy"]["error"]) == (0, what, error), said
-        assert said["mode"] == "privileged"
+        assert (code, only(output, "policy-broken")["what"], output["policy"]["error"]) == (0, what, error), output
+        assert output["mode"] == "privileged"
 
 
 def test_unknown_callers_that_count_as_privileged_are_a_problem(guest: Guest) -> None:
@@ -270,8 +270,8 @@ def test_a_helper_that_others_may_write_is_a_problem(guest: Guest) -> None:
 def test_a_helper_that_fails_is_a_problem(guest: Guest) -> None:
     os.rename(f"{CODE}/helper.py", f"{CODE}/helper.away")
     try:
-        code, said = status(guest)
-        what = only(said, "helper-fails")["what"]
+        code, output = status(guest)
+        what = only(output, "helper-fails")["what"]
         assert code == 1 and "safe-modprobe failed (ModuleNotFoundError: No module named" in what, what
     finally:
         os.rename(f"{CODE}/helper.away", f"{CODE}/helper.py")

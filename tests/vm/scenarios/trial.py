@@ -24,8 +24,8 @@ def setup(guest: Guest) -> None:
 
 
 def begin_trial(guest: Guest) -> None:
-    said = ctl(guest, "enable --runtime --trial")
-    assert f"a trial is on: nothing is refused, and would-be refusals are recorded [{TRIAL}]\n" in said, said
+    output = ctl(guest, "enable --runtime --trial")
+    assert f"a trial is on: nothing is refused, and would-be refusals are recorded [{TRIAL}]\n" in output, output
 
 
 def let_through(guest: Guest) -> str:
@@ -141,14 +141,14 @@ def test_requests_are_refused_again_after_a_trial(guest: Guest) -> None:
 def test_enable_names_the_file_or_line_that_would_prevent_a_trial(guest: Guest) -> None:
     os.unlink(TRIAL)
     guest.sh(f"ln -s /dev/null {ETC}/00-trial.toml")
-    said = refused(guest, "enable --runtime --trial")
-    assert said == (
+    output = refused(guest, "enable --runtime --trial")
+    assert output == (
         f"{ETC}/00-trial.toml: it replaces {TRIAL}, so a trial would have no effect; nothing was changed; remove it"
-    ), said
+    ), output
     guest.sh(f"rm {ETC}/00-trial.toml")
     guest.write(f"{ETC}/00-a.toml", "[settings]\ntrial = false\n")
-    said = refused(guest, "enable --runtime --trial")
-    assert said == f"00-a.toml:2: trial = false here overrides {TRIAL}; remove that line", said
+    output = refused(guest, "enable --runtime --trial")
+    assert output == f"00-a.toml:2: trial = false here overrides {TRIAL}; remove that line", output
     assert not os.path.exists(TRIAL)
     assert not got(guest, 1000, MARKED, "smp_marked")
 
@@ -156,8 +156,8 @@ def test_enable_names_the_file_or_line_that_would_prevent_a_trial(guest: Guest) 
 def test_a_trial_in_the_administrators_policy_continues_after_enable(guest: Guest) -> None:
     os.unlink(TRIAL)
     guest.write(SITE, "[settings]\ntrial = true\n")
-    said = ctl(guest, "enable --runtime")
-    assert "a trial continues: 10-site.toml:2 says trial = true" in said, said
+    output = ctl(guest, "enable --runtime")
+    assert "a trial continues: 10-site.toml:2 says trial = true" in output, output
     assert got(guest, 1000, MARKED, "smp_marked")
     let_through(guest)
 

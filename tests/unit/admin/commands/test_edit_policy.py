@@ -138,8 +138,8 @@ def marks(image: Image) -> list[tuple[str, str, str]]:
 
 def test_allow_until_reboot_writes_to_run(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     path = "/run/safe-modprobe/policy.d/09-until-reboot.toml"
-    said = ctl(image, capsys, "allow", "bad", "--user", "asterisk", "--unit", "asterisk.service", "--until-reboot")
-    assert said == (
+    output = ctl(image, capsys, "allow", "bad", "--user", "asterisk", "--unit", "asterisk.service", "--until-reboot")
+    assert output == (
         f"{path}:1: written\n"
         "  [[rule]]\n"
         '  modules = ["bad"]\n'
@@ -168,11 +168,11 @@ def test_a_name_given_twice_is_written_once(image: Image, capsys: pytest.Capture
         "--unit",
         "a.scope",
     )
-    said = ctl(image, capsys, "allow", "bad", "plain_one", "plain-one", "bad", *who, "--reason", "x")
+    output = ctl(image, capsys, "allow", "bad", "plain_one", "plain-one", "bad", *who, "--reason", "x")
     assert tomli.loads(image.site.read_text()) == {
         "rule": [{"modules": ["bad"], "users": ["asterisk", 7], "units": ["a.scope"], "action": "allow", "reason": "x"}]
     }
-    assert [line.split(":")[0] for line in said.splitlines() if ": allowed to " in line] == ["bad", "plain_one"]
+    assert [line.split(":")[0] for line in output.splitlines() if ": allowed to " in line] == ["bad", "plain_one"]
     ctl(image, capsys, "mark", "plain-one", "plain_one", "--reason", "x")
     assert tomli.loads(image.site.read_text())["mark"][0]["modules"] == ["plain_one"]
 
@@ -211,16 +211,19 @@ def test_explain_uses_the_groups_of_a_user(image: Image, action: str, who: tuple
 
 def test_dry_run_writes_nothing(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
     before = image.state()
-    said = ctl(image, capsys, "unmark", "bad", "--reason", "x", "--dry-run")
-    assert said.startswith(f"--- {SITE}\n+++ {SITE} (not written)\n@@ -0,0 +1,4 @@\n+[[mark]]\n") and "undo" not in said
-    assert "bad: allowed to a user without privilege: x [10-site.toml:1]\n" in said
+    output = ctl(image, capsys, "unmark", "bad", "--reason", "x", "--dry-run")
+    assert (
+        output.startswith(f"--- {SITE}\n+++ {SITE} (not written)\n@@ -0,0 +1,4 @@\n+[[mark]]\n")
+        and "undo" not in output
+    )
+    assert "bad: allowed to a user without privilege: x [10-site.toml:1]\n" in output
     assert image.state() == before and not image.etc.exists()
 
 
 def test_json(image: Image, capsys: pytest.CaptureFixture[str]) -> None:
-    said = json.loads(ctl(image, capsys, "mark", "plain_one", "--cap", "cap_net_admin", "--reason", "é", "--json"))
-    assert said.pop("diff").startswith(f"--- {SITE}\n")
-    assert said == {
+    output = json.loads(ctl(image, capsys, "mark", "plain_one", "--cap", "cap_net_admin", "--reason", "é", "--json"))
+    assert output.pop("diff").startswith(f"--- {SITE}\n")
+    assert output == {
         "path": SITE,
         "changed": True,
         "line": 1,

@@ -52,7 +52,7 @@ def done(monkeypatch: pytest.MonkeyPatch) -> Done:
     monkeypatch.setattr(unit, "forget_failure", lambda: record("forget"))
     monkeypatch.setattr(unit, "at_boot", lambda: state["links"])
     monkeypatch.setattr(switch, "helper", lambda: now[0])
-    monkeypatch.setattr(switch, "forget", lambda path: None)
+    monkeypatch.setattr(switch, "remove_if_exists", lambda path: None)
     monkeypatch.setattr(switch, "remembered_helper", lambda: "/sbin/modprobe")
     monkeypatch.setattr(switch, "wait_for_watch", lambda: record("wait") and os.open(os.devnull, os.O_RDONLY))
     monkeypatch.setattr(switch, "remember_helper", lambda path: record("remember", path))

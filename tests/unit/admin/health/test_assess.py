@@ -183,7 +183,7 @@ ALONE = [
     (facts("sources = ['kernel-args']", options={"GRKERNSEC_MODHARDEN": "y"}), "no-source", WEAKER,
      f"no source can identify callers ({OMITTED} [50-test.toml:2]), so every caller counts as unprivileged, even root",
      SOURCES_MEND),
-    (facts("sources = ['tracefs']", promised=True, tracing=Tracing(there=False)), "no-source", WEAKER,
+    (facts("sources = ['tracefs']", names_unprivileged=True, tracing=Tracing(there=False)), "no-source", WEAKER,
      f"no source can identify callers (the tracing instance does not exist, and {OMITTED} [50-test.toml:2]), so every"
      " caller counts as unprivileged, even root", SOURCES_MEND),
     (facts("sources = ['proc']"), "tracefs", WEAKER, f"the setting sources omits tracefs, {BY_PROC} [50-test.toml:2]",
@@ -210,11 +210,11 @@ ALONE = [
      f"the trace ring lost requests (7 so far) within the last minute, {BY_PROC}",
      "find out which user floods it, or enlarge it with 'echo 1024"
      " >/sys/kernel/tracing/instances/safe-modprobe/buffer_size_kb'"),
-    (facts("sources = ['kernel-args']", promised=True), "words-alone", WEAKER,
+    (facts("sources = ['kernel-args']", names_unprivileged=True), "words-alone", WEAKER,
      ALONE_WHAT.format(f"{OMITTED} [50-test.toml:2]"), SOURCES_MEND),
-    (facts(promised=True, stacks=False), "words-alone", WEAKER,
+    (facts(names_unprivileged=True, stacks=False), "words-alone", WEAKER,
      ALONE_WHAT.format("/proc/TID/stack cannot be read"), "boot a kernel with CONFIG_STACKTRACE and CONFIG_KALLSYMS"),
-    (facts("sources = ['kernel-args', 'tracefs']", promised=True, tracing=Tracing(there=False)), "words-alone", WEAKER,
+    (facts("sources = ['kernel-args', 'tracefs']", names_unprivileged=True, tracing=Tracing(there=False)), "words-alone", WEAKER,
      ALONE_WHAT.format(f"the tracing instance does not exist, and {OMITTED} [50-test.toml:2]"),
      SOURCES_MEND),
     (facts("kernel_args = 'always'\nsources = ['bpf', 'kernel-args']", options={"GRKERNSEC_MODHARDEN": "y"}),
@@ -264,7 +264,7 @@ SHORT = [
 @pytest.mark.parametrize(("rule", "then"), SHORT)
 def test_rules_with_keys_that_kernel_arguments_cannot_answer(rule: str, then: str | None) -> None:
     text = "sources = ['kernel-args']\n" + (f"[[rule]]\n{rule}" if rule else "")
-    found = [each for each in assess(facts(text, promised=True)).problems if each.key != "words-alone"]
+    found = [each for each in assess(facts(text, names_unprivileged=True)).problems if each.key != "words-alone"]
     what = f"rules use keys that kernel arguments cannot answer ({OMITTED} [50-test.toml:2]), so {then}"
     expected = [] if then is None else [
         Problem("words-short", WEAKER, f"{what} [50-test.toml:3]", SOURCES_MEND)
@@ -275,7 +275,7 @@ def test_rules_with_keys_that_kernel_arguments_cannot_answer(rule: str, then: st
 def test_all_such_rules_are_in_one_problem() -> None:
     given = facts(
         "sources = ['kernel-args']\n" + BY_UNIT.format("deny") + BY_UNIT.format("allow") + BY_UNIT.format("deny"),
-        promised=True,
+        names_unprivileged=True,
     )
     (found,) = [each for each in assess(given).problems if each.key == "words-short"]
     assert found.what.startswith("rules use keys that kernel arguments cannot answer (")
@@ -311,10 +311,10 @@ FINE = [
     facts(lockdown="none"),
     facts("sources = ['tracefs']"),
     facts("kernel_args = 'always'", options={"GRKERNSEC_MODHARDEN": "y"}),
-    facts("kernel_args = 'always'", promised=True),
-    facts(promised=True, tracing=Tracing(tracefs=False, there=False)),
-    facts("sources = ['kernel-args', 'proc']\n" + BY_UNIT.format("deny"), promised=True),
-    facts("sources = ['kernel-args', 'tracefs']\n" + BY_UNIT.format("deny"), promised=True),
+    facts("kernel_args = 'always'", names_unprivileged=True),
+    facts(names_unprivileged=True, tracing=Tracing(tracefs=False, there=False)),
+    facts("sources = ['kernel-args', 'proc']\n" + BY_UNIT.format("deny"), names_unprivileged=True),
+    facts("sources = ['kernel-args', 'tracefs']\n" + BY_UNIT.format("deny"), names_unprivileged=True),
 ]
 
 
@@ -392,8 +392,11 @@ NOT_LISTED = "the setting sources omits it [50-test.toml:2]"
         (facts(options=None), "kernel-args - unknown; bpf - none; tracefs in use; proc stands by"),
         (facts(options={"GRKERNSEC_MODHARDEN": "y"}), "kernel-args in use; bpf - none; tracefs in use; proc stands by"),
         (facts("kernel_args = 'always'"), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
-        (facts(promised=True), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
-        (facts(promised=True, options=None), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
+        (facts(names_unprivileged=True), "kernel-args in use; bpf - none; tracefs stands by; proc stands by"),
+        (
+            facts(names_unprivileged=True, options=None),
+            "kernel-args in use; bpf - none; tracefs stands by; proc stands by",
+        ),
         (facts(bset=without(19)), "kernel-args - this; bpf - none; tracefs - bset; proc - bset"),
         (facts(bset=without(16)), "kernel-args - this; bpf - none; tracefs in use; proc stands by"),
         (facts(stacks=False), "kernel-args - this; bpf - none; tracefs - stacks; proc - stacks"),

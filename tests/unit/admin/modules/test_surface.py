@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from safe_modprobe.admin.modules.surface import Surface, kinds, reachable_requests, survey
-from safe_modprobe.admin.policy.reach import Reach, Reached, family_of, unprivileged_caller
+from safe_modprobe.admin.policy.reach import Reach, Reached, family_of, unprivileged_uid
 from safe_modprobe.model import Action, Plan, Target, TargetState
 from tests.unit.make import N, Y, plan, policy, step
 
@@ -121,7 +121,7 @@ def test_every_outcome_has_its_reason_and_origin(
     (row,) = (row for row in surface_of(SETTINGS + text, one).rows if row.module == module)
     outcome = row.outcomes["user"]
     assert (outcome.action, outcome.reason, str(outcome.origin)) == (action, reason, origin)
-    assert outcome.asked.request == one.alias
+    assert outcome.reached.request == one.alias
 
 
 def test_a_modules_class_is_its_weakest_caller() -> None:
@@ -162,7 +162,7 @@ def test_modules_in_the_kernel_are_listed_separately() -> None:
 )
 def test_the_unprivileged_caller_is_a_uid_that_no_rule_names(users: str, uid: int) -> None:
     rules = f'[[rule]]\nusers = {users}\naction = "deny"\nreason = "r"\n' if users != "[]" else ""
-    assert unprivileged_caller(policy(SETTINGS + rules)) == uid
+    assert unprivileged_uid(policy(SETTINGS + rules)) == uid
 
 
 def test_kinds_differ_by_capabilities_and_namespace() -> None:
