@@ -44,7 +44,7 @@ def test_off_leaves_requests_to_modprobe(guest: Guest) -> None:
         expect(guest, "smp_marked", True)
         assert guest.log() == before
         output = guest.sh("safe-modprobectl status").stdout
-        assert "leaves every request to modprobe" in output, output
+        assert "passes every request to modprobe" in output, output
 
 
 def test_off_leaves_requests_to_modprobe_when_the_helper_is_broken(guest: Guest) -> None:
