@@ -190,7 +190,7 @@ def test_steps_in_the_life_of_a_machine(fleet: Fleet) -> None:
             "'1.toml' must be a name that ends in .toml, with content",
         ),
         ({"safe_modprobe_policy": [site(MARK) | {"stat": "absent"}]}, "stat. Supported parameters include"),
-        ({"safe_modprobe_image": False}, "; nothing was changed: "),
+        ({"safe_modprobe_image": False}, "; nothing was changed; "),
     ],
 )
 def test_wrong_variables_are_refused(fleet: Fleet, variables: dict[str, object], why: str) -> None:

@@ -94,7 +94,10 @@ def test_apt_can_install_the_build_dependencies() -> None:
 def test_make_deb_names_missing_packages_in_one_sentence(tmp_path: Path, path: str, lacking: str) -> None:
     (tmp_path / "packaging/debian").mkdir(parents=True)
     control = (TOP / "packaging/debian/control").read_text()
-    more = control.replace("Build-Depends:\n", "Build-Depends:\n no-such-package (>= 3),\n nor-this,\n")
+    # Only packages that no machine has: which real ones are installed here does not count.
+    more = re.sub(
+        r"^Build-Depends:\n(?: .*\n)+", "Build-Depends:\n no-such-package (>= 3),\n nor-this,\n", control, flags=re.M
+    )
     (tmp_path / "packaging/debian/control").write_text(more)
     command = ["/usr/bin/make", "-s", "-f", TOP / "Makefile", "deb", "SOURCE_DATE_EPOCH=0"]
     done = subprocess.run(command, cwd=tmp_path, env={"PATH": path}, capture_output=True, text=True)
